@@ -12,7 +12,10 @@ const stamp = join(target, '.stamp');
 const inputs = readdirSync(source)
   .filter((name) => name.endsWith('.proto'))
   .map((name) => join(source, name));
-const newest = Math.max(0, ...[...inputs, fileURLToPath(import.meta.url)].map((path) => statSync(path).mtimeMs));
+const newest = Math.max(
+  0,
+  ...[...inputs, fileURLToPath(import.meta.url)].map((path) => statSync(path).mtimeMs),
+);
 
 if (!existsSync(stamp) || statSync(stamp).mtimeMs < newest) {
   rmSync(target, { recursive: true, force: true });

@@ -1,0 +1,108 @@
+/**
+ * The consensus layer as the rest of the manager sees it, and the effects it is handed.
+ *
+ * In: opaque proposals, membership changes, clock, disk, transport. Out: every committed entry, in
+ * order, to the state machine; the leader; read points. It never looks into an entry and knows no store.
+ */
+import type { MemberId, Message } from './core/types.ts';
+
+/** A manager in the group. `address` is host:port of its cluster port. */
+export interface Member {
+  readonly raftId: MemberId;
+  readonly nodeId: string;
+  readonly address: string;
+}
+
+/** The replicated state machine. Its methods are deterministic and synchronous. */
+export interface StateMachine {
+  /** Applies one committed proposal; the answer is handed to whoever proposed it. */
+  apply(index: number, data: Uint8Array): unknown;
+  /** The whole state as of the last applied index. */
+  snapshot(): Uint8Array;
+  /** Replaces the whole state; `index` is the last one it contains. */
+  restore(index: number, data: Uint8Array): void;
+}
+
+/** Sends to other members. May lose, never blocks. Delivery goes to RaftNode.receive of the other side. */
+export interface RaftTransport {
+  send(to: Member, messages: readonly Message[]): void;
+  /** Members to keep connections to; called on every membership change. */
+  setMembers(members: readonly Member[]): void;
+  /** Asks the leader to append; resolves with the entry's index and the state machine's answer there. */
+  forwardProposal(leader: Member, data: Uint8Array): Promise<ProposalResult>;
+  /** Asks the leader for a read point. */
+  forwardReadIndex(leader: Member): Promise<number>;
+}
+
+export interface ProposalResult {
+  readonly index: number;
+  /** What StateMachine.apply answered; over the wire it is msgpack-encoded. */
+  readonly result: unknown;
+}
+
+/**
+ * The disk under the log: a flat folder of files. The real one writes with O_DSYNC, the simulated one
+ * can lose what was not flushed, tear, flip bits, fill up (throws ShoalError 'disk-full').
+ */
+export interface Disk {
+  list(): Promise<readonly string[]>;
+  read(name: string): Promise<Uint8Array>;
+  /** Creates or truncates `name` for appending; its directory entry is durable on return. */
+  create(name: string): Promise<AppendFile>;
+  /** Opens an existing file for appending after its first `keepBytes`; what follows is cut off. */
+  reopen(name: string, keepBytes: number): Promise<AppendFile>;
+  /** Writes a whole file so that after a crash it is the old one or the new one. */
+  replace(name: string, data: Uint8Array): Promise<void>;
+  remove(name: string): Promise<void>;
+}
+
+export interface AppendFile {
+  /** Resolves when the bytes are durable. One call at a time. */
+  append(data: Uint8Array): Promise<void>;
+  close(): Promise<void>;
+}
+
+export type RaftRole = 'follower' | 'candidate' | 'leader' | 'learner' | 'removed';
+
+export interface RaftStatus {
+  readonly raftId: MemberId;
+  readonly role: RaftRole;
+  readonly term: number;
+  readonly commitIndex: number;
+  readonly appliedIndex: number;
+  readonly lastIndex: number;
+  readonly leader: Member | undefined;
+  readonly members: readonly (Member & { readonly isLearner: boolean; readonly isActive: boolean })[];
+}
+
+/** How to start a member: a new group of one, an existing one from its disk, or as a joiner. */
+export type RaftStart =
+  | { readonly kind: 'bootstrap'; readonly self: Member }
+  | { readonly kind: 'join'; readonly self: Member; readonly members: readonly Member[] }
+  | { readonly kind: 'restart' }
+  /** Recovers from a lost quorum: goes on from this member's disk as the only one of the group. */
+  | { readonly kind: 'force-new-cluster'; readonly self: Member };
+
+/** A running member. Errors: 'no-quorum' (nobody leads within the time limit), 'disk-full', 'unavailable'. */
+export interface RaftNode {
+  /** Appends `data` through the leader, wherever it is; resolves once applied on THIS member. */
+  propose(data: Uint8Array): Promise<ProposalResult>;
+  /** Resolves when this member has applied everything acknowledged before the call (linearizable read). */
+  readBarrier(): Promise<void>;
+  /** Only on the leader: adds a learner, and promotes it when it has caught up. Resolves once added. */
+  addMember(member: Member): Promise<void>;
+  /** Removes a member; refuses ('failed-precondition') what would lose the quorum unless `force`. */
+  removeMember(nodeId: string, options?: { readonly force?: boolean }): Promise<void>;
+  /** Hands leadership to the most advanced other voter; resolves when this member no longer leads. */
+  transferLeadership(): Promise<void>;
+  status(): RaftStatus;
+  /** A message from another member, off the wire. */
+  receive(message: Message): void;
+  /** For the leader's side of the Forward service. Throws 'not-leader' with details.leader elsewhere. */
+  proposeAsLeader(data: Uint8Array): Promise<ProposalResult>;
+  readIndexAsLeader(): Promise<number>;
+  /** Called with the status on every change of leader, role, term or members. Returns how to stop it. */
+  onChange(listener: (status: RaftStatus) => void): () => void;
+  /** Stops ticking and closes the log. Does not transfer leadership by itself. */
+  stop(): Promise<void>;
+}
