@@ -1,0 +1,123 @@
+/**
+ * The engine: what runs containers. Two implementations, Docker Engine (docker.ts, the only user of the
+ * engine's socket) and a simulated one (simulated.ts); both pass test/agent/engine/compliance.ts.
+ *
+ * It carries out what it is told and reports what is; it decides nothing and knows no cluster.
+ * Errors: ShoalError 'unavailable' while the engine does not answer, 'not-found' for a container or image
+ * that is not there, 'invalid-argument' for what the engine refuses (its own words kept).
+ */
+import type { Platform } from '../../proto/docker.ts';
+
+/** What a container is to be, in the engine's own terms; made by container-spec.ts. */
+export interface ContainerRequest {
+  /** Unique on the engine, e.g. web.1.<task id>. */
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly image: string;
+  /** The body of Docker's POST /containers/create without name: Config, HostConfig, NetworkingConfig. */
+  readonly config: Readonly<Record<string, unknown>>;
+}
+
+export type ContainerPhase = 'created' | 'running' | 'exited' | 'dead';
+export type Health = 'none' | 'starting' | 'healthy' | 'unhealthy';
+
+export interface ContainerState {
+  readonly id: string;
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly phase: ContainerPhase;
+  readonly pid: number;
+  readonly exitCode: number;
+  readonly oomKilled: boolean;
+  /** The engine's own error, e.g. why it could not start. Empty when none. */
+  readonly error: string;
+  readonly health: Health;
+  /** Output of the last failed health check, shortened; empty when none. */
+  readonly healthOutput: string;
+  /** Published host ports as they are. */
+  readonly ports: readonly {
+    readonly protocol: string;
+    readonly targetPort: number;
+    readonly publishedPort: number;
+  }[];
+}
+
+/** A change worth looking at a container again for. `engine-lost`/`engine-back`: the event stream broke or returned. */
+export type EngineEvent =
+  | {
+      readonly kind: 'container';
+      readonly containerId: string;
+      readonly action: 'start' | 'die' | 'oom' | 'destroy' | 'health_status';
+    }
+  | { readonly kind: 'engine-lost'; readonly reason: string }
+  | { readonly kind: 'engine-back' };
+
+export interface EngineDescription {
+  /** Names the engine; nodes that share one have the same. */
+  readonly engineId: string;
+  readonly hostname: string;
+  readonly platform: Platform;
+  readonly nanoCpus: number;
+  readonly memoryBytes: number;
+  readonly engineVersion: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly plugins: readonly { readonly type: string; readonly name: string }[];
+}
+
+export interface EngineLogLine {
+  readonly stream: 'stdout' | 'stderr';
+  /** RFC 3339 with nanoseconds. */
+  readonly timestamp: string;
+  readonly data: Uint8Array;
+}
+
+export interface LogOptions {
+  readonly stdout: boolean;
+  readonly stderr: boolean;
+  readonly follow: boolean;
+  readonly sinceMs?: number;
+  readonly tail?: number;
+}
+
+/** A bridge network of the engine, one for each cluster network. */
+export interface EngineNetworkRequest {
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly subnets: readonly {
+    readonly subnet: string;
+    readonly gateway?: string;
+    readonly ipRange?: string;
+  }[];
+  readonly internal: boolean;
+  readonly options: Readonly<Record<string, string>>;
+}
+
+export interface Engine {
+  describe(): Promise<EngineDescription>;
+  /**
+   * Makes sure that the image is there, pulling it with `registryAuth` (Docker's X-Registry-Auth value,
+   * base64url) when it is not; an image that can't be pulled but is there already is used.
+   */
+  pull(image: string, registryAuth: string | undefined, signal: AbortSignal): Promise<void>;
+  create(request: ContainerRequest): Promise<{ readonly id: string }>;
+  start(containerId: string): Promise<void>;
+  /** Sends the stop signal, waits `graceMs`, then kills. Resolves when it has exited. */
+  stop(containerId: string, graceMs: number): Promise<void>;
+  /** Removes a container with its anonymous volumes, running or not. */
+  remove(containerId: string): Promise<void>;
+  inspect(containerId: string): Promise<ContainerState>;
+  /** Containers that carry all of `labels`, running or not. */
+  list(labels: Readonly<Record<string, string>>): Promise<readonly ContainerState[]>;
+  logs(containerId: string, options: LogOptions, signal: AbortSignal): AsyncIterable<EngineLogLine>;
+  /** Idempotent. Resolves with the engine's id of the network. */
+  ensureNetwork(request: EngineNetworkRequest): Promise<string>;
+  /** Does nothing when it is gone; resolves false while containers still use it. */
+  removeNetwork(name: string): Promise<boolean>;
+  listNetworks(
+    labels: Readonly<Record<string, string>>,
+  ): Promise<readonly { readonly name: string; readonly labels: Readonly<Record<string, string>> }[]>;
+  /** Events from now on, reconnecting by itself, until `signal`. */
+  watch(listener: (event: EngineEvent) => void, signal: AbortSignal): void;
+  /** The engine's own answers to GET /info and GET /version. */
+  facts(): Promise<{ readonly info: Record<string, unknown>; readonly version: Record<string, unknown> }>;
+}

@@ -1,0 +1,115 @@
+/**
+ * What the HTTP API is handed. The daemon makes it (cli/shoald.ts), for a node may serve the API before
+ * it belongs to a cluster, as a worker, as a locked manager, and as a manager.
+ */
+import type { ClusterNode, SwarmSpec } from '../../proto/docker.ts';
+import type { NodeId } from '../../proto/ids.ts';
+import type { Clock, Log, Random } from '../../proto/ports.ts';
+import type { Change } from '../store/change.ts';
+import type { Store } from '../store/store.ts';
+
+/** Body of POST /swarm/init. */
+export interface SwarmInitRequest {
+  ListenAddr?: string;
+  AdvertiseAddr?: string;
+  DataPathAddr?: string;
+  DataPathPort?: number;
+  DefaultAddrPool?: string[];
+  SubnetSize?: number;
+  ForceNewCluster?: boolean;
+  Spec?: Partial<SwarmSpec>;
+  AutoLockManagers?: boolean;
+  Availability?: 'active' | 'pause' | 'drain';
+}
+
+/** Body of POST /swarm/join. */
+export interface SwarmJoinRequest {
+  ListenAddr?: string;
+  AdvertiseAddr?: string;
+  DataPathAddr?: string;
+  RemoteAddrs: string[];
+  JoinToken: string;
+  Availability?: 'active' | 'pause' | 'drain';
+}
+
+/** Facts of the local engine for GET /info and /version; undefined while it does not answer. */
+export interface EngineFacts {
+  readonly info: Record<string, unknown>;
+  readonly version: Record<string, unknown>;
+}
+
+/** A cluster that this node manages. */
+export interface ManagedCluster {
+  readonly store: Store;
+  readonly nodeId: NodeId;
+  /** Commits changes through whichever manager leads; see Propose. */
+  propose(changes: readonly Change[]): Promise<number>;
+  /** After it resolves the store holds everything acknowledged before the call. */
+  readBarrier(): Promise<void>;
+  /** Whether this manager leads. */
+  isLeader(): boolean;
+  /** host:port of every manager, for GET /info. */
+  managerAddresses(): { NodeID: NodeId; Addr: string }[];
+  /** Takes a manager out of the Raft group before its node is removed or demoted; refuses to lose quorum. */
+  removeManager(nodeId: NodeId, force: boolean): Promise<void>;
+  /** Log lines of services or tasks, from whatever nodes run them. Ends when they do, or by `signal`. */
+  logs(request: LogRequest, signal: AbortSignal): AsyncIterable<LogLine>;
+  /** New join token of a role, or a new unlock key: rotated in the store, answered by GET /swarm. */
+  rotate(what: { worker: boolean; manager: boolean; unlockKey: boolean }): Promise<void>;
+}
+
+export interface LogRequest {
+  readonly serviceIds: readonly string[];
+  readonly taskIds: readonly string[];
+  readonly stdout: boolean;
+  readonly stderr: boolean;
+  readonly follow: boolean;
+  /** Only lines after this time, ms since the epoch. */
+  readonly sinceMs?: number;
+  /** Only the last n lines of each task; undefined: all. */
+  readonly tail?: number;
+}
+
+export type LogLine =
+  | {
+      readonly kind: 'line';
+      readonly stream: 'stdout' | 'stderr';
+      readonly timestamp: string;
+      readonly nodeId: string;
+      readonly serviceId: string;
+      readonly taskId: string;
+      readonly data: Uint8Array;
+    }
+  /** A node whose lines can't be had, and why. */
+  | { readonly kind: 'missing'; readonly nodeId: string; readonly reason: string };
+
+/** Where this node stands; decides what every endpoint answers. */
+export type Membership =
+  | { readonly kind: 'none' }
+  | { readonly kind: 'pending' }
+  | { readonly kind: 'locked'; readonly nodeId: NodeId }
+  | {
+      readonly kind: 'worker';
+      readonly nodeId: NodeId;
+      readonly managers: { NodeID: string; Addr: string }[];
+      readonly node?: ClusterNode;
+    }
+  | { readonly kind: 'manager'; readonly cluster: ManagedCluster }
+  | { readonly kind: 'error'; readonly nodeId?: NodeId; readonly message: string };
+
+/** The daemon's side of swarm init, join, leave and unlock. */
+export interface ApiHost {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  membership(): Membership;
+  /** Answers the new node's id. */
+  init(request: SwarmInitRequest): Promise<string>;
+  join(request: SwarmJoinRequest): Promise<void>;
+  leave(force: boolean): Promise<void>;
+  unlock(unlockKey: string): Promise<void>;
+  engine(): Promise<EngineFacts | undefined>;
+  /** This node's own address and the API's version strings. */
+  readonly advertiseAddress: () => string;
+  readonly version: string;
+}

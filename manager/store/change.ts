@@ -1,0 +1,81 @@
+/**
+ * Changes: what the Raft log carries. An entry is a list of changes made at one time, applied in order
+ * and whole or not at all, the same on every manager.
+ */
+import { Packr } from 'msgpackr';
+import { compareTaskStates, type DesiredState } from '../../proto/task-state.ts';
+import type { IdOf, Kind, ObjectOf } from './tables.ts';
+
+/**
+ * - `create`: the id and, where the table says so, the name must be free. Version and times are filled in.
+ * - `update`: replaces an object; refused when its Version.Index is not the stored one.
+ * - `merge`: replaces top-level fields of an object without looking at its version, for writers that each
+ *   own a field (the dispatcher a task's Status, an orchestrator its DesiredState). Does nothing when the
+ *   object is gone. A task's Status and DesiredState never go backwards by a merge.
+ * - `remove`: does nothing when the object is gone.
+ */
+export type ChangeOf<K extends Kind> =
+  | { readonly op: 'create'; readonly kind: K; readonly object: ObjectOf[K] }
+  | { readonly op: 'update'; readonly kind: K; readonly object: ObjectOf[K] }
+  | { readonly op: 'merge'; readonly kind: K; readonly id: IdOf<K>; readonly fields: Partial<ObjectOf[K]> }
+  | { readonly op: 'remove'; readonly kind: K; readonly id: IdOf<K> };
+
+export type Change = { [K in Kind]: ChangeOf<K> }[Kind];
+
+/** One log entry. `now` is the proposer's clock, in ms since the epoch; it becomes CreatedAt and UpdatedAt. */
+export interface Entry {
+  readonly now: number;
+  readonly changes: readonly Change[];
+}
+
+/**
+ * Commits changes through Raft and resolves with the entry's index once this manager has applied it.
+ * Rejects with the ShoalError that refused it (out-of-sequence, already-exists, no-quorum, …).
+ */
+export type Propose = (changes: readonly Change[]) => Promise<number>;
+
+const packr = new Packr({ useRecords: false, moreTypes: false });
+
+/** The bytes of a log entry (msgpack). */
+export function encodeEntry(entry: Entry): Uint8Array {
+  return packr.pack(entry);
+}
+
+/** The entry of `data`, made by encodeEntry. */
+export function decodeEntry(data: Uint8Array): Entry {
+  return packr.unpack(data) as Entry;
+}
+
+/** A new object's meta data; the store fills version and times in when the creation is applied. */
+export function newMeta<I>(id: I): {
+  ID: I;
+  Version: { Index: number };
+  CreatedAt: string;
+  UpdatedAt: string;
+} {
+  return { ID: id, Version: { Index: 0 }, CreatedAt: '', UpdatedAt: '' };
+}
+
+const desiredStateRank: Record<DesiredState, number> = {
+  ready: 0,
+  running: 1,
+  complete: 1,
+  shutdown: 2,
+  remove: 3,
+};
+
+/** Whether a task's desired state may go from one to the other: it only ever gets nearer to its end. */
+export function mayBecomeDesired(from: DesiredState, to: DesiredState): boolean {
+  return desiredStateRank[to] >= desiredStateRank[from];
+}
+
+/** The fields of a merge on a task without those that would go backwards. */
+export function monotonicTaskFields(
+  task: ObjectOf['task'],
+  fields: Partial<ObjectOf['task']>,
+): Partial<ObjectOf['task']> {
+  const kept = { ...fields };
+  if (kept.Status && compareTaskStates(kept.Status.State, task.Status.State) < 0) delete kept.Status;
+  if (kept.DesiredState && !mayBecomeDesired(task.DesiredState, kept.DesiredState)) delete kept.DesiredState;
+  return kept;
+}

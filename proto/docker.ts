@@ -1,0 +1,467 @@
+/**
+ * The objects of the cluster, in the shapes of the Docker Engine API (1.41 to 1.51), so that what is
+ * stored is what `inspect` prints. Times are RFC 3339 strings, durations nanoseconds, memory bytes, CPU
+ * 10⁻⁹ cores, as there. `Private` holds what only managers may know; it never leaves through the API.
+ *
+ * Objects are immutable once stored: change by building a new one.
+ */
+import type {
+  ClusterId,
+  ConfigId,
+  NetworkId,
+  NodeId,
+  RevisionId,
+  SecretId,
+  ServiceId,
+  StackId,
+  TaskId,
+} from './ids.ts';
+import type { DesiredState, TaskState } from './task-state.ts';
+
+export interface Version {
+  /** Raft index of the last change. */
+  Index: number;
+}
+
+/** What every stored object begins with. */
+export interface Meta<I> {
+  ID: I;
+  Version: Version;
+  CreatedAt: string;
+  UpdatedAt: string;
+}
+
+export type Labels = Record<string, string>;
+
+export interface Driver {
+  Name: string;
+  Options?: Record<string, string>;
+}
+
+// ---------------------------------------------------------------- cluster
+
+export interface SwarmSpec {
+  Name: string;
+  Labels: Labels;
+  Orchestration: { TaskHistoryRetentionLimit?: number };
+  Raft: {
+    SnapshotInterval?: number;
+    KeepOldSnapshots?: number;
+    LogEntriesForSlowFollowers?: number;
+    ElectionTick: number;
+    HeartbeatTick: number;
+  };
+  /** HeartbeatPeriod in nanoseconds. */
+  Dispatcher: { HeartbeatPeriod?: number };
+  /** NodeCertExpiry in nanoseconds. */
+  CAConfig: {
+    NodeCertExpiry?: number;
+    ForceRotate?: number;
+    ExternalCAs?: unknown[];
+    SigningCACert?: string;
+  };
+  TaskDefaults: { LogDriver?: Driver };
+  EncryptionConfig: { AutoLockManagers: boolean };
+}
+
+export interface TLSInfo {
+  /** PEM of the root certificate(s). */
+  TrustRoot: string;
+  /** Base64 DER. */
+  CertIssuerSubject: string;
+  CertIssuerPublicKey: string;
+}
+
+export interface NetworkKey {
+  Subsystem: 'networking:gossip' | 'networking:ipsec';
+  LamportTime: number;
+  /** Base64 of 16 bytes. */
+  Key: string;
+}
+
+export interface Cluster extends Meta<ClusterId> {
+  Spec: SwarmSpec;
+  TLSInfo: TLSInfo;
+  RootRotationInProgress: boolean;
+  DefaultAddrPool: string[];
+  SubnetSize: number;
+  DataPathPort: number;
+  JoinTokens: { Worker: string; Manager: string };
+  Private: {
+    /** PEM (PKCS#8) of the cluster CA's key. */
+    CaKeyPem: string;
+    /** The key that unlocks managers' disks while autolock is on. */
+    UnlockKey?: string;
+    NetworkKeys: NetworkKey[];
+  };
+}
+
+// ---------------------------------------------------------------- node
+
+export type NodeRole = 'worker' | 'manager';
+export type NodeAvailability = 'active' | 'pause' | 'drain';
+export type NodeState = 'unknown' | 'down' | 'ready' | 'disconnected';
+
+export interface NodeSpec {
+  Name?: string;
+  Labels: Labels;
+  /** The role that is wanted; Private.Role is the one certified. */
+  Role: NodeRole;
+  Availability: NodeAvailability;
+}
+
+export interface GenericResource {
+  NamedResourceSpec?: { Kind: string; Value: string };
+  DiscreteResourceSpec?: { Kind: string; Value: number };
+}
+
+export interface NodeResources {
+  NanoCPUs: number;
+  MemoryBytes: number;
+  GenericResources?: GenericResource[];
+}
+
+export interface Platform {
+  Architecture: string;
+  OS: string;
+}
+
+/** Label that our agents put into Engine.Labels: which engine they drive (several nodes may share one). */
+export const engineIdLabel = 'shoal.engine.id';
+
+export interface NodeDescription {
+  Hostname: string;
+  Platform: Platform;
+  Resources: NodeResources;
+  Engine: {
+    EngineVersion: string;
+    Labels: Labels;
+    Plugins: { Type: string; Name: string }[];
+  };
+  TLSInfo: TLSInfo;
+}
+
+export interface ClusterNode extends Meta<NodeId> {
+  Spec: NodeSpec;
+  /** Empty strings and zeros until the node's agent has registered. */
+  Description: NodeDescription;
+  Status: { State: NodeState; Message?: string; Addr: string };
+  /** Present while the node is a member of the managers' group; kept by the leader. */
+  ManagerStatus?: { Leader?: boolean; Reachability: 'unknown' | 'unreachable' | 'reachable'; Addr: string };
+  Private: {
+    /** The role of the certificate that was issued last. */
+    Role: NodeRole;
+    Certificate?: {
+      State: 'pending' | 'issued' | 'rotate';
+      /** PEM of the request and, once issued, of the certificate chain. */
+      Csr: string;
+      Pem: string;
+    };
+  };
+}
+
+// ---------------------------------------------------------------- service
+
+export interface Mount {
+  Type: 'bind' | 'volume' | 'tmpfs' | 'npipe' | 'cluster' | 'image';
+  Source?: string;
+  Target: string;
+  ReadOnly?: boolean;
+  Consistency?: string;
+  BindOptions?: { Propagation?: string; NonRecursive?: boolean; CreateMountpoint?: boolean };
+  VolumeOptions?: { NoCopy?: boolean; Labels?: Labels; Subpath?: string; DriverConfig?: Driver };
+  TmpfsOptions?: { SizeBytes?: number; Mode?: number };
+}
+
+export interface HealthConfig {
+  /** ['NONE'], ['CMD', …] or ['CMD-SHELL', command]. */
+  Test?: string[];
+  Interval?: number;
+  Timeout?: number;
+  StartPeriod?: number;
+  StartInterval?: number;
+  Retries?: number;
+}
+
+export interface FileTarget {
+  Name: string;
+  UID: string;
+  GID: string;
+  Mode: number;
+}
+
+export interface SecretReference {
+  File?: FileTarget;
+  SecretID: SecretId;
+  SecretName: string;
+}
+
+export interface ConfigReference {
+  File?: FileTarget;
+  Runtime?: Record<string, never>;
+  ConfigID: ConfigId;
+  ConfigName: string;
+}
+
+export interface ContainerSpec {
+  Image: string;
+  Labels?: Labels;
+  Command?: string[];
+  Args?: string[];
+  Hostname?: string;
+  Env?: string[];
+  Dir?: string;
+  User?: string;
+  Groups?: string[];
+  Privileges?: Record<string, unknown>;
+  TTY?: boolean;
+  OpenStdin?: boolean;
+  ReadOnly?: boolean;
+  Mounts?: Mount[];
+  StopSignal?: string;
+  /** Nanoseconds. */
+  StopGracePeriod?: number;
+  Healthcheck?: HealthConfig;
+  /** "IP name" lines, as Docker's CLI sends them. */
+  Hosts?: string[];
+  DNSConfig?: { Nameservers?: string[]; Search?: string[]; Options?: string[] };
+  Secrets?: SecretReference[];
+  Configs?: ConfigReference[];
+  Isolation?: string;
+  Init?: boolean;
+  Sysctls?: Record<string, string>;
+  CapabilityAdd?: string[];
+  CapabilityDrop?: string[];
+  Ulimits?: { Name: string; Hard: number; Soft: number }[];
+  OomScoreAdj?: number;
+}
+
+export interface ResourceLimits {
+  NanoCPUs?: number;
+  MemoryBytes?: number;
+  Pids?: number;
+}
+
+export interface ResourceReservations {
+  NanoCPUs?: number;
+  MemoryBytes?: number;
+  GenericResources?: GenericResource[];
+}
+
+export interface RestartPolicy {
+  Condition?: 'none' | 'on-failure' | 'any';
+  Delay?: number;
+  MaxAttempts?: number;
+  Window?: number;
+}
+
+export interface Placement {
+  Constraints?: string[];
+  Preferences?: { Spread: { SpreadDescriptor: string } }[];
+  MaxReplicas?: number;
+  Platforms?: Platform[];
+}
+
+export interface NetworkAttachmentConfig {
+  /** Network id (a name is resolved to its id when the spec is accepted). */
+  Target: string;
+  Aliases?: string[];
+  DriverOpts?: Record<string, string>;
+}
+
+export interface TaskSpec {
+  ContainerSpec: ContainerSpec;
+  Resources?: { Limits?: ResourceLimits; Reservations?: ResourceReservations };
+  RestartPolicy?: RestartPolicy;
+  Placement?: Placement;
+  Networks?: NetworkAttachmentConfig[];
+  LogDriver?: Driver;
+  ForceUpdate?: number;
+  Runtime?: string;
+}
+
+export interface ServiceMode {
+  Replicated?: { Replicas?: number };
+  Global?: Record<string, never>;
+  ReplicatedJob?: { MaxConcurrent?: number; TotalCompletions?: number };
+  GlobalJob?: Record<string, never>;
+}
+
+export interface UpdateConfig {
+  /** Tasks at a time; 0 is all at once. */
+  Parallelism: number;
+  Delay?: number;
+  FailureAction?: 'pause' | 'continue' | 'rollback';
+  Monitor?: number;
+  MaxFailureRatio?: number;
+  Order?: 'stop-first' | 'start-first';
+}
+
+export interface PortConfig {
+  Name?: string;
+  Protocol?: 'tcp' | 'udp' | 'sctp';
+  TargetPort: number;
+  PublishedPort?: number;
+  PublishMode?: 'ingress' | 'host';
+}
+
+export interface EndpointSpec {
+  Mode?: 'vip' | 'dnsrr';
+  Ports?: PortConfig[];
+}
+
+export interface ServiceSpec {
+  Name: string;
+  Labels: Labels;
+  TaskTemplate: TaskSpec;
+  Mode: ServiceMode;
+  UpdateConfig?: UpdateConfig;
+  RollbackConfig?: UpdateConfig;
+  /** Deprecated by Docker in favour of TaskTemplate.Networks; moved there when the spec is accepted. */
+  Networks?: NetworkAttachmentConfig[];
+  EndpointSpec?: EndpointSpec;
+}
+
+export type UpdateState =
+  | 'updating'
+  | 'paused'
+  | 'completed'
+  | 'rollback_started'
+  | 'rollback_paused'
+  | 'rollback_completed';
+
+export interface UpdateStatus {
+  State: UpdateState;
+  StartedAt?: string;
+  CompletedAt?: string;
+  Message: string;
+}
+
+export interface Service extends Meta<ServiceId> {
+  Spec: ServiceSpec;
+  PreviousSpec?: ServiceSpec;
+  Endpoint: {
+    Spec: EndpointSpec;
+    Ports?: PortConfig[];
+    VirtualIPs?: { NetworkID: NetworkId; Addr: string }[];
+  };
+  UpdateStatus?: UpdateStatus;
+  JobStatus?: { JobIteration: Version; LastExecution?: string };
+  Private: {
+    /** The revision that tasks should have. */
+    RevisionID: RevisionId;
+    /** The revision before it, which a rollback goes to. */
+    PreviousRevisionID?: RevisionId;
+  };
+}
+
+/** A service's spec as it was accepted at one time. Tasks name it instead of copying it. */
+export interface ServiceRevision extends Meta<RevisionId> {
+  ServiceID: ServiceId;
+  /** 1 for the first, rising by one. */
+  Number: number;
+  Spec: ServiceSpec;
+}
+
+// ---------------------------------------------------------------- task
+
+export interface TaskStatus {
+  Timestamp: string;
+  State: TaskState;
+  Message: string;
+  /** The reason, in words, why the task waits, was rejected or failed. */
+  Err?: string;
+  ContainerStatus?: { ContainerID: string; PID: number; ExitCode: number };
+  PortStatus?: { Ports?: PortConfig[] };
+}
+
+export interface NetworkAttachment {
+  NetworkID: NetworkId;
+  /** In CIDR form, e.g. 10.50.0.10/24. */
+  Addresses: string[];
+  Aliases?: string[];
+}
+
+export interface Task extends Meta<TaskId> {
+  ServiceID: ServiceId;
+  RevisionID: RevisionId;
+  /** From 1, for replicated services; absent for global ones, whose slot is their node. */
+  Slot?: number;
+  /** Absent until assigned; global tasks have it from the start. */
+  NodeID?: NodeId;
+  Labels: Labels;
+  Status: TaskStatus;
+  DesiredState: DesiredState;
+  NetworksAttachments?: NetworkAttachment[];
+  AssignedGenericResources?: GenericResource[];
+  Private: {
+    /** Not to be started before this time (restart delay); ms since the epoch. */
+    StartAt?: number;
+    /** The task of the same slot that this one replaces after a failure. */
+    Replaces?: TaskId;
+    /** When this task's Status first reached running; ms since the epoch. Kept by the store. */
+    RunningSince?: number;
+  };
+}
+
+// ---------------------------------------------------------------- stack, network, secret, config
+
+/** Label that says which stack a service, network, secret or config belongs to. */
+export const stackLabel = 'com.docker.stack.namespace';
+
+export interface Stack extends Meta<StackId> {
+  Spec: { Name: string; Labels: Labels };
+  /** The compose files as deployed, after interpolation, in the order given. */
+  Source: string;
+  /** Earlier sources, newest first, at most 10. */
+  History: { DeployedAt: string; Source: string }[];
+}
+
+export interface IPAMConfig {
+  Subnet?: string;
+  IPRange?: string;
+  Gateway?: string;
+}
+
+export interface NetworkSpec {
+  Name: string;
+  Labels: Labels;
+  DriverConfiguration: Driver;
+  IPv6Enabled?: boolean;
+  Internal?: boolean;
+  Attachable?: boolean;
+  Ingress?: boolean;
+  Scope?: string;
+  IPAMOptions?: { Driver?: Driver; Configs?: IPAMConfig[] };
+}
+
+export interface Network extends Meta<NetworkId> {
+  Spec: NetworkSpec;
+  /** The subnets in use: those of the spec, or allocated from the cluster's pool. Empty until allocated. */
+  IPAMOptions: { Driver: Driver; Configs: IPAMConfig[] };
+}
+
+export interface SecretSpec {
+  Name: string;
+  Labels: Labels;
+  /** Base64; stripped from every answer of the API. */
+  Data?: string;
+  Driver?: Driver;
+  Templating?: Driver;
+}
+
+export interface Secret extends Meta<SecretId> {
+  Spec: SecretSpec;
+}
+
+export interface ConfigSpec {
+  Name: string;
+  Labels: Labels;
+  /** Base64. */
+  Data: string;
+  Templating?: Driver;
+}
+
+export interface Config extends Meta<ConfigId> {
+  Spec: ConfigSpec;
+}
