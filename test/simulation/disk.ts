@@ -1,0 +1,163 @@
+/**
+ * A disk in memory that fails the way disks do: a crash loses what was not flushed (or keeps a torn part
+ * of it), bits flip, space runs out half-way through a write.
+ */
+import type { AppendFile, Disk } from '../../manager/raft/contract.ts';
+import { ShoalError } from '../../proto/errors.ts';
+import type { Clock } from '../../proto/ports.ts';
+
+export interface SimulatedDiskOptions {
+  /** With a clock, every flush takes `flushMs` of its time; without, a flush is done at once. */
+  readonly clock?: Clock;
+  readonly flushMs?: number;
+  /** Draws, in [0, 1), how much of an unflushed append a crash leaves behind; without, nothing of it. */
+  readonly tear?: () => number;
+}
+
+/** A Disk in memory. It outlives the member that uses it: crash(), then open it again. */
+export class SimulatedDisk implements Disk {
+  readonly #files = new Map<string, Uint8Array>();
+  readonly #options: SimulatedDiskOptions;
+  /** Appends that were handed over but are not durable yet. */
+  readonly #unflushed = new Set<{ readonly name: string; readonly data: Uint8Array }>();
+  #epoch = 0;
+  #capacityBytes = Number.POSITIVE_INFINITY;
+  #flushes = 0;
+
+  constructor(options: SimulatedDiskOptions = {}) {
+    this.#options = options;
+  }
+
+  /** How many appends and replacements became durable. */
+  get flushes(): number {
+    return this.#flushes;
+  }
+
+  get usedBytes(): number {
+    let usedBytes = 0;
+    for (const data of this.#files.values()) usedBytes += data.length;
+    return usedBytes;
+  }
+
+  /** From now on the files may hold `capacityBytes` together; more is refused as a full disk refuses it. */
+  limit(capacityBytes: number): void {
+    this.#capacityBytes = capacityBytes;
+  }
+
+  /** The machine dies: what was not flushed is gone, or torn; handles from before answer nothing but errors. */
+  crash(): void {
+    this.#epoch += 1;
+    for (const { name, data } of this.#unflushed) {
+      const keptBytes = Math.floor((this.#options.tear?.() ?? 0) * data.length);
+      this.#extend(name, data.subarray(0, keptBytes));
+    }
+    this.#unflushed.clear();
+  }
+
+  /** Flips one bit of what stands on the disk. */
+  flipBit(name: string, byteOffset: number, bit = 0): void {
+    const data = this.contents(name).slice();
+    data[byteOffset] = (data[byteOffset] ?? 0) ^ (1 << bit);
+    this.#files.set(name, data);
+  }
+
+  /** The bytes of `name` as they would be read. */
+  contents(name: string): Uint8Array {
+    const data = this.#files.get(name);
+    if (data === undefined) throw new Error(`${name}: no such file on the simulated disk`);
+    return data;
+  }
+
+  /** Puts a file there, as if it had been written long ago. */
+  place(name: string, data: Uint8Array): void {
+    this.#files.set(name, data.slice());
+  }
+
+  async list(): Promise<readonly string[]> {
+    return [...this.#files.keys()].sort();
+  }
+
+  async read(name: string): Promise<Uint8Array> {
+    return this.contents(name).slice();
+  }
+
+  async create(name: string): Promise<AppendFile> {
+    this.#files.set(name, new Uint8Array());
+    return this.#handle(name);
+  }
+
+  async reopen(name: string, keepBytes: number): Promise<AppendFile> {
+    this.#files.set(name, this.contents(name).slice(0, keepBytes));
+    return this.#handle(name);
+  }
+
+  async replace(name: string, data: Uint8Array): Promise<void> {
+    const epoch = this.#epoch;
+    const copy = data.slice();
+    if (this.usedBytes + copy.length > this.#capacityBytes) throw diskFull(name);
+    await this.#flushTime();
+    if (epoch !== this.#epoch) throw crashed();
+    this.#files.set(name, copy);
+    this.#flushes += 1;
+  }
+
+  async remove(name: string): Promise<void> {
+    this.#files.delete(name);
+  }
+
+  #handle(name: string): AppendFile {
+    const epoch = this.#epoch;
+    let isClosed = false;
+    let isBusy = false;
+    const append = async (data: Uint8Array): Promise<void> => {
+      if (epoch !== this.#epoch) throw crashed();
+      if (isClosed) throw new Error(`append to ${name} after close`);
+      if (isBusy) throw new Error(`two appends to ${name} at the same time`);
+      const roomBytes = this.#capacityBytes - this.usedBytes;
+      if (data.length > roomBytes) {
+        this.#extend(name, data.slice(0, Math.max(0, roomBytes)));
+        throw diskFull(name);
+      }
+      isBusy = true;
+      const write = { name, data: data.slice() };
+      this.#unflushed.add(write);
+      await this.#flushTime();
+      if (epoch !== this.#epoch) throw crashed();
+      this.#unflushed.delete(write);
+      this.#extend(name, write.data);
+      this.#flushes += 1;
+      isBusy = false;
+    };
+    return {
+      append,
+      close: async () => {
+        isClosed = true;
+      },
+    };
+  }
+
+  #extend(name: string, data: Uint8Array): void {
+    const existing = this.#files.get(name);
+    if (existing === undefined) return;
+    const whole = new Uint8Array(existing.length + data.length);
+    whole.set(existing);
+    whole.set(data, existing.length);
+    this.#files.set(name, whole);
+  }
+
+  #flushTime(): Promise<void> {
+    const { clock, flushMs = 0 } = this.#options;
+    if (clock === undefined) return Promise.resolve();
+    return new Promise((resolve) => {
+      clock.after(flushMs, resolve);
+    });
+  }
+}
+
+function diskFull(name: string): ShoalError {
+  return new ShoalError('disk-full', `no space left for ${name} on the simulated disk`);
+}
+
+function crashed(): Error {
+  return new Error('the simulated machine crashed');
+}
