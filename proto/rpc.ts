@@ -1,0 +1,360 @@
+/**
+ * The one place that loads .proto files and makes gRPC clients and servers with TLS.
+ *
+ * In: addresses, certificates in PEM, service handlers. Out: typed clients and a server whose certificates can
+ * be replaced while it listens. It never decides who may call what (requireRole only states what a verified
+ * certificate says), never reads keys from disk and never logs.
+ */
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import type { SecureContextOptions } from 'node:tls';
+import { createSecureContext } from 'node:tls';
+import { fileURLToPath } from 'node:url';
+import * as grpc from '@grpc/grpc-js';
+import { loadSync } from '@grpc/proto-loader';
+import { ShoalError } from './errors.ts';
+import type { ProtoGrpcType as ShoalPackage } from './generated/shoal.ts';
+import type { ProtoGrpcType as SwarmkitPackage } from './generated/swarmkit.ts';
+import { fromGrpcError } from './rpc-status.ts';
+
+const maxMessageBytes = 64 * 1024 * 1024;
+const minTlsVersion = 'TLSv1.3';
+
+type Swarmkit = SwarmkitPackage['docker']['swarmkit']['v1'];
+type Shoal = ShoalPackage['shoal']['v1'];
+
+/** Every service of the cluster's port, by name: its definition and its client's constructor. */
+type Services = {
+  [Name in keyof (Swarmkit & Shoal) as (Swarmkit & Shoal)[Name] extends { service: grpc.ServiceDefinition }
+    ? Name
+    : never]: (Swarmkit & Shoal)[Name];
+};
+export type ServiceName = keyof Services;
+export type ServiceClient<Name extends ServiceName> = Services[Name] extends new (
+  ...args: never[]
+) => infer Client
+  ? Client
+  : never;
+
+/** A node's own certificate (with any intermediates) and key, and the roots it trusts, all in PEM. */
+export interface NodeIdentity {
+  readonly certificatePem: string;
+  readonly keyPem: string;
+  readonly rootsPem: string;
+}
+
+export type Role = 'manager' | 'worker';
+
+/** Who a verified client certificate says its holder is (O = cluster, OU = swarm-<role>, CN = node). */
+export interface PeerIdentity {
+  readonly nodeId: string;
+  readonly role: Role;
+  readonly clusterId: string;
+}
+
+let loaded: Services | undefined;
+
+/** The services of proto/*.proto, loaded once. */
+export function loadPackage(): Services {
+  if (loaded !== undefined) return loaded;
+  const folder = join(packageRoot(), 'proto');
+  const definition = loadSync(['swarmkit.proto', 'shoal.proto'], {
+    includeDirs: [folder],
+    keepCase: true,
+    longs: String,
+    enums: String,
+    oneofs: true,
+    defaults: false,
+  });
+  const root = grpc.loadPackageDefinition(definition) as unknown as SwarmkitPackage & ShoalPackage;
+  loaded = { ...root.docker.swarmkit.v1, ...root.shoal.v1 };
+  return loaded;
+}
+
+/** The folder of package.json above this file, which is the same from the source tree and from dist/. */
+function packageRoot(): string {
+  let folder = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(folder, 'package.json'))) {
+    const parent = dirname(folder);
+    if (parent === folder) throw new ShoalError('internal', 'package.json is missing above proto/rpc.js');
+    folder = parent;
+  }
+  return folder;
+}
+
+/**
+ * Credentials that ask a client for its certificate without insisting on one (a node that joins has none yet),
+ * and that can be given a new certificate, key and roots while the port stays open: connections that stand go
+ * on, new ones see the new identity.
+ */
+class ReplaceableServerCredentials extends grpc.ServerCredentials {
+  constructor(identity: NodeIdentity) {
+    super({ requestCert: true, rejectUnauthorized: false }, contextOf(identity));
+  }
+
+  replace(identity: NodeIdentity): void {
+    this.updateSecureContextOptions(contextOf(identity));
+  }
+
+  override _equals(other: grpc.ServerCredentials): boolean {
+    return other === this;
+  }
+}
+
+function contextOf(identity: NodeIdentity): SecureContextOptions {
+  return {
+    ca: identity.rootsPem,
+    cert: identity.certificatePem,
+    key: identity.keyPem,
+    minVersion: minTlsVersion,
+  };
+}
+
+/** The cluster's gRPC port. */
+export interface RpcServer {
+  /** Registers a service's handlers; before or after listen. Throws when the service is there already. */
+  addService<Name extends ServiceName>(name: Name, handlers: HandlersOf<Name>): void;
+  /** Takes a service off the port, so that calls to it are answered UNIMPLEMENTED. */
+  removeService(name: ServiceName): void;
+  /** Listens on `host:port` (port 0: any); returns the port. */
+  listen(address: string): Promise<number>;
+  /** From now on new connections see this certificate and are verified against these roots. */
+  setIdentity(identity: NodeIdentity): void;
+  /** Ends every connection and frees the port. */
+  close(): Promise<void>;
+}
+
+type MethodsOf<Name extends ServiceName> = {
+  [M in keyof Services[Name]['service'] as string extends M
+    ? never
+    : number extends M
+      ? never
+      : M]: Services[Name]['service'][M];
+};
+type RequestOf<Definition> = Definition extends {
+  requestSerialize: (value: infer Request) => Buffer;
+}
+  ? Request
+  : never;
+type AnswerOf<Definition> = Definition extends {
+  responseDeserialize: (bytes: Buffer) => infer Answer;
+}
+  ? Answer
+  : never;
+
+/** The handlers of a service; methods that are left out are answered UNIMPLEMENTED. */
+export type HandlersOf<Name extends ServiceName> = Partial<{
+  [M in keyof MethodsOf<Name>]: HandlerOf<MethodsOf<Name>[M]>;
+}>;
+type HandlerOf<Definition> = Definition extends {
+  requestDeserialize: (bytes: Buffer) => infer Request;
+  responseSerialize: (value: infer Response) => Buffer;
+}
+  ?
+      | grpc.handleUnaryCall<Request, Response>
+      | grpc.handleServerStreamingCall<Request, Response>
+      | grpc.handleClientStreamingCall<Request, Response>
+      | grpc.handleBidiStreamingCall<Request, Response>
+  : never;
+
+/** Makes the cluster's gRPC server with the node's `credentials`. Nothing listens yet. */
+export function createRpcServer(options: { credentials: NodeIdentity }): RpcServer {
+  const services = loadPackage();
+  const credentials = new ReplaceableServerCredentials(options.credentials);
+  const server = new grpc.Server({
+    'grpc.max_receive_message_length': maxMessageBytes,
+    'grpc.max_send_message_length': maxMessageBytes,
+    'grpc.keepalive_time_ms': 10_000,
+    'grpc.keepalive_timeout_ms': 5_000,
+  });
+  return {
+    addService(name, handlers) {
+      server.addService(services[name].service, handlers as grpc.UntypedServiceImplementation);
+    },
+    removeService(name) {
+      server.removeService(services[name].service);
+    },
+    listen(address) {
+      return new Promise((resolve, reject) => {
+        server.bindAsync(address, credentials, (error, port) => {
+          if (error === null) resolve(port);
+          else reject(new ShoalError('unavailable', `cannot listen on ${address}: ${error.message}`));
+        });
+      });
+    },
+    setIdentity(identity) {
+      // Made once here so that a bad certificate or key throws to the caller and not into a log.
+      createSecureContext(contextOf(identity));
+      credentials.replace(identity);
+    },
+    close() {
+      server.forceShutdown();
+      return Promise.resolve();
+    },
+  };
+}
+
+/** The part of a server call that tells who calls. */
+export interface AuthenticatedCall {
+  getAuthContext(): grpc.AuthContext;
+  getPath(): string;
+}
+
+/** Who calls, from the client certificate that TLS verified; undefined when there is none. */
+export function peerIdentity(call: Pick<AuthenticatedCall, 'getAuthContext'>): PeerIdentity | undefined {
+  const subject = call.getAuthContext().sslPeerCertificate?.subject as
+    | Readonly<Record<string, unknown>>
+    | undefined;
+  const { CN: nodeId, O: clusterId, OU: unit } = subject ?? {};
+  if (typeof nodeId !== 'string' || typeof clusterId !== 'string') return undefined;
+  if (unit === 'swarm-manager') return { nodeId, clusterId, role: 'manager' };
+  if (unit === 'swarm-worker') return { nodeId, clusterId, role: 'worker' };
+  return undefined;
+}
+
+/**
+ * The caller's identity when its role is one of `roles`; else throws `unauthenticated` (no verified
+ * certificate) or `permission-denied`.
+ */
+export function requireRole(call: AuthenticatedCall, ...roles: Role[]): PeerIdentity {
+  const identity = peerIdentity(call);
+  if (identity === undefined) {
+    throw new ShoalError(
+      'permission-denied',
+      `${call.getPath()}: this method needs a client certificate of the cluster`,
+    );
+  }
+  if (!roles.includes(identity.role)) {
+    throw new ShoalError(
+      'permission-denied',
+      `${call.getPath()}: a ${identity.role} may not call this, it is for ${roles.join(' and ')} nodes`,
+    );
+  }
+  return identity;
+}
+
+/** How a channel finds out that the other side is gone. */
+export interface Keepalive {
+  readonly timeMs: number;
+  readonly timeoutMs: number;
+}
+
+/** Notices a peer that lost its power within 2 s. */
+export const defaultKeepalive: Keepalive = { timeMs: 1_000, timeoutMs: 1_000 };
+
+export interface ChannelOptions {
+  /** Shown to the server; absent while the node has no certificate yet. */
+  readonly identity?: NodeIdentity | undefined;
+  /** PEM of the roots that the server's certificate must lead to. */
+  readonly roots: string;
+  readonly serverName: 'swarm-manager' | 'swarm-ca';
+  readonly keepalive?: Keepalive | undefined;
+}
+
+export interface CallOptions {
+  /** Milliseconds since the epoch after which the call fails with `timeout`. */
+  readonly deadline?: number | undefined;
+  readonly metadata?: Readonly<Record<string, string>> | undefined;
+}
+
+/** One connection to one address, reconnecting by itself, with typed clients for every service. */
+export interface RpcChannel {
+  readonly address: string;
+  /** The typed client, for streaming calls. */
+  client<Name extends ServiceName>(name: Name): ServiceClient<Name>;
+  /** A unary call as a promise; rejects with a ShoalError. */
+  call<Name extends ServiceName, Method extends keyof MethodsOf<Name> & string>(
+    name: Name,
+    method: Method,
+    request: RequestOf<MethodsOf<Name>[Method]>,
+    options?: CallOptions,
+  ): Promise<AnswerOf<MethodsOf<Name>[Method]>>;
+  close(): void;
+}
+
+/** A channel to a manager's port at `address` (host:port), trusted by `roots` under `serverName`. */
+export function createChannel(address: string, options: ChannelOptions): RpcChannel {
+  const context = createSecureContext({
+    ca: options.roots,
+    minVersion: minTlsVersion,
+    ...(options.identity && { cert: options.identity.certificatePem, key: options.identity.keyPem }),
+  });
+  return openChannel(
+    address,
+    grpc.credentials.createFromSecureContext(context),
+    options.serverName,
+    options.keepalive ?? defaultKeepalive,
+  );
+}
+
+/**
+ * A channel that does NOT verify the server, for CA/GetRootCACertificate alone, whose answer the caller checks
+ * against the digest in the join token. Nothing secret may be sent over it.
+ */
+export function createBootstrapChannel(address: string): Pick<RpcChannel, 'address' | 'close'> & {
+  call(
+    name: 'CA',
+    method: 'GetRootCACertificate',
+    request: Record<string, never>,
+    options?: CallOptions,
+  ): ReturnType<RpcChannel['call']> extends Promise<unknown> ? Promise<{ certificate?: Buffer | undefined }> : never;
+} {
+  const context = createSecureContext({ minVersion: minTlsVersion });
+  const credentials = grpc.credentials.createFromSecureContext(context, { rejectUnauthorized: false });
+  return openChannel(address, credentials, 'swarm-ca', defaultKeepalive);
+}
+
+function openChannel(
+  address: string,
+  credentials: grpc.ChannelCredentials,
+  serverName: string,
+  keepalive: Keepalive,
+): RpcChannel {
+  const services = loadPackage();
+  const channel = new grpc.Channel(address, credentials, {
+    'grpc.ssl_target_name_override': serverName,
+    'grpc.max_receive_message_length': maxMessageBytes,
+    'grpc.max_send_message_length': maxMessageBytes,
+    'grpc.keepalive_time_ms': keepalive.timeMs,
+    'grpc.keepalive_timeout_ms': keepalive.timeoutMs,
+    'grpc.keepalive_permit_without_calls': 1,
+    'grpc.initial_reconnect_backoff_ms': 100,
+    'grpc.max_reconnect_backoff_ms': 1_000,
+    'grpc.use_local_subchannel_pool': 1,
+    'grpc.service_config_disable_resolution': 1,
+    'grpc.enable_http_proxy': 0,
+    'grpc.enable_retries': 0,
+  });
+  const clients = new Map<ServiceName, grpc.Client>();
+  function client<Name extends ServiceName>(name: Name): ServiceClient<Name> {
+    let made = clients.get(name);
+    if (made === undefined) {
+      made = new services[name](address, credentials, { channelOverride: channel }) as grpc.Client;
+      clients.set(name, made);
+    }
+    return made as ServiceClient<Name>;
+  }
+  return {
+    address,
+    client,
+    call(name, method, request, options = {}) {
+      const definition = services[name].service[method] as grpc.MethodDefinition<unknown, never>;
+      const metadata = new grpc.Metadata();
+      for (const [key, value] of Object.entries(options.metadata ?? {})) metadata.set(key, value);
+      return new Promise((resolve, reject) => {
+        (client(name) as grpc.Client).makeUnaryRequest(
+          definition.path,
+          definition.requestSerialize,
+          definition.responseDeserialize,
+          request,
+          metadata,
+          options.deadline === undefined ? {} : { deadline: options.deadline },
+          (error, answer) => (error ? reject(fromGrpcError(error)) : resolve(answer as never)),
+        );
+      });
+    },
+    close() {
+      channel.close();
+    },
+  };
+}
