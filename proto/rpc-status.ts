@@ -89,6 +89,6 @@ export function streamHandler<Request, Response>(
 }
 
 /** Ends a streaming call with the status of `error`. */
-export function failStream(call: { destroy(error: Error): unknown }, error: unknown): void {
-  call.destroy(toGrpcStatus(error) as Error);
+export function failStream(call: { emit(event: 'error', error: unknown): boolean }, error: unknown): void {
+  call.emit('error', toGrpcStatus(error));
 }

@@ -7,7 +7,7 @@
  */
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import type { SecureContextOptions } from 'node:tls';
+import type { PeerCertificate, SecureContextOptions } from 'node:tls';
 import { createSecureContext } from 'node:tls';
 import { fileURLToPath } from 'node:url';
 import * as grpc from '@grpc/grpc-js';
@@ -196,7 +196,7 @@ export function createRpcServer(options: { credentials: NodeIdentity }): RpcServ
 
 /** The part of a server call that tells who calls. */
 export interface AuthenticatedCall {
-  getAuthContext(): grpc.AuthContext;
+  getAuthContext(): { sslPeerCertificate?: PeerCertificate };
   getPath(): string;
 }
 
@@ -288,20 +288,19 @@ export function createChannel(address: string, options: ChannelOptions): RpcChan
 }
 
 /**
- * A channel that does NOT verify the server, for CA/GetRootCACertificate alone, whose answer the caller checks
- * against the digest in the join token. Nothing secret may be sent over it.
+ * The root certificate that the manager at `address` shows to anyone, WITHOUT verifying that manager: the caller
+ * must check the exact bytes against the digest in the join token. Nothing else is sent over this connection.
  */
-export function createBootstrapChannel(address: string): Pick<RpcChannel, 'address' | 'close'> & {
-  call(
-    name: 'CA',
-    method: 'GetRootCACertificate',
-    request: Record<string, never>,
-    options?: CallOptions,
-  ): ReturnType<RpcChannel['call']> extends Promise<unknown> ? Promise<{ certificate?: Buffer | undefined }> : never;
-} {
+export async function fetchUnverifiedRoot(address: string, options: CallOptions = {}): Promise<Buffer> {
   const context = createSecureContext({ minVersion: minTlsVersion });
   const credentials = grpc.credentials.createFromSecureContext(context, { rejectUnauthorized: false });
-  return openChannel(address, credentials, 'swarm-ca', defaultKeepalive);
+  const channel = openChannel(address, credentials, 'swarm-ca', defaultKeepalive);
+  try {
+    const answer = await channel.call('CA', 'GetRootCACertificate', {}, options);
+    return answer.certificate ?? Buffer.alloc(0);
+  } finally {
+    channel.close();
+  }
 }
 
 function openChannel(
@@ -338,7 +337,7 @@ function openChannel(
     address,
     client,
     call(name, method, request, options = {}) {
-      const definition = services[name].service[method] as grpc.MethodDefinition<unknown, never>;
+      const definition = services[name].service[method] as unknown as grpc.MethodDefinition<unknown, unknown>;
       const metadata = new grpc.Metadata();
       for (const [key, value] of Object.entries(options.metadata ?? {})) metadata.set(key, value);
       return new Promise((resolve, reject) => {
@@ -349,7 +348,8 @@ function openChannel(
           request,
           metadata,
           options.deadline === undefined ? {} : { deadline: options.deadline },
-          (error, answer) => (error ? reject(fromGrpcError(error)) : resolve(answer as never)),
+          (error?: unknown, answer?: unknown) =>
+            error ? reject(fromGrpcError(error)) : resolve(answer as never),
         );
       });
     },
