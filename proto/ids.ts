@@ -19,6 +19,9 @@ export type NetworkId = Id<'network'>;
 export type SecretId = Id<'secret'>;
 export type ConfigId = Id<'config'>;
 
+/** Makes new identifiers: what deciding code is handed instead of chance. */
+export type NewId = <I extends Id<string>>() => I;
+
 const idLength = 25;
 const randomBytesPerId = 16;
 

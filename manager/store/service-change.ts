@@ -1,0 +1,168 @@
+/**
+ * From a service's spec to the changes that make it so: the one rule by which the API, a stack's deploy
+ * and a rollback create and update services. Each accepted spec becomes a revision, which tasks name.
+ *
+ * In: an accepted, validated spec with networks, secrets and configs resolved to ids. Out: changes for one
+ * log entry. It does not touch tasks: the orchestrators see the new revision and act.
+ */
+import type { Service, ServiceMode, ServiceRevision, ServiceSpec } from '../../proto/docker.ts';
+import { ShoalError } from '../../proto/errors.ts';
+import type { NewId, RevisionId, ServiceId } from '../../proto/ids.ts';
+import { type Change, newMeta } from './change.ts';
+import { acceptedSpec } from './normalize.ts';
+import type { View } from './store.ts';
+
+export interface ServiceChanges {
+  /** The service as it will be stored but for version and times. */
+  readonly service: Service;
+  readonly changes: Change[];
+}
+
+/** The changes that create a service of `spec` with its first revision. `now` in ms since the epoch. */
+export function createServiceChanges(spec: ServiceSpec, now: number, newId: NewId): ServiceChanges {
+  const accepted = acceptedSpec(spec);
+  const serviceId = newId<ServiceId>();
+  const revision = revisionOf(newId<RevisionId>(), serviceId, 1, accepted);
+  const service: Service = {
+    ...newMeta(serviceId),
+    Spec: accepted,
+    Endpoint: { Spec: {} },
+    ...(isJob(accepted.Mode)
+      ? { JobStatus: { JobIteration: { Index: 0 }, LastExecution: timestamp(now) } }
+      : {}),
+    Private: { RevisionID: revision.ID },
+  };
+  return {
+    service,
+    changes: [
+      { op: 'create', kind: 'revision', object: revision },
+      { op: 'create', kind: 'service', object: service },
+    ],
+  };
+}
+
+/**
+ * What an update asks for: a new spec; the spec before this one (`docker service rollback`); or any
+ * revision that is still kept.
+ */
+export type ServiceUpdate =
+  | { readonly spec: ServiceSpec }
+  | { readonly rollback: 'previous' }
+  | { readonly rollbackTo: RevisionId };
+
+/**
+ * The changes that update `service`. Its Version.Index is the one that the caller saw: the store refuses
+ * the entry with 'out-of-sequence' when another came before. Throws ShoalError 'not-supported' when the
+ * update renames the service or changes its mode, 'failed-precondition' when there is nothing to roll
+ * back to, 'not-found' when the revision is not this service's.
+ */
+export function updateServiceChanges(
+  view: View,
+  service: Service,
+  update: ServiceUpdate,
+  now: number,
+  newId: NewId,
+): ServiceChanges {
+  const { UpdateStatus: _status, PreviousSpec: _previous, ...kept } = service;
+  const jobStatus = service.JobStatus ? { JobStatus: nextJobStatus(service.JobStatus, now) } : {};
+  const target = targetOf(view, service, update, newId);
+  checkSameService(service, target.revision.Spec);
+  const isRollback = !('spec' in update);
+  const next: Service = {
+    ...kept,
+    Spec: target.revision.Spec,
+    PreviousSpec: service.Spec,
+    ...(isRollback
+      ? {
+          UpdateStatus: {
+            State: 'rollback_started',
+            StartedAt: timestamp(now),
+            Message: 'manually requested rollback',
+          },
+        }
+      : {}),
+    ...jobStatus,
+    Private: {
+      ...service.Private,
+      RevisionID: target.revision.ID,
+      PreviousRevisionID: service.Private.RevisionID,
+    },
+  };
+  return { service: next, changes: [...target.changes, { op: 'update', kind: 'service', object: next }] };
+}
+
+interface Target {
+  readonly revision: ServiceRevision;
+  readonly changes: Change[];
+}
+
+/** The revision that the update goes to, made when there is none of it. */
+function targetOf(view: View, service: Service, update: ServiceUpdate, newId: NewId): Target {
+  if ('rollbackTo' in update) {
+    const revision = view.get('revision', update.rollbackTo);
+    if (revision?.ServiceID !== service.ID) {
+      throw new ShoalError(
+        'not-found',
+        `service ${service.Spec.Name} has no revision ${update.rollbackTo}: it was never one of its, or is no longer kept`,
+      );
+    }
+    return { revision, changes: [] };
+  }
+  if ('rollback' in update) {
+    const kept = view.get('revision', service.Private.PreviousRevisionID);
+    if (kept) return { revision: kept, changes: [] };
+    if (!service.PreviousSpec) {
+      throw new ShoalError('failed-precondition', `service ${service.ID} does not have a previous spec`);
+    }
+    return newRevision(view, service, service.PreviousSpec, newId);
+  }
+  return newRevision(view, service, acceptedSpec(update.spec), newId);
+}
+
+function newRevision(view: View, service: Service, spec: ServiceSpec, newId: NewId): Target {
+  const numbers = view.find('revision', 'service', service.ID).map((revision) => revision.Number);
+  const number = numbers.reduce((highest, one) => Math.max(highest, one), 0) + 1;
+  const revision = revisionOf(newId<RevisionId>(), service.ID, number, spec);
+  return { revision, changes: [{ op: 'create', kind: 'revision', object: revision }] };
+}
+
+function revisionOf(
+  id: RevisionId,
+  serviceId: ServiceId,
+  number: number,
+  spec: ServiceSpec,
+): ServiceRevision {
+  return { ...newMeta(id), ServiceID: serviceId, Number: number, Spec: spec };
+}
+
+function checkSameService(service: Service, spec: ServiceSpec): void {
+  if (spec.Name !== service.Spec.Name) {
+    throw new ShoalError('not-supported', 'renaming services is not supported');
+  }
+  if (modeName(spec.Mode) !== modeName(service.Spec.Mode)) {
+    throw new ShoalError('not-supported', 'service mode change is not allowed');
+  }
+}
+
+/** Which of the four modes; replicated when none is named, as Docker takes it. */
+function modeName(mode: ServiceMode): keyof ServiceMode {
+  if (mode.Global) return 'Global';
+  if (mode.GlobalJob) return 'GlobalJob';
+  return mode.ReplicatedJob ? 'ReplicatedJob' : 'Replicated';
+}
+
+function isJob(mode: ServiceMode): boolean {
+  return modeName(mode) === 'ReplicatedJob' || modeName(mode) === 'GlobalJob';
+}
+
+/** An update of a job runs it again. */
+function nextJobStatus(
+  status: NonNullable<Service['JobStatus']>,
+  now: number,
+): NonNullable<Service['JobStatus']> {
+  return { JobIteration: { Index: status.JobIteration.Index + 1 }, LastExecution: timestamp(now) };
+}
+
+function timestamp(now: number): string {
+  return new Date(now).toISOString();
+}
