@@ -1,0 +1,90 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Disk } from '../../../manager/raft/contract.ts';
+import { openDisk } from '../../../manager/raft/disk.ts';
+import { SimulatedDisk } from '../../simulation/disk.ts';
+
+const folders: string[] = [];
+
+function newFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'shoal-disk-'));
+  folders.push(folder);
+  return folder;
+}
+
+const makers: readonly (readonly [string, () => Promise<Disk>])[] = [
+  ['the real disk', () => openDisk(join(newFolder(), 'raft'))],
+  ['the simulated disk', async () => new SimulatedDisk()],
+];
+
+async function textOf(disk: Disk, name: string): Promise<string> {
+  return Buffer.from(await disk.read(name)).toString();
+}
+
+for (const [name, make] of makers) {
+  describe(`${name}, as the log needs it`, () => {
+    it('appends, and lists what is there', async () => {
+      const disk = await make();
+      const file = await disk.create('b');
+      await file.append(Buffer.from('one '));
+      await file.append(Buffer.from('two'));
+      await file.close();
+      await (await disk.create('a')).close();
+      assert.deepEqual(await disk.list(), ['a', 'b']);
+      assert.equal(await textOf(disk, 'b'), 'one two');
+    });
+
+    it('reopens behind what is to be kept', async () => {
+      const disk = await make();
+      const file = await disk.create('log');
+      await file.append(Buffer.from('kept and cut'));
+      await file.close();
+      const again = await disk.reopen('log', 4);
+      await again.append(Buffer.from('!'));
+      await again.close();
+      assert.equal(await textOf(disk, 'log'), 'kept!');
+    });
+
+    it('truncates on create, replaces and removes', async () => {
+      const disk = await make();
+      await disk.replace('file', Buffer.from('old'));
+      await disk.replace('file', Buffer.from('new'));
+      assert.equal(await textOf(disk, 'file'), 'new');
+      await (await disk.create('file')).close();
+      assert.equal(await textOf(disk, 'file'), '');
+      await disk.remove('file');
+      await disk.remove('file');
+      assert.deepEqual(await disk.list(), []);
+    });
+  });
+}
+
+describe('the real disk', () => {
+  after(() => {
+    for (const folder of folders) rmSync(folder, { recursive: true, force: true });
+  });
+
+  it('keeps its files to their owner, and clears away half-written ones', async () => {
+    const folder = newFolder();
+    writeFileSync(join(folder, 'file.tmp'), 'half');
+    const disk = await openDisk(folder);
+    await disk.replace('data-keys', Buffer.from('key'));
+    await (await disk.create('log')).close();
+    assert.deepEqual(await disk.list(), ['data-keys', 'log']);
+    for (const name of ['data-keys', 'log']) assert.equal(statSync(join(folder, name)).mode & 0o777, 0o600);
+  });
+
+  it('says which path is full and what to do', async () => {
+    const folder = newFolder();
+    // /dev/full answers every write with ENOSPC, as a full disk does.
+    symlinkSync('/dev/full', join(folder, 'log'));
+    const file = await (await openDisk(folder)).create('log');
+    await assert.rejects(file.append(Buffer.from('x')), {
+      code: 'disk-full',
+      message: /cannot write .*log: no space is left.*free some space/,
+    });
+    await file.close();
+  });
+});
