@@ -144,6 +144,8 @@ export interface ProgressStatus {
   readonly recentActive: boolean;
   readonly paused: boolean;
   readonly inflight: number;
+  /** No more may be sent ahead until something is acknowledged. */
+  readonly inflightFull: boolean;
   readonly isLearner: boolean;
 }
 
@@ -163,7 +165,7 @@ export interface CoreStatus {
 
 /**
  * The stable log as the core reads it. Every method answers from memory at once. Errors are thrown as
- * CompactedError and UnavailableError (core/log.ts).
+ * CompactedError and UnavailableError (core/log.ts); snapshot() throws the latter when it has none yet.
  */
 export interface Storage {
   initialState(): { hardState: HardState; confState: ConfState };
