@@ -1,0 +1,146 @@
+/**
+ * The client's side of the HTTP API: one request at a time to the daemon named by -H or SHOAL_HOST.
+ * Errors of the API arrive as ShoalErrors with the daemon's own sentence.
+ */
+import { readFileSync } from 'node:fs';
+import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
+import { request as httpsRequest } from 'node:https';
+import { join } from 'node:path';
+import { text as readText } from 'node:stream/consumers';
+import { type ErrorCode, ShoalError } from '../proto/errors.ts';
+
+export const defaultHost = 'unix:///run/shoal/shoal.sock';
+const apiPrefix = '/v1.47';
+
+/** Where a daemon listens: its socket, or its TCP address with the folder of the client's certificates. */
+export type Host =
+  | { readonly kind: 'unix'; readonly path: string }
+  | { readonly kind: 'tcp'; readonly hostname: string; readonly port: number; readonly certPath: string };
+
+/** Reads `unix:///path` or `tcp://host:port`. Throws 'invalid-argument' for anything else. */
+export function parseHost(text: string, certPath: string): Host {
+  if (text.startsWith('unix://')) return { kind: 'unix', path: text.slice('unix://'.length) };
+  const tcp = /^tcp:\/\/(\[[^\]]+\]|[^:/]+):(\d+)$/.exec(text);
+  if (tcp) return { kind: 'tcp', hostname: tcp[1]!.replace(/^\[|\]$/g, ''), port: Number(tcp[2]), certPath };
+  throw new ShoalError('invalid-argument', `"${text}" is not a host: write unix:///PATH or tcp://HOST:PORT`);
+}
+
+export interface Answer<T> {
+  readonly body: T;
+  readonly headers: IncomingMessage['headers'];
+}
+
+export class ApiClient {
+  private readonly host: Host;
+
+  constructor(host: Host) {
+    this.host = host;
+  }
+
+  async get<T>(path: string, query: Record<string, string | undefined> = {}): Promise<T> {
+    return (await this.call<T>('GET', path, query)).body;
+  }
+
+  async post<T>(path: string, body?: unknown, query: Record<string, string | undefined> = {}): Promise<T> {
+    return (await this.call<T>('POST', path, query, body)).body;
+  }
+
+  async put<T>(path: string, body: unknown): Promise<T> {
+    return (await this.call<T>('PUT', path, {}, body)).body;
+  }
+
+  async delete<T>(path: string, query: Record<string, string | undefined> = {}): Promise<T> {
+    return (await this.call<T>('DELETE', path, query)).body;
+  }
+
+  private async call<T>(
+    method: string,
+    path: string,
+    query: Record<string, string | undefined>,
+    body?: unknown,
+  ): Promise<Answer<T>> {
+    const response = await this.open(method, path, query, body);
+    const text = await readText(response);
+    return { body: (text === '' ? undefined : JSON.parse(text)) as T, headers: response.headers };
+  }
+
+  /** Sends a request and answers its response once the head is there and says success. */
+  async open(
+    method: string,
+    path: string,
+    query: Record<string, string | undefined> = {},
+    body?: unknown,
+  ): Promise<IncomingMessage> {
+    const given = Object.entries(query).filter((pair): pair is [string, string] => pair[1] !== undefined);
+    const search = given.length > 0 ? `?${new URLSearchParams(given)}` : '';
+    const payload = body === undefined ? undefined : Buffer.from(JSON.stringify(body));
+    const response = await this.send(method, `${apiPrefix}${path}${search}`, payload);
+    const status = response.statusCode ?? 0;
+    if (status >= 200 && status < 300) return response;
+    const refusal = await readText(response);
+    throw new ShoalError(codeOfStatus(status), messageOfBody(refusal, status));
+  }
+
+  private send(method: string, path: string, payload: Buffer | undefined): Promise<IncomingMessage> {
+    const options: RequestOptions = {
+      method,
+      path,
+      headers: payload ? { 'Content-Type': 'application/json', 'Content-Length': payload.length } : {},
+    };
+    return new Promise((resolve, reject) => {
+      const request = this.request(options, resolve);
+      request.on('error', (error) => reject(this.unreachable(error)));
+      request.end(payload);
+    });
+  }
+
+  private request(options: RequestOptions, onResponse: (response: IncomingMessage) => void) {
+    if (this.host.kind === 'unix') return httpRequest({ ...options, socketPath: this.host.path }, onResponse);
+    const { hostname, port, certPath } = this.host;
+    const pem = (name: string) => readCertificate(certPath, name);
+    const tls = { ca: pem('ca.pem'), cert: pem('cert.pem'), key: pem('key.pem') };
+    return httpsRequest({ ...options, hostname, port, ...tls }, onResponse);
+  }
+
+  private unreachable(error: Error & { code?: string }): ShoalError {
+    const where = this.host.kind === 'unix' ? this.host.path : `${this.host.hostname}:${this.host.port}`;
+    const reason =
+      error.code === 'ENOENT' || error.code === 'ECONNREFUSED'
+        ? 'nothing listens there. Is shoald running? Start it with "shoald", or name another daemon with -H or SHOAL_HOST'
+        : error.code === 'EACCES'
+          ? 'permission denied. Run as root, or as a member of the group that owns the socket'
+          : error.message;
+    return new ShoalError('unavailable', `cannot connect to the Shoal daemon at ${where}: ${reason}`, {
+      cause: error,
+    });
+  }
+}
+
+function readCertificate(folder: string, name: string): Buffer {
+  try {
+    return readFileSync(join(folder, name));
+  } catch (error) {
+    throw new ShoalError(
+      'invalid-argument',
+      `a tcp:// host needs client certificates: ${join(folder, name)} can't be read; set SHOAL_CERT_PATH to a folder with ca.pem, cert.pem and key.pem`,
+      { cause: error },
+    );
+  }
+}
+
+function codeOfStatus(status: number): ErrorCode {
+  if (status === 404) return 'not-found';
+  if (status === 409) return 'conflict';
+  if (status === 503) return 'unavailable';
+  return status >= 500 ? 'internal' : 'invalid-argument';
+}
+
+function messageOfBody(text: string, status: number): string {
+  try {
+    const { message } = JSON.parse(text) as { message?: string };
+    if (message) return message;
+  } catch {
+    // not JSON: the text itself is the best there is
+  }
+  return text.trim() || `the daemon answered status ${status}`;
+}
