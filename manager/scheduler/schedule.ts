@@ -1,0 +1,299 @@
+/**
+ * The scheduler: says on which node each waiting task goes, or why on none.
+ *
+ * In: the store, the waiting tasks, the table of nodes, the time. Out: one change for each task that is
+ * placed, or whose reason for waiting is another than before. It moves no task that has a node, keeps no
+ * promise for later and remembers nothing but the table, which follows the store.
+ */
+import type { GenericResource, ServiceSpec, Task } from '../../proto/docker.ts';
+import { messageOf } from '../../proto/errors.ts';
+import type { NodeId, RevisionId } from '../../proto/ids.ts';
+import { isTerminal } from '../../proto/task-state.ts';
+import { clusterAttachments, hasAddresses } from '../store/attachment.ts';
+import type { Change } from '../store/change.ts';
+import type { View } from '../store/store.ts';
+import type { StoreEvent } from '../store/watch.ts';
+import { type Check, checksOf, pickGeneric, type Request, standingKey } from './filters.ts';
+import { claimOf, isWanted, type NodeEntry, NodeTable } from './node-table.ts';
+import { Spread } from './spread.ts';
+
+const assignedMessage = 'scheduler assigned task to node';
+const confirmedMessage = 'scheduler confirmed task can run on preassigned node';
+const waitingMessage = 'pending task scheduling';
+
+type Decision =
+  | { readonly kind: 'assigned'; readonly nodeId: NodeId; readonly generic: readonly GenericResource[] }
+  | { readonly kind: 'waits'; readonly reason: string };
+
+/** Tasks of one revision: alike in all that the scheduler asks. */
+interface Group {
+  readonly revisionId: RevisionId;
+  readonly spec: ServiceSpec;
+  readonly tasks: Task[];
+}
+
+/**
+ * The changes for `pending`, tasks in state 'pending' in the order in which they are to be served. Tasks
+ * that have their node from the start (global services) are checked against it and go first. `nodes` is
+ * left as it was given. `now` in ms since the epoch.
+ */
+export function schedule(view: View, pending: readonly Task[], nodes: NodeTable, now: number): Change[] {
+  const attempt = new Attempt(view, nodes, now);
+  try {
+    const groups = groupByRevision(view, pending);
+    for (const group of groups) attempt.confirm(group);
+    for (const group of byNeed(view, nodes, groups)) attempt.assign(group);
+  } finally {
+    attempt.finish();
+  }
+  const timestamp = new Date(now).toISOString();
+  return pending.flatMap((task) => {
+    const decision = attempt.decisions.get(task);
+    return decision ? changeOf(task, decision, timestamp) : [];
+  });
+}
+
+/** One run over the waiting tasks: counts what it gives away in the table, and takes it all back at the end. */
+class Attempt {
+  readonly decisions = new Map<Task, Decision>();
+  private readonly view: View;
+  private readonly nodes: NodeTable;
+  private readonly now: number;
+  private readonly placed: Task[] = [];
+  private readonly unplaced: { readonly tasks: readonly Task[]; readonly reason: () => string }[] = [];
+  private readonly entries: readonly NodeEntry[];
+  private readonly eligible = new Map<string, Set<NodeEntry>>();
+
+  constructor(view: View, nodes: NodeTable, now: number) {
+    this.view = view;
+    this.nodes = nodes;
+    this.now = now;
+    this.entries = [...nodes.nodes.values()];
+  }
+
+  /** Decides for the tasks of the group whose node is set. */
+  confirm(group: Group): void {
+    const preset = group.tasks.filter((task) => task.NodeID !== undefined);
+    if (preset.length === 0) return;
+    const checks = this.checks(group, preset[0]!);
+    if (!checks) return;
+    for (const task of preset) {
+      const entry = this.nodes.nodes.get(task.NodeID!);
+      const failed = entry && checks.find((check) => !check.passes(entry));
+      if (!entry) this.wait([task], () => `its node ${task.NodeID} is not in the cluster any more`);
+      else if (failed) this.wait([task], () => whyNot(entry, checks));
+      else this.place(task, group.spec, entry);
+    }
+  }
+
+  /** Finds nodes for the others. */
+  assign(group: Group): void {
+    const free = group.tasks.filter((task) => task.NodeID === undefined);
+    if (free.length === 0) return;
+    const first = free[0]!;
+    const checks = this.checks(group, first);
+    if (!checks) return;
+    const standing = this.eligibleFor(group.spec, checks);
+    const moving = checks.filter((check) => !check.isStanding);
+    const spread = new Spread({
+      entries: this.entries,
+      preferences: group.spec.TaskTemplate.Placement?.Preferences ?? [],
+      isEligible: (entry) => standing.has(entry),
+      fits: (entry) => moving.every((check) => check.passes(entry)),
+      replicasOn: (entry) => entry.activeByService.get(first.ServiceID) ?? 0,
+      failuresOn: (entry) => this.nodes.recentFailures(entry, group.revisionId, this.now),
+    });
+    const firstUnplaced = free.findIndex(
+      (task) => !spread.next((entry) => this.place(task, group.spec, entry)),
+    );
+    if (firstUnplaced >= 0) this.wait(free.slice(firstUnplaced), () => whyNone(this.entries, checks));
+  }
+
+  /** Gives the reasons, as things stand after everything else was placed, and takes all back. */
+  finish(): void {
+    for (const { tasks, reason } of this.unplaced) {
+      const words = reason();
+      for (const task of tasks) this.decisions.set(task, { kind: 'waits', reason: words });
+    }
+    for (const task of this.placed) this.nodes.release(task.ID);
+  }
+
+  /** The nodes that pass the checks that placing tasks does not change: the same for many services. */
+  private eligibleFor(spec: ServiceSpec, checks: readonly Check[]): Set<NodeEntry> {
+    const key = standingKey(spec);
+    const known = this.eligible.get(key);
+    if (known) return known;
+    const standing = checks.filter((check) => check.isStanding);
+    const found = new Set(this.entries.filter((entry) => standing.every((check) => check.passes(entry))));
+    this.eligible.set(key, found);
+    return found;
+  }
+
+  /** The filters for a group; undefined, and a reason for each task, when its spec cannot be understood. */
+  private checks(group: Group, task: Task): Check[] | undefined {
+    const request: Request = { view: this.view, table: this.nodes, task, spec: group.spec };
+    try {
+      return checksOf(request);
+    } catch (error) {
+      this.wait(group.tasks, () => messageOf(error));
+      return undefined;
+    }
+  }
+
+  private place(task: Task, spec: ServiceSpec, entry: NodeEntry): void {
+    const generic = pickGeneric(entry, spec);
+    this.nodes.place(task.ID, claimOf(task, spec, entry.id, generic));
+    this.placed.push(task);
+    this.decisions.set(task, { kind: 'assigned', nodeId: entry.id, generic });
+  }
+
+  private wait(tasks: readonly Task[], reason: () => string): void {
+    this.unplaced.push({ tasks, reason });
+  }
+}
+
+/** The tasks that can be decided on, by revision: wanted, waiting, and with the addresses they need. */
+function groupByRevision(view: View, pending: readonly Task[]): Group[] {
+  const groups = new Map<RevisionId, Group>();
+  for (const task of pending) {
+    const spec = view.get('revision', task.RevisionID)?.Spec;
+    if (!spec || task.Status.State !== 'pending' || !isWanted(task)) continue;
+    if (!hasAddresses(task, clusterAttachments(view, spec.TaskTemplate))) continue;
+    const group = groups.get(task.RevisionID);
+    if (group) group.tasks.push(task);
+    else groups.set(task.RevisionID, { revisionId: task.RevisionID, spec, tasks: [task] });
+  }
+  return [...groups.values()];
+}
+
+/**
+ * Groups that share a network share an engine, so the first one placed decides for all: those with the
+ * least choice of nodes go first.
+ */
+function byNeed(view: View, nodes: NodeTable, groups: readonly Group[]): readonly Group[] {
+  const isBound = (group: Group) => clusterAttachments(view, group.spec.TaskTemplate).length > 0;
+  if (groups.filter(isBound).length < 2) return groups;
+  const choices = new Map(groups.map((group) => [group, isBound(group) ? choiceOf(view, nodes, group) : 0]));
+  return [...groups].sort((a, b) => choices.get(a)! - choices.get(b)!);
+}
+
+function choiceOf(view: View, table: NodeTable, group: Group): number {
+  const placement = group.spec.TaskTemplate.Placement;
+  const isPicky = placement?.Constraints?.length || placement?.Platforms?.length;
+  if (!isPicky && !group.spec.TaskTemplate.Resources?.Reservations) return table.nodes.size;
+  try {
+    const checks = checksOf({ view, table, task: group.tasks[0]!, spec: group.spec });
+    const entries = [...table.nodes.values()];
+    return entries.filter((entry) => checks.every((check) => check.passes(entry))).length;
+  } catch {
+    return 0;
+  }
+}
+
+/** Why no node takes the task: every node counted under the first filter that it fails. */
+function whyNone(entries: readonly NodeEntry[], checks: readonly Check[]): string {
+  if (entries.length === 0) return 'no suitable node (the cluster has no nodes)';
+  const failures = new Map<Check, NodeEntry[]>(checks.map((check) => [check, []]));
+  for (const entry of entries) {
+    const failed = checks.find((check) => !check.passes(entry));
+    if (failed) failures.get(failed)!.push(entry);
+  }
+  return `no suitable node (${explain([...failures], entries.length)})`;
+}
+
+function whyNot(entry: NodeEntry, checks: readonly Check[]): string {
+  const failed = checks.filter((check) => !check.passes(entry)).slice(0, 1);
+  return `${nameOf(entry)} cannot take it (${explain(
+    failed.map((check) => [check, [entry]]),
+    1,
+  )})`;
+}
+
+function explain(failures: readonly (readonly [Check, readonly NodeEntry[]])[], total: number): string {
+  return failures
+    .filter(([, entries]) => entries.length > 0)
+    .flatMap(([check, entries]) => check.explain(entries, total))
+    .join('; ');
+}
+
+function nameOf(entry: NodeEntry): string {
+  return `node ${entry.node.Description.Hostname || entry.id}`;
+}
+
+function changeOf(task: Task, decision: Decision, timestamp: string): Change[] {
+  if (decision.kind === 'waits') {
+    if (task.Status.Err === decision.reason) return [];
+    const Status = {
+      Timestamp: timestamp,
+      State: 'pending',
+      Message: waitingMessage,
+      Err: decision.reason,
+    } as const;
+    return [{ op: 'merge', kind: 'task', id: task.ID, fields: { Status } }];
+  }
+  const isPreset = task.NodeID !== undefined;
+  const Status = {
+    Timestamp: timestamp,
+    State: 'assigned',
+    Message: isPreset ? confirmedMessage : assignedMessage,
+  } as const;
+  const resources = decision.generic.length > 0 ? { AssignedGenericResources: [...decision.generic] } : {};
+  const node = isPreset ? {} : { NodeID: decision.nodeId };
+  return [{ op: 'merge', kind: 'task', id: task.ID, fields: { ...node, Status, ...resources } }];
+}
+
+// ---------------------------------------------------------------- as a reconciler
+
+const pendingKey = 'pending';
+
+/**
+ * The scheduler as the loop drives it. Its one key stands for all waiting tasks, which are decided on
+ * together; its table of nodes follows the events that it is shown.
+ */
+export function schedulerReconciler() {
+  let table: NodeTable | undefined;
+  return {
+    name: 'scheduler',
+    keysFor(event: StoreEvent, view: View): string[] {
+      table?.note(event, view);
+      return isMoving(event) ? [pendingKey] : [];
+    },
+    allKeys(view: View): string[] {
+      table = NodeTable.build(view);
+      return [pendingKey];
+    },
+    reconcile(view: View, _key: string, now: number): { changes: Change[] } {
+      const pending = view.find('task', 'state', 'pending');
+      if (pending.length === 0) return { changes: [] };
+      table ??= NodeTable.build(view);
+      return { changes: schedule(view, pending, table, now) };
+    },
+  };
+}
+
+/** Whether an event may let a waiting task go, or change the reason why it waits. */
+function isMoving(event: StoreEvent): boolean {
+  switch (event.kind) {
+    case 'node':
+      return true;
+    case 'network':
+      return event.op !== 'remove';
+    case 'task': {
+      const { object, previous } = event;
+      if (event.op === 'remove') return object.NodeID !== undefined;
+      if (object.Status.State !== 'pending') return hasLeft(object) && !(previous && hasLeft(previous));
+      return (
+        previous?.Status.State !== 'pending' ||
+        previous.NetworksAttachments !== object.NetworksAttachments ||
+        previous.DesiredState !== object.DesiredState
+      );
+    }
+    default:
+      return false;
+  }
+}
+
+/** Whether a task stopped taking room from its node, or stopped counting as a replica there. */
+function hasLeft(task: Task): boolean {
+  return isTerminal(task.Status.State) || !isWanted(task);
+}

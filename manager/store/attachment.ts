@@ -1,0 +1,46 @@
+/**
+ * Which networks of a service's tasks are the cluster's own, with addresses of ours: here because both
+ * the allocator (which address) and the scheduler (may it be placed yet, and where) must agree on it.
+ */
+import type { Network, NetworkAttachmentConfig, Task, TaskSpec } from '../../proto/docker.ts';
+import { asId, type NetworkId } from '../../proto/ids.ts';
+import type { View } from './store.ts';
+
+/** Networks that every engine has by itself: no object of the cluster stands behind their names. */
+const predefinedNames = new Set(['host', 'none', 'bridge']);
+const driversWithoutAddresses = new Set(['host', 'null', 'none']);
+
+/** The network of an attachment's target, which is an id or, from older clients, a name. */
+export function networkOfTarget(view: View, target: string): Network | undefined {
+  return view.get('network', asId<NetworkId>(target)) ?? view.find('network', 'name', target)[0];
+}
+
+/** Whether tasks on `network` get their addresses from the cluster, as on all but the engines' own. */
+export function hasClusterAddresses(network: Network): boolean {
+  if (predefinedNames.has(network.Spec.Name) || network.Spec.Scope === 'local') return false;
+  return !driversWithoutAddresses.has(network.Spec.DriverConfiguration.Name);
+}
+
+export interface Attachment {
+  readonly network: Network;
+  readonly config: NetworkAttachmentConfig;
+}
+
+/** The cluster's networks that tasks of `spec` join, each once, in the spec's order. */
+export function clusterAttachments(view: View, spec: TaskSpec): Attachment[] {
+  const found = new Map<NetworkId, Attachment>();
+  for (const config of spec.Networks ?? []) {
+    const network = networkOfTarget(view, config.Target);
+    if (network && !found.has(network.ID) && hasClusterAddresses(network)) {
+      found.set(network.ID, { network, config });
+    }
+  }
+  return [...found.values()];
+}
+
+/** Whether `task` has an address on each of `attachments`. */
+export function hasAddresses(task: Task, attachments: readonly Attachment[]): boolean {
+  return attachments.every(({ network }) =>
+    task.NetworksAttachments?.some((one) => one.NetworkID === network.ID && one.Addresses.length > 0),
+  );
+}
