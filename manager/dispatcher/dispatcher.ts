@@ -59,6 +59,8 @@ interface Connection {
   readonly pump: Pump;
   /** The agent ended its session stream itself; it is down when it does not come back in time. */
   hasLeft: boolean;
+  /** Something in the session message changed and no message says so yet. */
+  isStale: boolean;
   assignments: AssignmentStream | undefined;
 }
 
@@ -130,8 +132,10 @@ export class Dispatcher {
       await this.makeReady(node, agent, request);
     } catch (error) {
       if (this.isCurrent(connection)) {
-        this.table.forget(agent.nodeId);
+        // Not stored: the node is in the state it was in, and has as long as after a change of leader.
         this.connections.delete(agent.nodeId);
+        this.table.forget(agent.nodeId);
+        if (node.Status.State === 'ready') this.table.expect(agent.nodeId, this.periodMs());
       }
       throw error;
     }
@@ -201,9 +205,13 @@ export class Dispatcher {
       sessionId: newId<Id<'session'>>(this.random),
       sink,
       hasLeft: false,
+      isStale: false,
       assignments: undefined,
       pump: new Pump(
-        () => sink.send(this.sessionMessage(connection)),
+        () => {
+          connection.isStale = false;
+          return sink.send(this.sessionMessage(connection));
+        },
         (error) => this.onStreamError(nodeId, sink, error),
       ),
     };
@@ -310,8 +318,10 @@ export class Dispatcher {
 
   /** The message is made after this turn, so that entries that are applied together share it. */
   private wakeSession(connection: Connection): void {
+    if (connection.isStale) return;
+    connection.isStale = true;
     void Promise.resolve().then(() => {
-      if (this.isCurrent(connection) && !connection.hasLeft) connection.pump.wake();
+      if (connection.isStale && this.isCurrent(connection)) connection.pump.wake();
     });
   }
 

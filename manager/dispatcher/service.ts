@@ -2,7 +2,6 @@
  * The Dispatcher service on the cluster's port: a thin binding. It checks the caller's role, takes the node's id
  * from the certificate alone, and on a manager that does not lead says who does. It keeps no state.
  */
-import { once } from 'node:events';
 import type * as grpc from '@grpc/grpc-js';
 import type { ShoalError } from '../../proto/errors.ts';
 import { asId, type NodeId } from '../../proto/ids.ts';
@@ -82,7 +81,7 @@ export function sinkOf<Message>(call: grpc.ServerWritableStream<unknown, Message
   return {
     async send(message) {
       if (isOver || call.cancelled || call.write(message)) return;
-      await Promise.race([once(call, 'drain'), once(call, 'close')]);
+      await drained(call);
     },
     end(error?: ShoalError) {
       if (isOver) return;
@@ -91,6 +90,17 @@ export function sinkOf<Message>(call: grpc.ServerWritableStream<unknown, Message
       else failStream(call, error);
     },
   };
+}
+
+/** Resolves when the stream's buffer is empty again, or the stream is over. */
+function drained(call: grpc.ServerWritableStream<unknown, never>): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      for (const event of ['drain', 'close', 'cancelled']) call.off(event, done);
+      resolve();
+    };
+    for (const event of ['drain', 'close', 'cancelled']) call.once(event, done);
+  });
 }
 
 /** Tells the handle when the other side has ended the stream, even if it did so before there was a handle. */
