@@ -1,0 +1,190 @@
+/** What the demo needs of this machine: an engine (one that runs, or one started for the demo) and an image. */
+import { execFileSync, spawn } from 'node:child_process';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { ShoalError } from '../../proto/errors.ts';
+import type { Stage } from './stage.ts';
+
+export const repositoryRoot = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..');
+/** Everything that the demo writes is below it. */
+export const demoFolder = '/tmp/shoal-demo';
+export const imageName = 'shoal-demo';
+
+export interface DemoEngine {
+  readonly kind: 'docker' | 'simulated';
+  /** Value of shoald's --engine. */
+  readonly flag: string;
+  /** Whether it was started for the demo. */
+  readonly own: boolean;
+  /** Ends what was started for the demo, and removes the images that it built. */
+  release(): Promise<void>;
+}
+
+/** Engines that live in the daemons' memory: nothing is needed and nothing is left. */
+export function simulatedEngine(): DemoEngine {
+  return { kind: 'simulated', flag: 'simulated', own: false, release: async () => {} };
+}
+
+/** Waits until `probe` holds; rejects after `boundMs` with what was waited for. */
+export async function until(
+  what: string,
+  boundMs: number,
+  probe: () => Promise<boolean> | boolean,
+): Promise<void> {
+  const end = performance.now() + boundMs;
+  for (;;) {
+    if (await probe()) return;
+    if (performance.now() > end) throw new ShoalError('timeout', `waited ${boundMs / 1000} s for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+function docker(socket: string, ...args: string[]): string {
+  return execFileSync('docker', ['-H', `unix://${socket}`, ...args], {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, DOCKER_BUILDKIT: '0' },
+  });
+}
+
+function answers(socket: string): boolean {
+  try {
+    docker(socket, 'version', '--format', '{{.Server.Version}}');
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** The engine of this machine, with the demo's images built on it. */
+export async function findEngine(stage: Stage): Promise<DemoEngine> {
+  const standard = '/var/run/docker.sock';
+  const own = answers(standard) ? undefined : await startEngine(stage);
+  const socket = own?.socket ?? standard;
+  await stage.step('build the demo’s images (busybox and one page)', async () => buildImages(socket));
+  return {
+    kind: 'docker',
+    flag: `unix://${socket}`,
+    own: own !== undefined,
+    release: async () => {
+      for (const tag of ['1', '2']) removeImage(socket, `${imageName}:${tag}`);
+      await own?.stop();
+    },
+  };
+}
+
+function removeImage(socket: string, image: string): void {
+  try {
+    docker(socket, 'image', 'rm', '-f', image);
+  } catch {
+    // it was never built, or someone else uses it
+  }
+}
+
+function buildImages(socket: string): string {
+  const context = join(demoFolder, 'image');
+  mkdirSync(join(context, 'bin'), { recursive: true });
+  mkdirSync(join(context, 'www'), { recursive: true });
+  const busybox = ['/bin/busybox', '/usr/bin/busybox'].find((path) => existsSync(path));
+  if (!busybox)
+    throw new ShoalError(
+      'failed-precondition',
+      'busybox is missing. Type: sudo apt-get install busybox-static',
+    );
+  cpSync(busybox, join(context, 'bin', 'busybox'), { dereference: true });
+  for (const applet of ['sh', 'httpd', 'wget', 'sleep', 'echo', 'cat', 'hostname']) {
+    rmSync(join(context, 'bin', applet), { force: true });
+    symlinkSync('busybox', join(context, 'bin', applet));
+  }
+  cpSync(join(repositoryRoot, 'deploy', 'demo', 'Dockerfile'), join(context, 'Dockerfile'));
+  for (const version of ['1', '2']) {
+    writeFileSync(join(context, 'www', 'index.html'), `Shoal demo, version ${version}\n`);
+    docker(socket, 'build', '-q', '-t', `${imageName}:${version}`, context);
+  }
+  return `${imageName}:1 and :2`;
+}
+
+interface OwnEngine {
+  readonly socket: string;
+  stop(): Promise<void>;
+}
+
+const engineFolder = join(demoFolder, 'engine');
+const pidFile = join(engineFolder, 'pid');
+/** What of the network there was before the engine, so that what came with it can be taken away. */
+const beforeFile = join(demoFolder, 'before.json');
+
+interface NetworkState {
+  readonly links: string[];
+  readonly tables: string[];
+  readonly forwarding: string;
+}
+
+function networkState(): NetworkState {
+  const lines = (command: string, ...args: string[]): string[] => {
+    try {
+      return execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })
+        .split('\n')
+        .filter(Boolean);
+    } catch {
+      return [];
+    }
+  };
+  return {
+    links: lines('ip', '-br', 'link').map((line) => line.split(/[\s@]/)[0]!),
+    tables: lines('nft', 'list', 'tables'),
+    forwarding: readFileSync('/proc/sys/net/ipv4/ip_forward', 'utf8'),
+  };
+}
+
+/** Starts an engine for the demo alone: none runs. Its traces are taken away when it stops. */
+async function startEngine(stage: Stage): Promise<OwnEngine> {
+  if (process.getuid?.() !== 0) {
+    throw new ShoalError(
+      'permission-denied',
+      'no Docker Engine answers at /var/run/docker.sock, and starting one needs root.\nType: sudo npm run demo\nOr, without root and without an engine: npm run demo -- --simulate',
+    );
+  }
+  const socket = join(engineFolder, 'docker.sock');
+  await stage.step('start a Docker Engine, for none runs here', async () => {
+    mkdirSync(engineFolder, { recursive: true });
+    writeFileSync(beforeFile, JSON.stringify(networkState()));
+    const log = openSync(join(engineFolder, 'log'), 'a');
+    const folders = ['--data-root', join(engineFolder, 'data'), '--exec-root', join(engineFolder, 'exec')];
+    const args = ['-H', `unix://${socket}`, ...folders, '--pidfile', pidFile];
+    spawn('dockerd', args, { stdio: ['ignore', log, log], detached: true }).unref();
+    await until(`the engine (its log is ${join(engineFolder, 'log')})`, 30_000, () => answers(socket));
+  });
+  return { socket, stop: stopOwnEngine };
+}
+
+/** Ends the engine that was started for the demo, if one was, and what came with it. */
+export async function stopOwnEngine(): Promise<void> {
+  if (!existsSync(pidFile) || !existsSync(beforeFile)) return;
+  const pid = Number(readFileSync(pidFile, 'utf8'));
+  const before = JSON.parse(readFileSync(beforeFile, 'utf8')) as NetworkState;
+  if (existsSync(`/proc/${pid}`)) process.kill(pid, 'SIGTERM');
+  await until('the engine to stop', 20_000, () => !existsSync(`/proc/${pid}`));
+  const after = networkState();
+  const run = (command: string, ...args: string[]): void => {
+    try {
+      execFileSync(command, args, { stdio: 'ignore' });
+    } catch {
+      // it went by itself
+    }
+  };
+  for (const link of after.links) if (!before.links.includes(link)) run('ip', 'link', 'del', link);
+  for (const table of after.tables)
+    if (!before.tables.includes(table)) run('nft', 'delete', ...table.split(' '));
+  writeFileSync('/proc/sys/net/ipv4/ip_forward', before.forwarding);
+}
