@@ -12,7 +12,9 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { realClock } from '../../cli/runtime.ts';
 import { ShoalError } from '../../proto/errors.ts';
+import { delay } from '../../proto/ports.ts';
 import type { Stage } from './stage.ts';
 
 export const repositoryRoot = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..');
@@ -41,11 +43,12 @@ export async function until(
   boundMs: number,
   probe: () => Promise<boolean> | boolean,
 ): Promise<void> {
-  const end = performance.now() + boundMs;
+  const end = realClock.monotonicMs() + boundMs;
   for (;;) {
     if (await probe()) return;
-    if (performance.now() > end) throw new ShoalError('timeout', `waited ${boundMs / 1000} s for ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    if (realClock.monotonicMs() > end)
+      throw new ShoalError('timeout', `waited ${boundMs / 1000} s for ${what}`);
+    await delay(realClock, 50);
   }
 }
 

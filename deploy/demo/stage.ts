@@ -1,5 +1,7 @@
 /** What the audience sees: steps that end with a tick and a time, and a picture that is redrawn in place. */
 import colors from 'picocolors';
+import { realClock } from '../../cli/runtime.ts';
+import type { Timer } from '../../proto/ports.ts';
 
 const redrawMs = 120;
 const spinner = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
@@ -31,25 +33,30 @@ export class Stage {
    * time it took and what `work` answered.
    */
   async step(what: string, work: () => Promise<string | void>, picture?: () => string): Promise<void> {
-    const start = performance.now();
+    const start = realClock.monotonicMs();
     let turn = 0;
     const draw = (): void => {
-      const elapsed = ((performance.now() - start) / 1000).toFixed(1);
+      const elapsed = ((realClock.monotonicMs() - start) / 1000).toFixed(1);
       const head = `${colors.cyan(spinner[turn++ % spinner.length]!)} ${what} ${colors.dim(`${elapsed} s`)}`;
       const below = picture?.() ?? '';
       this.draw(below === '' ? head : `${head}\n${below}`);
     };
-    const timer = this.output.isTTY ? setInterval(draw, redrawMs) : undefined;
-    if (timer) draw();
+    let timer: Timer | undefined;
+    const redraw = (): void => {
+      draw();
+      timer = realClock.after(redrawMs, redraw);
+    };
+    if (this.output.isTTY) redraw();
     try {
       const answer = await work();
-      const elapsed = colors.dim(`${((performance.now() - start) / 1000).toFixed(1)} s`);
+      timer?.cancel();
+      const elapsed = colors.dim(`${((realClock.monotonicMs() - start) / 1000).toFixed(1)} s`);
       this.erase();
       this.line(`${colors.green('✔')} ${what}${answer ? `: ${colors.bold(answer)}` : ''} ${elapsed}`);
       const last = picture?.() ?? '';
       if (last !== '') this.line(last);
     } finally {
-      if (timer) clearInterval(timer);
+      timer?.cancel();
       this.erase();
     }
   }

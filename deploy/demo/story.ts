@@ -4,8 +4,10 @@ import { get } from 'node:http';
 import { join } from 'node:path';
 import colors from 'picocolors';
 import type { ListedTask } from '../../cli/commands/tasks.ts';
+import { realClock } from '../../cli/runtime.ts';
 import type { Service } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
+import type { Timer } from '../../proto/ports.ts';
 import { isTerminal } from '../../proto/task-state.ts';
 import { type Cluster, type DaemonName, daemonNames, type Picture } from './cluster.ts';
 import { imageName, repositoryRoot, until } from './machine.ts';
@@ -31,7 +33,7 @@ export async function play(cluster: Cluster, stage: Stage): Promise<void> {
 /** Looks at the cluster a few times a second, so that pictures can be drawn at any moment. */
 class Watch {
   private readonly cluster: Cluster;
-  private timer: NodeJS.Timeout | undefined;
+  private timer: Timer | undefined;
   private stopped = false;
   latest: Picture | undefined;
 
@@ -42,14 +44,14 @@ class Watch {
   start(): void {
     const look = async (): Promise<void> => {
       this.latest = await this.cluster.picture().catch(() => this.latest);
-      if (!this.stopped) this.timer = setTimeout(look, 100);
+      if (!this.stopped) this.timer = realClock.after(100, () => void look());
     };
     void look();
   }
 
   stop(): void {
     this.stopped = true;
-    clearTimeout(this.timer);
+    this.timer?.cancel();
   }
 
   /** The nodes, each with its tasks as blocks. */
