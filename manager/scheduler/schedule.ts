@@ -19,7 +19,6 @@ import { Spread } from './spread.ts';
 
 const assignedMessage = 'scheduler assigned task to node';
 const confirmedMessage = 'scheduler confirmed task can run on preassigned node';
-const waitingMessage = 'pending task scheduling';
 
 type Decision =
   | { readonly kind: 'assigned'; readonly nodeId: NodeId; readonly generic: readonly GenericResource[] }
@@ -223,12 +222,7 @@ function nameOf(entry: NodeEntry): string {
 function changeOf(task: Task, decision: Decision, timestamp: string): Change[] {
   if (decision.kind === 'waits') {
     if (task.Status.Err === decision.reason) return [];
-    const Status = {
-      Timestamp: timestamp,
-      State: 'pending',
-      Message: waitingMessage,
-      Err: decision.reason,
-    } as const;
+    const Status = { ...task.Status, Timestamp: timestamp, Err: decision.reason };
     return [{ op: 'merge', kind: 'task', id: task.ID, fields: { Status } }];
   }
   const isPreset = task.NodeID !== undefined;

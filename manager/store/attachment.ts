@@ -10,8 +10,11 @@ import type { View } from './store.ts';
 const predefinedNames = new Set(['host', 'none', 'bridge']);
 const driversWithoutAddresses = new Set(['host', 'null', 'none']);
 
+/** As much of a view as finding a network takes. */
+export type NetworkLookup = Pick<View, 'get' | 'find'>;
+
 /** The network of an attachment's target, which is an id or, from older clients, a name. */
-export function networkOfTarget(view: View, target: string): Network | undefined {
+export function networkOfTarget(view: NetworkLookup, target: string): Network | undefined {
   return view.get('network', asId<NetworkId>(target)) ?? view.find('network', 'name', target)[0];
 }
 
@@ -27,7 +30,7 @@ export interface Attachment {
 }
 
 /** The cluster's networks that tasks of `spec` join, each once, in the spec's order. */
-export function clusterAttachments(view: View, spec: TaskSpec): Attachment[] {
+export function clusterAttachments(view: NetworkLookup, spec: TaskSpec): Attachment[] {
   const found = new Map<NetworkId, Attachment>();
   for (const config of spec.Networks ?? []) {
     const network = networkOfTarget(view, config.Target);
