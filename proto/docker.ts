@@ -234,6 +234,8 @@ export interface ContainerSpec {
   CapabilityDrop?: string[];
   Ulimits?: { Name: string; Hard: number; Soft: number }[];
   OomScoreAdj?: number;
+  /** Base64 of the registry's credentials (X-Registry-Auth); stripped from every answer of the API. */
+  PullOptions?: { RegistryAuth: string };
 }
 
 export interface ResourceLimits {
