@@ -1,0 +1,198 @@
+/**
+ * Stored objects as the API answers them: without what only managers may know, with what Docker joins in.
+ */
+import type {
+  Cluster,
+  ClusterNode,
+  Network,
+  NetworkAttachment,
+  Secret,
+  Service,
+  ServiceSpec,
+  Task,
+  TaskSpec,
+} from '../../proto/docker.ts';
+import type { View } from '../store/store.ts';
+
+type Answer = Record<string, unknown>;
+
+/** GET /swarm. Without the tokens it is the Cluster of GET /info. */
+export function clusterAnswer(cluster: Cluster, options: { tokens: boolean }): Answer {
+  const { Private: _private, JoinTokens, DefaultAddrPool, ...shown } = cluster;
+  const pool = DefaultAddrPool.length === 0 ? null : DefaultAddrPool;
+  return { ...shown, DefaultAddrPool: pool, ...(options.tokens ? { JoinTokens } : {}) };
+}
+
+export function nodeAnswer(node: ClusterNode): Answer {
+  const { Private: _private, Description, ManagerStatus, ...shown } = node;
+  const { Labels, ...engine } = Description.Engine;
+  const Engine = Object.keys(Labels).length === 0 ? engine : Description.Engine;
+  const status = ManagerStatus ? { ManagerStatus } : {};
+  return { ...shown, Description: { ...Description, Engine }, ...status };
+}
+
+export interface ServiceStatus {
+  readonly RunningTasks: number;
+  readonly DesiredTasks: number;
+  readonly CompletedTasks: number;
+}
+
+export function serviceAnswer(service: Service, status?: ServiceStatus): Answer {
+  const { Private: _private, Spec, PreviousSpec, ...shown } = service;
+  return {
+    ...shown,
+    Spec: specAnswer(Spec),
+    ...(PreviousSpec ? { PreviousSpec: specAnswer(PreviousSpec) } : {}),
+    ...(status ? { ServiceStatus: status } : {}),
+  };
+}
+
+function specAnswer(spec: ServiceSpec): ServiceSpec {
+  return { ...spec, TaskTemplate: templateAnswer(spec.TaskTemplate) };
+}
+
+function templateAnswer(template: TaskSpec): TaskSpec {
+  const { PullOptions: _credentials, ...ContainerSpec } = template.ContainerSpec;
+  return { ...template, ContainerSpec };
+}
+
+/** A service's spec with Docker's defaults written out: GET /services/{id}?insertDefaults=true. */
+export function withDefaults(service: Service): Service {
+  const { Spec } = service;
+  const task = Spec.TaskTemplate;
+  const updates = {
+    Parallelism: 1,
+    FailureAction: 'pause',
+    Monitor: 5e9,
+    MaxFailureRatio: 0,
+    Order: 'stop-first',
+  } as const;
+  const TaskTemplate: TaskSpec = {
+    ...task,
+    ContainerSpec: { StopGracePeriod: 10e9, DNSConfig: {}, ...task.ContainerSpec },
+    Resources: { Limits: {}, Reservations: {}, ...task.Resources },
+    RestartPolicy: { Condition: 'any', Delay: 5e9, MaxAttempts: 0, ...task.RestartPolicy },
+    Placement: task.Placement ?? {},
+  };
+  return {
+    ...service,
+    Spec: {
+      ...Spec,
+      TaskTemplate,
+      UpdateConfig: { ...updates, ...Spec.UpdateConfig },
+      RollbackConfig: { ...updates, ...Spec.RollbackConfig },
+      EndpointSpec: { Mode: 'vip', ...Spec.EndpointSpec },
+    },
+  };
+}
+
+/** How many tasks a service runs and should, from the index of its tasks. */
+export function statusOf(view: View, service: Service): ServiceStatus {
+  const tasks = view.find('task', 'service', service.ID);
+  const RunningTasks = tasks.filter((task) => task.Status.State === 'running').length;
+  const CompletedTasks = tasks.filter((task) => task.Status.State === 'complete').length;
+  const wanted = tasks.filter((task) => task.DesiredState === 'running' || task.DesiredState === 'ready');
+  const DesiredTasks = service.Spec.Mode.Global
+    ? wanted.length
+    : (service.Spec.Mode.Replicated?.Replicas ?? 1);
+  return { RunningTasks, DesiredTasks, CompletedTasks };
+}
+
+/** A task as Docker shows it: with the spec of its revision and its networks written out. */
+export function taskAnswer(view: View, task: Task): Answer {
+  const {
+    Private: _private,
+    RevisionID,
+    NetworksAttachments,
+    AssignedGenericResources,
+    Status,
+    ...shown
+  } = task;
+  const template = view.get('revision', RevisionID)?.Spec.TaskTemplate;
+  return {
+    ...shown,
+    Status: { ...Status, PortStatus: Status.PortStatus ?? {} },
+    Spec: template ? taskSpecAnswer(template) : {},
+    ...(AssignedGenericResources ? { GenericResources: AssignedGenericResources } : {}),
+    ...(NetworksAttachments
+      ? { NetworksAttachments: NetworksAttachments.map((one) => attachmentAnswer(view, one)) }
+      : {}),
+  };
+}
+
+function taskSpecAnswer(template: TaskSpec): Answer {
+  const { Runtime: _always, ...spec } = templateAnswer(template);
+  return spec;
+}
+
+function attachmentAnswer(view: View, attachment: NetworkAttachment): Answer {
+  const network = view.get('network', attachment.NetworkID);
+  return {
+    Network: network ? { ...network, DriverState: driverStateOf(network) } : { ID: attachment.NetworkID },
+    Addresses: attachment.Addresses,
+  };
+}
+
+function driverStateOf(network: Network): Answer {
+  const { Name, Options } = network.Spec.DriverConfiguration;
+  return { Name, ...(Options ? { Options } : {}) };
+}
+
+export function secretAnswer(secret: Secret): Answer {
+  const { Data: _data, ...Spec } = secret.Spec;
+  return { ...secret, Spec };
+}
+
+/** A network of the cluster in the shape of the engine's networks. */
+export function networkAnswer(network: Network): Answer {
+  const { Spec, IPAMOptions } = network;
+  return {
+    ...localNetwork(Spec.Name, Spec.DriverConfiguration.Name),
+    Id: network.ID,
+    Created: network.CreatedAt,
+    Scope: 'swarm',
+    IPAM: {
+      Driver: IPAMOptions.Driver.Name || 'default',
+      Options: IPAMOptions.Driver.Options ?? null,
+      Config: IPAMOptions.Configs.map((config) => ({
+        ...(config.Subnet ? { Subnet: config.Subnet } : {}),
+        ...(config.IPRange ? { IPRange: config.IPRange } : {}),
+        ...(config.Gateway ? { Gateway: config.Gateway } : {}),
+      })),
+    },
+    Internal: Spec.Internal ?? false,
+    Attachable: Spec.Attachable ?? false,
+    Ingress: Spec.Ingress ?? false,
+    Options: Spec.DriverConfiguration.Options ?? {},
+    Labels: Spec.Labels,
+  };
+}
+
+/** The networks that every engine has. Services name them, and their names are their ids. */
+export const predefinedNetworks: readonly { readonly name: string; readonly driver: string }[] = [
+  { name: 'bridge', driver: 'bridge' },
+  { name: 'host', driver: 'host' },
+  { name: 'none', driver: 'null' },
+];
+
+/** A predefined network in the shape of the engine's networks. */
+export function localNetwork(name: string, driver: string): Answer {
+  return {
+    Name: name,
+    Id: name,
+    Created: new Date(0).toISOString(),
+    Scope: 'local',
+    Driver: driver,
+    EnableIPv4: true,
+    EnableIPv6: false,
+    IPAM: { Driver: 'default', Options: null, Config: [] },
+    Internal: false,
+    Attachable: false,
+    Ingress: false,
+    ConfigFrom: { Network: '' },
+    ConfigOnly: false,
+    Containers: {},
+    Options: {},
+    Labels: {},
+  };
+}

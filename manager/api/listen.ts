@@ -1,0 +1,167 @@
+/**
+ * The API's doors: unix sockets for whoever is in the group of the engine's users, and TCP for whoever
+ * shows a certificate. A door without a lock is refused, for who may talk to the API is root everywhere.
+ */
+import { chmodSync, chownSync, existsSync, readFileSync, statSync, unlinkSync } from 'node:fs';
+import http from 'node:http';
+import https from 'node:https';
+import net from 'node:net';
+import type { Express } from 'express';
+import { messageOf, ShoalError } from '../../proto/errors.ts';
+import type { Log } from '../../proto/ports.ts';
+
+const socketMode = 0o660;
+const socketGroups = ['docker', 'shoal'];
+const defaultTlsPort = 2376;
+
+/** PEM files' contents: the server's own chain and key, and the authority whose clients may come in. */
+export interface TlsMaterial {
+  readonly ca: string;
+  readonly cert: string;
+  readonly key: string;
+}
+
+export interface ListenOptions {
+  readonly log: Log;
+  readonly tls?: TlsMaterial;
+}
+
+/** Open doors. */
+export interface ApiListener {
+  /** Where they are, as given; a port 0 is told as the port that was found. */
+  readonly addresses: readonly string[];
+  /** Closes all doors, ends what is under way and removes the socket files. */
+  close(): Promise<void>;
+}
+
+/**
+ * Serves `app` on every address: `unix:///path` or `tcp://host:port`. Rejects with a ShoalError that says
+ * which address can't be served and why; none is then open.
+ */
+export async function listen(
+  app: Express,
+  addresses: readonly string[],
+  options: ListenOptions,
+): Promise<ApiListener> {
+  const open: { server: http.Server; address: string }[] = [];
+  const close = async (): Promise<void> => {
+    await Promise.all(open.splice(0).map(({ server }) => closeServer(server)));
+  };
+  try {
+    for (const address of addresses) open.push(await openOne(app, address, options));
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  const told = open.map(({ address }) => address);
+  options.log.info({ addresses: told }, 'the API listens');
+  return { addresses: told, close };
+}
+
+async function openOne(
+  app: Express,
+  address: string,
+  options: ListenOptions,
+): Promise<{ server: http.Server; address: string }> {
+  const unixPath = /^unix:\/\/(\/.+)$/.exec(address)?.[1];
+  if (unixPath !== undefined) {
+    return { server: await openUnix(app, unixPath, options.log), address };
+  }
+  const tcp = /^tcp:\/\/(\[[0-9a-fA-F:]+\]|[^:/[\]]*)(?::(\d+))?\/?$/.exec(address);
+  if (!tcp) {
+    throw new ShoalError(
+      'invalid-argument',
+      `can't listen on "${address}": an address is unix:///path/of/socket or tcp://host:port`,
+    );
+  }
+  if (!options.tls) {
+    throw new ShoalError(
+      'invalid-argument',
+      `can't listen on ${address} without TLS: whoever reaches it would be root on every node; give a CA, a certificate and a key, or listen on unix:// only`,
+    );
+  }
+  const host = tcp[1]!.replace(/^\[|\]$/g, '') || '0.0.0.0';
+  const server = https.createServer(
+    { ...options.tls, requestCert: true, rejectUnauthorized: true, minVersion: 'TLSv1.2' },
+    app,
+  );
+  await listening(server, address, () => server.listen(Number(tcp[2] ?? defaultTlsPort), host));
+  const { port } = server.address() as net.AddressInfo;
+  return { server, address: `tcp://${tcp[1]}:${port}` };
+}
+
+async function openUnix(app: Express, path: string, log: Log): Promise<http.Server> {
+  await removeStaleSocket(path);
+  const server = http.createServer(app);
+  await listening(server, `unix://${path}`, () => {
+    // The file must not be open to others between its making and its mode being set.
+    const before = process.umask(0o177);
+    try {
+      server.listen(path);
+    } finally {
+      process.umask(before);
+    }
+  });
+  const group = socketGroup();
+  try {
+    if (group) chownSync(path, -1, group.id);
+    chmodSync(path, socketMode);
+  } catch (error) {
+    log.warn({ path, error: messageOf(error) }, 'the group of the API socket could not be set');
+  }
+  return server;
+}
+
+/** A socket file that an earlier run left behind is removed; one that is served, or no socket, is not. */
+async function removeStaleSocket(path: string): Promise<void> {
+  if (!existsSync(path)) return;
+  if (!statSync(path).isSocket()) {
+    throw new ShoalError(
+      'invalid-argument',
+      `can't listen on unix://${path}: a file that is no socket is there`,
+    );
+  }
+  if (await answers(path)) {
+    throw new ShoalError('conflict', `can't listen on unix://${path}: another process listens there`);
+  }
+  unlinkSync(path);
+}
+
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = net.connect(path);
+    probe.once('connect', () => {
+      probe.destroy();
+      resolve(true);
+    });
+    // Anything but a refusal (such as no permission) says that somebody may be there.
+    probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code !== 'ECONNREFUSED'));
+  });
+}
+
+function listening(server: http.Server, address: string, start: () => void): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error) => {
+      reject(new ShoalError('unavailable', `can't listen on ${address}: ${error.message}`, { cause: error }));
+    });
+    server.once('listening', resolve);
+    start();
+  });
+}
+
+/** The group whose members may use the socket: docker's, else our own, when the machine has one. */
+function socketGroup(): { name: string; id: number } | undefined {
+  const lines = existsSync('/etc/group') ? readFileSync('/etc/group', 'utf8').split('\n') : [];
+  const groups = lines
+    .map((line) => line.split(':'))
+    .map(([name, , id]) => ({ name: name!, id: Number(id) }));
+  return socketGroups.flatMap((wanted) => groups.filter(({ name }) => name === wanted))[0];
+}
+
+/** Node removes a unix socket's file itself when its server closes. */
+function closeServer(server: http.Server): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve());
+    server.closeAllConnections();
+  });
+}

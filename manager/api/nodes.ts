@@ -1,0 +1,114 @@
+/** /nodes */
+import { type Request, Router } from 'express';
+import type { ClusterNode, NodeAvailability, NodeRole, NodeSpec } from '../../proto/docker.ts';
+import { ShoalError } from '../../proto/errors.ts';
+import { isTerminal } from '../../proto/task-state.ts';
+import type { Change } from '../store/change.ts';
+import type { View } from '../store/store.ts';
+import { nodeAnswer } from './answers.ts';
+import { readNodeSpec } from './cluster-schema.ts';
+import type { ApiHost } from './contract.ts';
+import { checkFilters, type Filters, hasAskedPrefix, hasLabels, readFilters, wordsOf } from './filters.ts';
+import { lookupNode } from './lookup.ts';
+import { commit, jsonBody, looseFlag, managedCluster, pathOf, swarmError, versionOf } from './request.ts';
+
+const roles: readonly NodeRole[] = ['worker', 'manager'];
+const availabilities: readonly NodeAvailability[] = ['active', 'pause', 'drain'];
+
+export function nodeRoutes(host: ApiHost): Router {
+  const routes = Router();
+  routes.get('/nodes', async (request, response) => {
+    const filters = readFilters(request);
+    const { store } = await managedCluster(host);
+    response.json(listNodes(store, filters).map(nodeAnswer));
+  });
+  routes.get('/nodes/:id', async (request, response) => {
+    const cluster = await managedCluster(host);
+    response.json(nodeAnswer(lookupNode(cluster, pathOf(request, 'id'))));
+  });
+  routes.post('/nodes/:id/update', async (request, response) => {
+    await updateNode(host, request);
+    response.status(200).end();
+  });
+  routes.delete('/nodes/:id', async (request, response) => {
+    const cluster = await managedCluster(host);
+    const node = lookupNode(cluster, pathOf(request, 'id'));
+    await commit(cluster, removal(cluster.store, node, looseFlag(request, 'force'), host.clock.now()));
+    response.status(200).end();
+  });
+  return routes;
+}
+
+function listNodes(view: View, filters: Filters): ClusterNode[] {
+  checkFilters(filters, ['name', 'id', 'label', 'role', 'membership', 'node.label']);
+  const wantedRoles = wordsOf(filters, 'role', roles);
+  const memberships = wordsOf(filters, 'membership', ['pending', 'accepted']);
+  return view.list('node').filter(
+    (node) =>
+      hasAskedPrefix(filters, 'name', node.Description.Hostname) &&
+      hasAskedPrefix(filters, 'id', node.ID) &&
+      hasLabels(filters, 'label', node.Description.Engine.Labels) &&
+      hasLabels(filters, 'node.label', node.Spec.Labels) &&
+      (wantedRoles.length === 0 || wantedRoles.includes(node.Spec.Role)) &&
+      // Whoever holds a join token is accepted at once, so there are no pending nodes.
+      (memberships.length === 0 || memberships.includes('accepted')),
+  );
+}
+
+async function updateNode(host: ApiHost, request: Request): Promise<void> {
+  const spec = readNodeSpec(jsonBody(request));
+  const version = versionOf(request, 'node');
+  const Role = wordOf('Role', spec.Role, roles);
+  const Availability = wordOf('Availability', spec.Availability, availabilities);
+  const cluster = await managedCluster(host);
+  const node = lookupNode(cluster, pathOf(request, 'id'));
+  if (node.Spec.Role === 'manager' && Role === 'worker') checkDemotion(cluster.store, node);
+  const Spec: NodeSpec = { ...spec, Role, Availability };
+  await commit(cluster, [
+    { op: 'update', kind: 'node', object: { ...node, Spec, Version: { Index: version } } },
+  ]);
+}
+
+function wordOf<T extends string>(field: string, value: string, words: readonly T[]): T {
+  const word = words.find((candidate) => candidate === value.toLowerCase());
+  if (word === undefined) throw new ShoalError('invalid-argument', `invalid ${field}: "${value}"`);
+  return word;
+}
+
+/** The group that is left must have a quorum of its own. The leader takes the manager out of it. */
+function checkDemotion(view: View, node: ClusterNode): void {
+  if (view.find('node', 'role', 'manager').length === 1) {
+    throw swarmError('failed-precondition', 'attempting to demote the last manager of the swarm');
+  }
+  const others = view.list('node').filter((other) => other.ManagerStatus && other.ID !== node.ID);
+  const reachable = others.filter((other) => other.ManagerStatus?.Reachability === 'reachable').length;
+  if (reachable <= Math.floor(others.length / 2)) {
+    throw swarmError(
+      'failed-precondition',
+      "can't remove member from the raft: this would result in a loss of quorum",
+    );
+  }
+}
+
+/** The node goes and its tasks are orphaned in one entry, so that nothing is left pointing at it. */
+function removal(view: View, node: ClusterNode, force: boolean, now: number): Change[] {
+  if (node.Spec.Role === 'manager' && node.ManagerStatus) {
+    throw swarmError(
+      'failed-precondition',
+      `node ${node.ID} is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal`,
+    );
+  }
+  if (!force && node.Status.State === 'ready') {
+    throw swarmError('failed-precondition', `node ${node.ID} is not down and can't be removed`);
+  }
+  const orphaned = view
+    .find('task', 'node', node.ID)
+    .filter((task) => !isTerminal(task.Status.State))
+    .map((task): Change => {
+      const Timestamp = new Date(now).toISOString();
+      const Message = 'Task belonged to a node that has been deleted';
+      const Status = { ...task.Status, Timestamp, State: 'orphaned' as const, Message };
+      return { op: 'merge', kind: 'task', id: task.ID, fields: { Status } };
+    });
+  return [...orphaned, { op: 'remove', kind: 'node', id: node.ID }];
+}

@@ -1,0 +1,164 @@
+/** /services */
+import { type Request, Router } from 'express';
+import type { Service, ServiceSpec } from '../../proto/docker.ts';
+import { stackLabel } from '../../proto/docker.ts';
+import { ShoalError } from '../../proto/errors.ts';
+import { createServiceChanges, type ServiceUpdate, updateServiceChanges } from '../store/service-change.ts';
+import type { View } from '../store/store.ts';
+import { serviceAnswer, statusOf, withDefaults } from './answers.ts';
+import type { ApiHost } from './contract.ts';
+import {
+  checkFilters,
+  type Filters,
+  hasAskedPrefix,
+  hasLabels,
+  isAsked,
+  readFilters,
+  splitLabel,
+  valuesOf,
+} from './filters.ts';
+import { lookup } from './lookup.ts';
+import { randomName } from './random-name.ts';
+import {
+  apiVersion,
+  asSwarmError,
+  commit,
+  idMaker,
+  jsonBody,
+  managedCluster,
+  pathOf,
+  query,
+  strictFlag,
+  swarmError,
+  versionOf,
+} from './request.ts';
+import { readServiceSpec } from './service-schema.ts';
+import { acceptServiceSpec } from './validate.ts';
+
+/** The version from which a list may carry each service's status. */
+const statusMinor = 41;
+
+export function serviceRoutes(host: ApiHost): Router {
+  const routes = Router();
+  routes.get('/services', async (request, response) => {
+    const filters = readFilters(request);
+    const withStatus = apiVersion(request) >= statusMinor && strictFlag(request, 'status');
+    const { store } = await managedCluster(host);
+    const services = listServices(store, filters);
+    response.json(
+      services.map((service) => serviceAnswer(service, withStatus ? statusOf(store, service) : undefined)),
+    );
+  });
+  routes.post('/services/create', async (request, response) => {
+    const ID = await createService(host, request);
+    response.status(201).json({ ID, Warnings: [] });
+  });
+  routes.get('/services/:id', async (request, response) => {
+    const insertDefaults = strictFlag(request, 'insertDefaults');
+    const { store } = await managedCluster(host);
+    const service = lookup(store, 'service', pathOf(request, 'id'));
+    response.json(serviceAnswer(insertDefaults ? withDefaults(service) : service));
+  });
+  routes.post('/services/:id/update', async (request, response) => {
+    await updateService(host, request);
+    response.json({ Warnings: null });
+  });
+  routes.delete('/services/:id', async (request, response) => {
+    const cluster = await managedCluster(host);
+    const service = lookup(cluster.store, 'service', pathOf(request, 'id'));
+    await commit(cluster, [{ op: 'remove', kind: 'service', id: service.ID }]);
+    response.status(200).end();
+  });
+  return routes;
+}
+
+function listServices(view: View, filters: Filters): Service[] {
+  checkFilters(filters, ['name', 'id', 'label', 'mode', 'runtime']);
+  if (!isAsked(filters, 'runtime', 'container')) return [];
+  return candidates(view, filters).filter(
+    (service) =>
+      hasAskedPrefix(filters, 'name', service.Spec.Name) &&
+      hasAskedPrefix(filters, 'id', service.ID) &&
+      hasLabels(filters, 'label', service.Spec.Labels) &&
+      isAsked(filters, 'mode', service.Spec.Mode.Global ? 'global' : 'replicated'),
+  );
+}
+
+/** The services of a stack by their index; all when none is asked for. */
+function candidates(view: View, filters: Filters): Service[] {
+  const stacks = valuesOf(filters, 'label')
+    .map(splitLabel)
+    .filter(([key, value]) => key === stackLabel && value !== '');
+  return stacks.length > 0 ? view.find('service', 'stack', stacks[0]![1]) : view.list('service');
+}
+
+async function createService(host: ApiHost, request: Request): Promise<string> {
+  const read = readServiceSpec(jsonBody(request));
+  const named = read.Name === '' ? { ...read, Name: randomName(host.random) } : read;
+  const credentials = registryAuthOf(request);
+  const cluster = await managedCluster(host);
+  const spec = withCredentials(acceptServiceSpec(cluster.store, named), credentials);
+  if (cluster.store.find('service', 'name', spec.Name).length > 0) {
+    throw swarmError(
+      'already-exists',
+      `name conflicts with an existing object: service ${spec.Name} already exists`,
+    );
+  }
+  const { service, changes } = createServiceChanges(spec, host.clock.now(), idMaker(host));
+  await commit(cluster, changes);
+  return service.ID;
+}
+
+async function updateService(host: ApiHost, request: Request): Promise<void> {
+  const read = readServiceSpec(jsonBody(request));
+  const version = versionOf(request, 'service');
+  const rollback = query(request, 'rollback');
+  if (!['', 'none', 'previous'].includes(rollback)) {
+    throw new ShoalError('invalid-argument', `unrecognized rollback option ${rollback}`);
+  }
+  const cluster = await managedCluster(host);
+  const current = lookup(cluster.store, 'service', pathOf(request, 'id'));
+  if (current.Version.Index !== version) throw swarmError('out-of-sequence', 'update out of sequence');
+  const update: ServiceUpdate =
+    rollback === 'previous'
+      ? { rollback: 'previous' }
+      : { spec: withCredentials(acceptServiceSpec(cluster.store, read), keptCredentials(request, current)) };
+  await commit(cluster, updateChanges(host, cluster.store, current, update));
+}
+
+function updateChanges(host: ApiHost, view: View, service: Service, update: ServiceUpdate) {
+  try {
+    return updateServiceChanges(view, service, update, host.clock.now(), idMaker(host)).changes;
+  } catch (error) {
+    throw asSwarmError(error);
+  }
+}
+
+// ---------------------------------------------------------------- registry credentials
+
+function registryAuthOf(request: Request): string {
+  const header = request.headers['x-registry-auth'];
+  return typeof header === 'string' ? header : '';
+}
+
+/** The credentials that an update names; else those that the service has, or had before. */
+function keptCredentials(request: Request, service: Service): string {
+  const given = registryAuthOf(request);
+  if (given !== '') return given;
+  const from = query(request, 'registryAuthFrom');
+  if (!['', 'spec', 'previous-spec'].includes(from)) {
+    throw new ShoalError('invalid-argument', 'unsupported registryAuthFrom value');
+  }
+  if (from === 'previous-spec' && !service.PreviousSpec) {
+    throw new ShoalError('invalid-argument', 'service does not have a previous spec');
+  }
+  const spec = from === 'previous-spec' ? service.PreviousSpec : service.Spec;
+  return spec?.TaskTemplate.ContainerSpec.PullOptions?.RegistryAuth ?? '';
+}
+
+function withCredentials(spec: ServiceSpec, RegistryAuth: string): ServiceSpec {
+  if (RegistryAuth === '') return spec;
+  const { TaskTemplate } = spec;
+  const ContainerSpec = { ...TaskTemplate.ContainerSpec, PullOptions: { RegistryAuth } };
+  return { ...spec, TaskTemplate: { ...TaskTemplate, ContainerSpec } };
+}

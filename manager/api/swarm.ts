@@ -1,0 +1,214 @@
+/** /swarm: the cluster itself, and this node's place in it. */
+import { type Request, Router } from 'express';
+import type { Cluster, SwarmSpec } from '../../proto/docker.ts';
+import { ShoalError } from '../../proto/errors.ts';
+import type { View } from '../store/store.ts';
+import { clusterAnswer } from './answers.ts';
+import { readInit, readJoin, readSwarmSpec, readUnlock, type SwarmSpecChange } from './cluster-schema.ts';
+import type { ApiHost, ManagedCluster, SwarmInitRequest } from './contract.ts';
+import { isZero } from './fields.ts';
+import {
+  commit,
+  jsonBody,
+  looseFlag,
+  managedCluster,
+  strictFlag,
+  swarmError,
+  swarmLocked,
+  versionOf,
+} from './request.ts';
+
+const inSwarmAlready =
+  'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.';
+const notInSwarm = 'This node is not part of a swarm';
+const minimumCertificateExpiryNs = 3600e9;
+
+export function swarmRoutes(host: ApiHost): Router {
+  const routes = Router();
+  routes.get('/swarm', async (_request, response) => {
+    const cluster = await managedCluster(host);
+    response.json(clusterAnswer(clusterObject(cluster.store), { tokens: true }));
+  });
+  routes.get('/swarm/unlockkey', async (_request, response) => {
+    const cluster = clusterObject((await managedCluster(host)).store);
+    const isLocking = cluster.Spec.EncryptionConfig.AutoLockManagers;
+    response.json({ UnlockKey: isLocking ? (cluster.Private.UnlockKey ?? '') : '' });
+  });
+  routes.post('/swarm/init', async (request, response) => {
+    const body = readInit(jsonBody(request));
+    checkInit(body);
+    refuseInSwarm(host, body.ForceNewCluster === true);
+    response.json(await host.init(body));
+  });
+  routes.post('/swarm/join', async (request, response) => {
+    const body = readJoin(jsonBody(request));
+    refuseInSwarm(host, false);
+    if (body.RemoteAddrs.length === 0) {
+      throw new ShoalError('invalid-argument', 'at least 1 RemoteAddr is required to join');
+    }
+    if (body.JoinToken === '') {
+      throw new ShoalError(
+        'invalid-argument',
+        'invalid join token: a token is needed to join; "docker swarm join-token" prints it on a manager',
+      );
+    }
+    await host.join(body);
+    response.status(200).end();
+  });
+  routes.post('/swarm/leave', async (request, response) => {
+    const force = looseFlag(request, 'force');
+    if (host.membership().kind === 'none') throw new ShoalError('not-a-manager', notInSwarm);
+    if (!force) refuseUnsafeLeave(host);
+    await host.leave(force);
+    response.status(200).end();
+  });
+  routes.post('/swarm/unlock', async (request, response) => {
+    const { UnlockKey } = readUnlock(jsonBody(request));
+    const { kind } = host.membership();
+    if (kind === 'none') throw new ShoalError('not-a-manager', notInSwarm);
+    if (kind !== 'locked') throw new ShoalError('conflict', 'swarm is not locked');
+    await host.unlock(UnlockKey);
+    response.status(200).end();
+  });
+  routes.post('/swarm/update', async (request, response) => {
+    await updateSwarm(host, request);
+    response.status(200).end();
+  });
+  return routes;
+}
+
+function clusterObject(view: View): Cluster {
+  const cluster = view.cluster();
+  if (!cluster) throw new ShoalError('unavailable', 'the cluster is being set up; try again in a second');
+  return cluster;
+}
+
+function refuseInSwarm(host: ApiHost, forceNewCluster: boolean): void {
+  const { kind } = host.membership();
+  if (kind === 'none' || kind === 'error') return;
+  if (kind === 'locked') throw new ShoalError('locked', swarmLocked);
+  if (forceNewCluster && kind !== 'worker') return;
+  throw new ShoalError('already-in-swarm', inSwarmAlready);
+}
+
+function checkInit(body: SwarmInitRequest): void {
+  const port = body.DataPathPort ?? 0;
+  if (port !== 0 && (port < 1024 || port > 49_151)) {
+    throw new ShoalError('invalid-argument', 'Datapath port number is not in valid range (1024-49151)');
+  }
+  const size = body.SubnetSize ?? 0;
+  if (size !== 0 && (size < 1 || size > 29)) {
+    throw new ShoalError(
+      'invalid-argument',
+      `invalid value for subnet size: ${size}; it must be from 1 to 29`,
+    );
+  }
+  const bad = (body.DefaultAddrPool ?? []).find((pool) => !/^\d{1,3}(\.\d{1,3}){3}\/\d{1,2}$/.test(pool));
+  if (bad !== undefined) {
+    throw new ShoalError(
+      'invalid-argument',
+      `invalid default address pool "${bad}": a subnet is needed, e.g. 10.20.0.0/16`,
+    );
+  }
+}
+
+/** A manager leaves only when the others can go on without it. */
+function refuseUnsafeLeave(host: ApiHost): void {
+  const membership = host.membership();
+  if (membership.kind === 'locked') throw new ShoalError('locked', swarmLocked);
+  if (membership.kind !== 'manager') return;
+  const managers = membership.cluster.store.list('node').filter((node) => node.ManagerStatus);
+  const reachable = managers.filter((node) => node.ManagerStatus?.Reachability === 'reachable').length;
+  const left = Math.max(0, reachable - 1);
+  const opening = 'You are attempting to leave the swarm on a node that is participating as a manager. ';
+  if (managers.length <= 1) {
+    throw new ShoalError(
+      'failed-precondition',
+      `${opening}Removing the last manager erases all current state of the swarm. Use \`--force\` to ignore this message. `,
+    );
+  }
+  if (left > Math.floor(managers.length / 2)) return;
+  throw new ShoalError(
+    'failed-precondition',
+    `${opening}Removing this node leaves ${left} managers out of ${managers.length}. Without a Raft quorum your swarm will be inaccessible. The only way to restore a swarm that has lost consensus is to reinitialize it with \`--force-new-cluster\`. Use \`--force\` to suppress this message.`,
+  );
+}
+
+async function updateSwarm(host: ApiHost, request: Request): Promise<void> {
+  const change = readSwarmSpec(jsonBody(request));
+  const version = versionOf(request, 'swarm');
+  const rotation = {
+    worker: strictFlag(request, 'rotateWorkerToken'),
+    manager: strictFlag(request, 'rotateManagerToken'),
+    unlockKey: strictFlag(request, 'rotateManagerUnlockKey'),
+  };
+  const managed = await managedCluster(host);
+  const cluster = clusterObject(managed.store);
+  const Spec = mergedSpec(cluster.Spec, change);
+  checkSwarmSpec(cluster.Spec, Spec);
+  await commit(managed, [
+    { op: 'update', kind: 'cluster', object: { ...cluster, Spec, Version: { Index: version } } },
+  ]);
+  const isLocking = Spec.EncryptionConfig.AutoLockManagers;
+  const needsKey = isLocking && cluster.Private.UnlockKey === undefined;
+  const unlockKey = isLocking && (rotation.unlockKey || needsKey);
+  if (rotation.worker || rotation.manager || unlockKey) await managed.rotate({ ...rotation, unlockKey });
+  else if (!isLocking && cluster.Private.UnlockKey !== undefined) await dropUnlockKey(managed);
+}
+
+async function dropUnlockKey(managed: ManagedCluster): Promise<void> {
+  const cluster = clusterObject(managed.store);
+  const { UnlockKey: _key, ...Private } = cluster.Private;
+  await commit(managed, [{ op: 'update', kind: 'cluster', object: { ...cluster, Private } }]);
+}
+
+/** As Docker does it: a field that says nothing leaves the cluster's as it is. */
+function mergedSpec(spec: SwarmSpec, change: SwarmSpecChange): SwarmSpec {
+  const { Orchestration, Raft, Dispatcher, CAConfig, TaskDefaults, EncryptionConfig } = change;
+  return {
+    Name: change.Name || spec.Name,
+    Labels: isZero(change.Labels) ? spec.Labels : change.Labels!,
+    Orchestration: { ...spec.Orchestration, ...Orchestration },
+    Raft: {
+      ...spec.Raft,
+      ...said(Raft),
+      ...(Raft?.KeepOldSnapshots === undefined ? {} : { KeepOldSnapshots: Raft.KeepOldSnapshots }),
+    },
+    Dispatcher: { ...spec.Dispatcher, ...said(Dispatcher) },
+    CAConfig: { ...spec.CAConfig, ...said(CAConfig) },
+    TaskDefaults: TaskDefaults?.LogDriver ? { LogDriver: TaskDefaults.LogDriver } : spec.TaskDefaults,
+    EncryptionConfig: { ...spec.EncryptionConfig, ...EncryptionConfig },
+  };
+}
+
+function said<T extends object>(value: T | undefined): Partial<T> {
+  return Object.fromEntries(Object.entries(value ?? {}).filter(([, field]) => !isZero(field))) as Partial<T>;
+}
+
+function checkSwarmSpec(before: SwarmSpec, after: SwarmSpec): void {
+  const expiry = after.CAConfig.NodeCertExpiry;
+  if (expiry !== undefined && expiry < minimumCertificateExpiryNs) {
+    throw swarmError('invalid-argument', 'minimum certificate expiry time is: 1h0m0s');
+  }
+  if ((after.Dispatcher.HeartbeatPeriod ?? 0) < 0) {
+    throw swarmError('invalid-argument', 'heartbeat time period cannot be a negative duration');
+  }
+  if (after.Name !== before.Name) {
+    throw swarmError('invalid-argument', 'modification of cluster name is not allowed');
+  }
+  if (
+    after.Raft.ElectionTick !== before.Raft.ElectionTick ||
+    after.Raft.HeartbeatTick !== before.Raft.HeartbeatTick
+  ) {
+    throw new ShoalError(
+      'not-supported',
+      'Spec.Raft: ElectionTick and HeartbeatTick can not be changed while the cluster runs',
+    );
+  }
+  if ((after.CAConfig.ForceRotate ?? 0) !== (before.CAConfig.ForceRotate ?? 0)) {
+    throw new ShoalError(
+      'not-supported',
+      'Spec.CAConfig.ForceRotate: replacing the root CA is not supported by Shoal yet',
+    );
+  }
+}

@@ -1,0 +1,91 @@
+/** /tasks */
+import { Router } from 'express';
+import { type Service, stackLabel, type Task } from '../../proto/docker.ts';
+import type { NodeId, ServiceId } from '../../proto/ids.ts';
+import { taskStates } from '../../proto/task-state.ts';
+import type { View } from '../store/store.ts';
+import { taskAnswer } from './answers.ts';
+import type { ApiHost, ManagedCluster } from './contract.ts';
+import {
+  checkFilters,
+  type Filters,
+  hasAskedPrefix,
+  hasLabels,
+  isAsked,
+  readFilters,
+  splitLabel,
+  valuesOf,
+  wordsOf,
+} from './filters.ts';
+import { lookup, lookupNode } from './lookup.ts';
+import { managedCluster, pathOf } from './request.ts';
+
+export function taskRoutes(host: ApiHost): Router {
+  const routes = Router();
+  routes.get('/tasks', async (request, response) => {
+    const filters = readFilters(request);
+    const cluster = await managedCluster(host);
+    response.json(listTasks(cluster, filters).map((task) => taskAnswer(cluster.store, task)));
+  });
+  routes.get('/tasks/:id', async (request, response) => {
+    const { store } = await managedCluster(host);
+    response.json(taskAnswer(store, lookup(store, 'task', pathOf(request, 'id'))));
+  });
+  return routes;
+}
+
+function listTasks(cluster: ManagedCluster, filters: Filters): Task[] {
+  const view = cluster.store;
+  checkFilters(filters, [
+    'name',
+    'id',
+    'label',
+    'service',
+    'node',
+    'desired-state',
+    '_up-to-date',
+    'runtime',
+  ]);
+  const states = wordsOf(filters, 'desired-state', taskStates);
+  const services = valuesOf(filters, 'service').map((input) => lookup(view, 'service', input).ID);
+  const nodes = valuesOf(filters, 'node').map((input) => lookupNode(cluster, input).ID);
+  if (!isAsked(filters, 'runtime', 'container')) return [];
+  const onlyCurrent = valuesOf(filters, '_up-to-date').length > 0;
+  return candidates(view, filters, services, nodes).filter((task) => {
+    const service = view.get('service', task.ServiceID);
+    return (
+      (services.length === 0 || services.includes(task.ServiceID)) &&
+      (nodes.length === 0 || (task.NodeID !== undefined && nodes.includes(task.NodeID))) &&
+      (states.length === 0 || states.includes(task.DesiredState)) &&
+      (!onlyCurrent || service?.Private.RevisionID === task.RevisionID) &&
+      hasAskedPrefix(filters, 'id', task.ID) &&
+      hasAskedPrefix(filters, 'name', taskName(service, task)) &&
+      hasLabels(filters, 'label', { ...service?.Spec.Labels, ...task.Labels })
+    );
+  });
+}
+
+/** The tasks that the cheapest index leaves to look at. */
+function candidates(
+  view: View,
+  filters: Filters,
+  services: readonly ServiceId[],
+  nodes: readonly NodeId[],
+): Task[] {
+  if (services.length > 0) return unique(services).flatMap((id) => view.find('task', 'service', id));
+  if (nodes.length > 0) return unique(nodes).flatMap((id) => view.find('task', 'node', id));
+  const stack = valuesOf(filters, 'label')
+    .map(splitLabel)
+    .find(([key, value]) => key === stackLabel && value !== '');
+  if (!stack) return view.list('task');
+  return view.find('service', 'stack', stack[1]).flatMap(({ ID }) => view.find('task', 'service', ID));
+}
+
+function unique<T>(values: readonly T[]): T[] {
+  return [...new Set(values)];
+}
+
+/** A task's name as Docker builds it: service, slot or node, and its own id. */
+function taskName(service: Service | undefined, task: Task): string {
+  return `${service?.Spec.Name ?? task.ServiceID}.${task.Slot ?? task.NodeID ?? ''}.${task.ID}`;
+}

@@ -1,0 +1,346 @@
+/**
+ * What a spec must hold beyond its shape, and what it names: the rules and words of SwarmKit's control
+ * API. A spec that passes is ready to be stored, its networks resolved to ids.
+ */
+import type {
+  ConfigSpec,
+  NetworkAttachmentConfig,
+  NetworkSpec,
+  SecretSpec,
+  ServiceSpec,
+  TaskSpec,
+  UpdateConfig,
+} from '../../proto/docker.ts';
+import { ShoalError } from '../../proto/errors.ts';
+import { parseConstraints } from '../store/constraint.ts';
+import { acceptedSpec } from '../store/normalize.ts';
+import type { View } from '../store/store.ts';
+import { predefinedNetworks } from './answers.ts';
+import { lookup } from './lookup.ts';
+import { asSwarmError, swarmError } from './request.ts';
+
+const dnsName = /^[a-zA-Z0-9](?:[a-zA-Z0-9_-]*[a-zA-Z0-9])?$/;
+const dataName = /^[a-zA-Z0-9](?:[a-zA-Z0-9_.-]*[a-zA-Z0-9])?$/;
+const maximumNameLength = 63;
+const maximumDataNameLength = 64;
+const minimumNanoCpus = 1e6;
+const minimumMemoryBytes = 4 * 1024 * 1024;
+const minimumDurationNs = 1e6;
+const maximumSecretBytes = 500 * 1024;
+const maximumConfigBytes = 1000 * 1024;
+const shoalLabelPrefix = 'shoal.';
+
+/** A name, as of services and networks. */
+export function checkName(name: string): void {
+  if (name === '') throw invalid('meta: name must be provided');
+  if (name.length > maximumNameLength) throw invalid('name must be 63 characters or fewer');
+  if (!dnsName.test(name)) throw invalid('name must be valid as a DNS name component');
+}
+
+function invalid(message: string): ShoalError {
+  return swarmError('invalid-argument', message);
+}
+
+// ---------------------------------------------------------------- service
+
+/** Checks a service spec and resolves the networks that it names to their ids. Throws ShoalError. */
+export function acceptServiceSpec(view: View, spec: ServiceSpec): ServiceSpec {
+  const accepted = acceptedSpec(spec);
+  checkServiceShape(accepted);
+  const { TaskTemplate } = accepted;
+  checkReferences(view, TaskTemplate);
+  const Networks = TaskTemplate.Networks?.map((attachment) => resolveNetwork(view, attachment));
+  return { ...accepted, TaskTemplate: { ...TaskTemplate, ...(Networks ? { Networks } : {}) } };
+}
+
+/** What can be said of a service spec without looking at other objects. */
+export function checkServiceShape(spec: ServiceSpec): void {
+  checkName(spec.Name);
+  checkShoalLabels(spec);
+  const task = spec.TaskTemplate;
+  checkResources(task);
+  checkRestart(task);
+  try {
+    parseConstraints(task.Placement?.Constraints);
+  } catch (error) {
+    throw asSwarmError(error);
+  }
+  checkTargets(
+    'secret',
+    (task.ContainerSpec.Secrets ?? []).map((ref) => ({
+      id: ref.SecretID,
+      name: ref.SecretName,
+      file: ref.File?.Name,
+    })),
+  );
+  checkTargets(
+    'config',
+    (task.ContainerSpec.Configs ?? []).map((ref) => ({
+      id: ref.ConfigID,
+      name: ref.ConfigName,
+      file: ref.File?.Name,
+    })),
+  );
+  checkContainer(task);
+  checkMode(spec);
+  checkUpdate(spec.UpdateConfig);
+  checkUpdate(spec.RollbackConfig);
+  checkPorts(spec);
+}
+
+function checkShoalLabels(spec: ServiceSpec): void {
+  const unknown = Object.keys(spec.Labels).find((label) => label.startsWith(shoalLabelPrefix));
+  if (unknown === undefined) return;
+  throw new ShoalError(
+    'invalid-argument',
+    `ServiceSpec.Labels: "${unknown}" is no label that Shoal knows; labels that begin with "${shoalLabelPrefix}" are its own`,
+  );
+}
+
+function checkResources(task: TaskSpec): void {
+  for (const part of [task.Resources?.Limits, task.Resources?.Reservations]) {
+    const { NanoCPUs = 0, MemoryBytes = 0 } = part ?? {};
+    if (NanoCPUs !== 0 && NanoCPUs < minimumNanoCpus) {
+      throw invalid(`invalid cpu value ${NanoCPUs / 1e9}: Must be at least ${minimumNanoCpus / 1e9}`);
+    }
+    if (MemoryBytes !== 0 && MemoryBytes < minimumMemoryBytes) {
+      throw invalid(`invalid memory value ${MemoryBytes}: Must be at least 4MiB`);
+    }
+  }
+}
+
+function checkRestart(task: TaskSpec): void {
+  if ((task.RestartPolicy?.Delay ?? 0) < 0) throw invalid('TaskSpec: restart-delay cannot be negative');
+  if ((task.RestartPolicy?.Window ?? 0) < 0) throw invalid('TaskSpec: restart-window cannot be negative');
+}
+
+function checkUpdate(config: UpdateConfig | undefined): void {
+  if (!config) return;
+  if ((config.Delay ?? 0) < 0) throw invalid('TaskSpec: update-delay cannot be negative');
+  if ((config.Monitor ?? 0) < 0) throw invalid('TaskSpec: update-monitor cannot be negative');
+  const ratio = config.MaxFailureRatio ?? 0;
+  if (ratio < 0 || ratio > 1) {
+    throw invalid('TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1');
+  }
+}
+
+interface Target {
+  readonly id: string;
+  readonly name: string;
+  readonly file: string | undefined;
+}
+
+function checkTargets(what: 'secret' | 'config', targets: readonly Target[]): void {
+  const holders = new Map<string, string>();
+  for (const { id, name, file } of targets) {
+    if (id === '' || name === '') throw invalid(`malformed ${what} reference`);
+    if (file === undefined) throw invalid(`malformed ${what} reference, no target provided`);
+    if (file === '') throw invalid(`malformed file ${what} reference, invalid target file name provided`);
+    const holder = holders.get(file);
+    if (holder !== undefined) {
+      throw invalid(`${what} references '${holder}' and '${name}' have a conflicting target: '${file}'`);
+    }
+    holders.set(file, name);
+  }
+}
+
+/** The parts of an image reference: host and path, then a tag, then a digest. */
+const imageReference =
+  /^(?:(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[a-fA-F0-9:]+\])(?::\d+)?\/)?[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:\/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*(?::\w[\w.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?$/;
+const maximumImageLength = 512;
+
+function checkContainer(task: TaskSpec): void {
+  const container = task.ContainerSpec;
+  if (container.Image === '') throw invalid('ContainerSpec: image reference must be provided');
+  if (container.Image.length > maximumImageLength || !imageReference.test(container.Image)) {
+    throw invalid(`ContainerSpec: ${JSON.stringify(container.Image)} is not a valid repository/tag`);
+  }
+  const mountPoints = new Set<string>();
+  for (const mount of container.Mounts ?? []) {
+    if (mountPoints.has(mount.Target)) throw invalid(`ContainerSpec: duplicate mount point: ${mount.Target}`);
+    mountPoints.add(mount.Target);
+    if (mount.Type === 'cluster' || mount.Type === 'npipe' || mount.Type === 'image') {
+      throw new ShoalError(
+        'not-supported',
+        `ContainerSpec: mounts of type ${mount.Type} are not supported by Shoal`,
+      );
+    }
+    if (mount.Type === 'bind' && !mount.Source) {
+      throw invalid(`ContainerSpec: the bind mount on ${mount.Target} needs a source`);
+    }
+  }
+  checkHealth(container.Healthcheck);
+}
+
+function checkHealth(health: TaskSpec['ContainerSpec']['Healthcheck']): void {
+  for (const field of ['Interval', 'Timeout', 'StartPeriod', 'StartInterval'] as const) {
+    const value = health?.[field] ?? 0;
+    if (value !== 0 && value < minimumDurationNs) {
+      throw invalid(`ContainerSpec: ${field} in HealthConfig cannot be less than 1ms`);
+    }
+  }
+  if ((health?.Retries ?? 0) < 0) throw invalid('ContainerSpec: Retries in HealthConfig cannot be negative');
+}
+
+function checkMode(spec: ServiceSpec): void {
+  if (Object.keys(spec.Mode).length > 1) {
+    throw new ShoalError('invalid-argument', 'must specify only one service mode');
+  }
+}
+
+function checkPorts(spec: ServiceSpec): void {
+  const published = new Set<string>();
+  for (const port of spec.EndpointSpec?.Ports ?? []) {
+    if (port.TargetPort === 0) {
+      throw new ShoalError('invalid-argument', 'EndpointSpec.Ports: a TargetPort is needed');
+    }
+    if (port.PublishMode !== 'host') {
+      const example = `mode=host,target=${port.TargetPort},published=${port.PublishedPort || 8080}`;
+      throw new ShoalError(
+        'not-supported',
+        `publishing in ingress mode needs the routing mesh, which Shoal does not have yet; use --publish ${example}`,
+      );
+    }
+    if (!port.PublishedPort) continue;
+    const key = `${port.PublishedPort}/${port.Protocol}`;
+    if (published.has(key)) throw invalid('EndpointSpec: duplicate published ports provided');
+    published.add(key);
+  }
+}
+
+/** Secrets and configs must exist under the id and the name that the spec gives. */
+function checkReferences(view: View, task: TaskSpec): void {
+  const { Secrets = [], Configs = [] } = task.ContainerSpec;
+  const noSecrets = Secrets.filter((ref) => view.get('secret', ref.SecretID)?.Spec.Name !== ref.SecretName);
+  refuseMissing(
+    'secret',
+    noSecrets.map((ref) => ref.SecretName),
+  );
+  const noConfigs = Configs.filter((ref) => view.get('config', ref.ConfigID)?.Spec.Name !== ref.ConfigName);
+  refuseMissing(
+    'config',
+    noConfigs.map((ref) => ref.ConfigName),
+  );
+}
+
+function refuseMissing(what: string, names: readonly string[]): void {
+  if (names.length === 0) return;
+  throw invalid(`${what}${names.length === 1 ? '' : 's'} not found: ${names.join(', ')}`);
+}
+
+function resolveNetwork(view: View, attachment: NetworkAttachmentConfig): NetworkAttachmentConfig {
+  if (predefinedNetworks.some((network) => network.name === attachment.Target)) return attachment;
+  const network = lookup(view, 'network', attachment.Target);
+  if (network.Spec.Ingress) {
+    throw invalid(
+      `Service cannot be explicitly attached to the ingress network ${JSON.stringify(network.Spec.Name)}`,
+    );
+  }
+  return { ...attachment, Target: network.ID };
+}
+
+// ---------------------------------------------------------------- secrets, configs, networks
+
+/** Checks a secret's name and data. */
+export function checkSecret(spec: SecretSpec): void {
+  checkDataName(spec.Name);
+  checkData('secret', spec.Data ?? '', maximumSecretBytes);
+}
+
+/** Checks a config's name and data. */
+export function checkConfig(spec: ConfigSpec): void {
+  checkDataName(spec.Name);
+  checkData('config', spec.Data, maximumConfigBytes);
+}
+
+function checkDataName(name: string): void {
+  if (name === '') throw invalid('name must be provided');
+  if (name.length > maximumDataNameLength || !dataName.test(name)) {
+    throw invalid(
+      'invalid name, only 64 [a-zA-Z0-9-_.] characters allowed, and the start and end character must be [a-zA-Z0-9]',
+    );
+  }
+}
+
+function checkData(what: string, data: string, limitBytes: number): void {
+  const plain = data.replace(/[\r\n]/g, '');
+  if (plain.length % 4 !== 0 || !/^[A-Za-z0-9+/]*={0,2}$/.test(plain)) {
+    throw new ShoalError('invalid-argument', `the ${what}'s Data is not base64`);
+  }
+  const bytes = Buffer.byteLength(plain, 'base64');
+  if (bytes < 1 || bytes >= limitBytes) {
+    throw invalid(`${what} data must be larger than 0 and less than ${limitBytes} bytes`);
+  }
+}
+
+const knownDriverOptions = ['com.docker.network.driver.mtu'];
+
+/** Checks a network of the cluster: its name, driver, options and addresses. */
+export function checkNetwork(spec: NetworkSpec): void {
+  checkName(spec.Name);
+  const driver = spec.DriverConfiguration;
+  if (driver.Name !== 'overlay') {
+    throw new ShoalError(
+      'not-supported',
+      `network ${spec.Name}: Shoal makes networks of the cluster only, and their driver is overlay, not "${driver.Name}"; use --driver overlay`,
+    );
+  }
+  const option = Object.keys(driver.Options ?? {}).find((name) => !knownDriverOptions.includes(name));
+  if (option !== undefined) {
+    throw new ShoalError(
+      'not-supported',
+      `network ${spec.Name}: the driver option "${option}" is not supported by Shoal yet`,
+    );
+  }
+  const ipamDriver = spec.IPAMOptions?.Driver?.Name ?? '';
+  if (!['', 'default'].includes(ipamDriver)) {
+    throw new ShoalError(
+      'not-supported',
+      `network ${spec.Name}: the address driver "${ipamDriver}" is not supported by Shoal; leave it out`,
+    );
+  }
+  for (const config of spec.IPAMOptions?.Configs ?? []) checkAddresses(config);
+}
+
+function checkAddresses(config: { Subnet?: string; IPRange?: string; Gateway?: string }): void {
+  const { Subnet = '', IPRange = '', Gateway = '' } = config;
+  const subnet = parseCidr(Subnet);
+  if (!subnet) throw invalid(`ipam configuration: invalid subnet ${Subnet}`);
+  const refuse = (what: string, value: string): never => {
+    throw invalid(`ipam configuration: subnet ${Subnet} does not contain ${what} ${value}`);
+  };
+  if (IPRange !== '') {
+    const range = parseCidr(IPRange);
+    if (!range) throw invalid(`ipam configuration: invalid range ${IPRange}`);
+    if (!isWithin(subnet, range.address)) refuse('range', IPRange);
+  }
+  if (Gateway !== '') {
+    const gateway = parseAddress(Gateway);
+    if (gateway === undefined) throw invalid(`ipam configuration: invalid gateway ${Gateway}`);
+    if (!isWithin(subnet, gateway)) refuse('gateway', Gateway);
+  }
+}
+
+interface Cidr {
+  readonly address: number;
+  readonly prefixBits: number;
+}
+
+function parseCidr(text: string): Cidr | undefined {
+  const match = /^([\d.]+)\/(\d{1,2})$/.exec(text);
+  const address = match ? parseAddress(match[1]!) : undefined;
+  const prefixBits = Number(match?.[2]);
+  return address === undefined || prefixBits > 32 ? undefined : { address, prefixBits };
+}
+
+function parseAddress(text: string): number | undefined {
+  const parts = text.split('.');
+  if (parts.length !== 4 || !parts.every((part) => /^\d{1,3}$/.test(part) && Number(part) < 256))
+    return undefined;
+  return parts.reduce((sum, part) => sum * 256 + Number(part), 0);
+}
+
+function isWithin(subnet: Cidr, address: number): boolean {
+  const size = 2 ** (32 - subnet.prefixBits);
+  return Math.floor(address / size) === Math.floor(subnet.address / size);
+}
