@@ -1,0 +1,191 @@
+/** The cluster's own endpoints, and who may answer at all. */
+import assert from 'node:assert/strict';
+import type { Membership } from '../../../manager/api/contract.ts';
+import { asId, type NodeId } from '../../../proto/ids.ts';
+import { TestApi } from './host.ts';
+
+describe('api: membership', () => {
+  let api: TestApi;
+  beforeEach(async () => {
+    api = await TestApi.start();
+  });
+  afterEach(() => api.close());
+
+  const nodeId = asId<NodeId>('n1');
+  const cases: [Membership, RegExp][] = [
+    [{ kind: 'none' }, /^This node is not a swarm manager\. Use "docker swarm init"/],
+    [{ kind: 'pending' }, /Manager is being prepared/],
+    [{ kind: 'locked', nodeId }, /^Swarm is encrypted and needs to be unlocked/],
+    [{ kind: 'worker', nodeId, managers: [] }, /^This node is not a swarm manager\. Worker nodes/],
+    [{ kind: 'error', message: 'the certificate has expired' }, /the certificate has expired/],
+  ];
+  for (const [membership, expected] of cases) {
+    it(`answers 503 with the reason when it is "${membership.kind}"`, async () => {
+      api.host.become(membership);
+      for (const path of ['/swarm', '/nodes', '/services', '/tasks', '/secrets', '/configs', '/events']) {
+        const answer = await api.get(path);
+        assert.equal(answer.status, 503, path);
+        assert.match(answer.json.message, expected);
+      }
+      const created = await api.post('/services/create', { Name: 'a' });
+      assert.equal(created.status, 503);
+    });
+  }
+
+  it('shows every membership in /info and /_ping', async () => {
+    for (const [membership] of cases) {
+      api.host.become(membership);
+      const info = await api.get('/info');
+      const state = { none: 'inactive', worker: 'active' }[membership.kind as 'none' | 'worker'];
+      assert.equal(info.json.Swarm.LocalNodeState, state ?? membership.kind);
+      assert.equal(info.json.Swarm.ControlAvailable, false);
+      assert.equal((await api.get('/_ping')).text, 'OK');
+    }
+    api.host.becomeManager();
+    const { Swarm } = (await api.get('/info')).json;
+    assert.equal(Swarm.ControlAvailable, true);
+    assert.deepEqual([Swarm.Nodes, Swarm.Managers], [1, 1]);
+    assert.equal(Swarm.Cluster.JoinTokens, undefined);
+    assert.equal((await api.get('/_ping')).headers.swarm, 'active/manager');
+  });
+
+  it('joins what the engine says into /info and /version', async () => {
+    api.host.engineFacts = {
+      info: { Containers: 7, Swarm: { NodeID: 'theirs' } },
+      version: { Components: [{ Name: 'Engine', Version: '20.10' }] },
+    };
+    const info = (await api.get('/info')).json;
+    assert.equal(info.Containers, 7);
+    assert.equal(info.Swarm.NodeID, api.host.nodeId);
+    const names = (await api.get('/version')).json.Components.map((one: { Name: string }) => one.Name);
+    assert.deepEqual(names, ['Engine', 'Container Engine']);
+  });
+
+  it('inits, joins, leaves and unlocks through the host', async () => {
+    assert.equal((await api.post('/swarm/init', { ListenAddr: '0.0.0.0:2377' })).status, 503);
+    api.host.become({ kind: 'none' });
+    const init = await api.post('/swarm/init', { ListenAddr: '0.0.0.0:2377', Spec: { Labels: null } });
+    assert.equal(init.json, api.host.nodeId);
+    assert.match((await api.post('/swarm/join', { RemoteAddrs: [] })).json.message, /RemoteAddr is required/);
+    assert.equal((await api.post('/swarm/join', { RemoteAddrs: ['a:1'], JoinToken: 't' })).status, 200);
+    assert.equal((await api.post('/swarm/leave')).status, 503);
+    api.host.become({ kind: 'locked', nodeId });
+    assert.equal((await api.post('/swarm/unlock', { UnlockKey: 'k' })).status, 200);
+    api.host.becomeManager();
+    assert.equal((await api.post('/swarm/unlock', { UnlockKey: 'k' })).status, 409);
+    const left = await api.post('/swarm/leave');
+    assert.match(left.json.message, /Removing the last manager erases all current state/);
+    assert.equal((await api.post('/swarm/leave?force=1')).status, 200);
+    assert.deepEqual(
+      api.host.calls.map((call) => call.split(' ')[0]),
+      ['init', 'join', 'unlock', 'leave'],
+    );
+  });
+
+  it('never shows what only managers may know', async () => {
+    const seen =
+      (await api.get('/swarm')).text + (await api.get('/info')).text + (await api.get('/nodes')).text;
+    assert.ok(!seen.includes('TOP-SECRET') && !seen.includes('Private'));
+  });
+});
+
+describe('api: swarm update', () => {
+  let api: TestApi;
+  beforeEach(async () => {
+    api = await TestApi.start();
+  });
+  afterEach(() => api.close());
+  const current = async () => (await api.get('/swarm')).json;
+
+  it('merges what is said and leaves the rest', async () => {
+    const { Version, Spec } = await current();
+    const update = {
+      Name: 'default',
+      Orchestration: { TaskHistoryRetentionLimit: 2 },
+      Raft: {},
+      Labels: null,
+    };
+    assert.equal((await api.post(`/swarm/update?version=${Version.Index}`, update)).status, 200);
+    const after = await current();
+    assert.deepEqual(after.Spec, { ...Spec, Orchestration: { TaskHistoryRetentionLimit: 2 } });
+  });
+
+  it('refuses a stale or missing version and what it has no effect for', async () => {
+    const { Version, Spec } = await current();
+    const send = (query: string, body: unknown) => api.post(`/swarm/update?${query}`, body);
+    const stale = await send('version=99999', Spec);
+    assert.equal(stale.status, 500);
+    assert.equal(stale.json.message, 'rpc error: code = Unknown desc = update out of sequence');
+    const missing = await send('', Spec);
+    assert.equal(missing.status, 400);
+    assert.equal(
+      missing.json.message,
+      `invalid swarm version '': strconv.ParseUint: parsing "": invalid syntax`,
+    );
+    const query = `version=${Version.Index}`;
+    const external = { ...Spec, CAConfig: { ExternalCAs: [{ URL: 'https://ca' }] } };
+    assert.equal((await send(query, external)).status, 501);
+    assert.equal((await send(query, { ...Spec, Name: 'other' })).status, 400);
+    assert.equal((await send(query, { ...Spec, CAConfig: { NodeCertExpiry: 1 } })).status, 400);
+    assert.equal((await send(`${query}&rotateWorkerToken=maybe`, Spec)).status, 400);
+    assert.deepEqual((await current()).Version, Version);
+  });
+
+  it('rotates tokens and makes an unlock key when autolock is turned on', async () => {
+    const { Version, Spec } = await current();
+    const update = { ...Spec, EncryptionConfig: { AutoLockManagers: true } };
+    assert.equal(
+      (await api.post(`/swarm/update?version=${Version.Index}&rotateWorkerToken=true`, update)).status,
+      200,
+    );
+    assert.deepEqual(api.host.calls, ['rotate {"worker":true,"manager":false,"unlockKey":true}']);
+    assert.deepEqual((await api.get('/swarm/unlockkey')).json, { UnlockKey: '' });
+  });
+});
+
+describe('api: the frame', () => {
+  let api: TestApi;
+  before(async () => {
+    api = await TestApi.start();
+  });
+  after(() => api.close());
+
+  it('says who it is on every answer', async () => {
+    const { headers } = await api.get('/v1.41/_ping');
+    assert.equal(headers['api-version'], '1.47');
+    assert.equal(headers.ostype, 'linux');
+    assert.match(String(headers.server), /^Shoal\//);
+    assert.equal(headers['docker-experimental'], 'false');
+    assert.equal((await api.get('/v1.41/nodes')).headers['content-type'], 'application/json');
+    const head = await api.send('HEAD', '/_ping');
+    assert.deepEqual([head.status, head.text], [200, '']);
+  });
+
+  it('serves versions 1.24 to 1.51 and refuses others in Docker’s words', async () => {
+    assert.equal((await api.get('/v1.51/nodes')).status, 200);
+    assert.equal((await api.get('/v1.25/nodes')).status, 200);
+    const tooNew = await api.get('/v1.99/nodes');
+    assert.deepEqual(
+      [tooNew.status, tooNew.json.message],
+      [400, 'client version 1.99 is too new. Maximum supported API version is 1.51'],
+    );
+    const tooOld = await api.get('/v1.12/nodes');
+    assert.match(
+      tooOld.json.message,
+      /^client version 1\.12 is too old\. Minimum supported API version is 1\.24/,
+    );
+  });
+
+  it('names what it does not serve', async () => {
+    assert.deepEqual((await api.get('/nosuch')).json, { message: 'page not found' });
+    const engine = await api.get('/v1.47/containers/json');
+    assert.equal(engine.status, 404);
+    assert.match(engine.json.message, /serves the cluster's endpoints only/);
+  });
+
+  it('waits for what was acknowledged before it answers a read', async () => {
+    const before = api.host.barriers;
+    await api.get('/nodes');
+    assert.equal(api.host.barriers, before + 1);
+  });
+});
