@@ -1,0 +1,262 @@
+/**
+ * Who this node is to its cluster: its certificate, key and trusted roots, kept on disk and renewed in time.
+ *
+ * In: a join token and addresses, or an identity made in place; what the session says about role and roots.
+ * Out: the identity, and word of each new one. It never decides a role, never trusts a root that neither a
+ * token's digest nor an authenticated manager vouched for, and never lets a key leave its directory.
+ */
+import { leadsToRoots, type NodeCertificate, refuseExpired, verifyIdentity } from '../proto/certificate.ts';
+import type { NodeAvailability, NodeRole, TLSInfo } from '../proto/docker.ts';
+import { messageOf, ShoalError } from '../proto/errors.ts';
+import { parseJoinToken } from '../proto/identity.ts';
+import type { Clock, Log, Random, Timer } from '../proto/ports.ts';
+import type { NodeIdentity } from '../proto/rpc.ts';
+import { makeRequest, tlsInfoOf } from '../proto/x509.ts';
+import { CertificateFiles } from './certificate-files.ts';
+import { type Enrolment, fetchRoots, fromFirst, requestCertificate } from './enrol.ts';
+
+/** Authorities date certificates back by this, for clocks that are behind. */
+const backdateMs = 3_600_000;
+const renewFrom = 0.5;
+const renewUntil = 0.8;
+const retryFirstMs = 500;
+const retryMaxMs = 300_000;
+
+/** An identity and what its certificate says. */
+export interface HeldIdentity {
+  readonly identity: NodeIdentity;
+  readonly certificate: NodeCertificate;
+}
+
+export interface AgentIdentityOptions {
+  /** Folder of the certificate files, e.g. <data-dir>/certificates. */
+  readonly directory: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  /** Of this program. */
+  readonly version: string;
+  /** host:port of the managers known at the time, the best first. */
+  readonly managers: () => readonly string[];
+}
+
+export interface JoinOptions {
+  readonly token: string;
+  readonly addresses: readonly string[];
+  readonly availability?: NodeAvailability | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export class AgentIdentity {
+  private readonly options: AgentIdentityOptions;
+  private readonly files: CertificateFiles;
+  private readonly listeners = new Set<(held: HeldIdentity) => void>();
+  private held: HeldIdentity | undefined;
+  private renewing: Promise<HeldIdentity> | undefined;
+  private upkeep: { wantedRole: NodeRole | undefined; tries: number; timer: Timer | undefined } | undefined;
+
+  constructor(options: AgentIdentityOptions) {
+    this.options = options;
+    this.files = new CertificateFiles(options.directory);
+  }
+
+  /** The identity held; undefined before load or obtain found one. */
+  current(): HeldIdentity | undefined {
+    return this.held;
+  }
+
+  /** Which root is trusted and who issued the certificate, for the node's description. */
+  tlsInfo(): TLSInfo | undefined {
+    return this.held && tlsInfoOf(this.held.identity);
+  }
+
+  /** Calls `listener` with each new identity. Returns how to stop it. */
+  onChange(listener: (held: HeldIdentity) => void): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  /**
+   * Takes up the identity on disk; undefined when there is none. Throws `unauthenticated` with what to do when
+   * its certificate has expired (unless `allowExpired`, for a manager that can issue itself a new one), and
+   * `invalid-argument` or `corrupted` when the files don't belong together.
+   */
+  async load(options: { readonly allowExpired?: boolean } = {}): Promise<HeldIdentity | undefined> {
+    const identity = await this.files.read();
+    if (!identity) return undefined;
+    const certificate = verifyIdentity(identity);
+    if (!options.allowExpired) refuseExpired(certificate, this.options.clock.now());
+    this.held = { identity, certificate };
+    return this.held;
+  }
+
+  /**
+   * Joins a cluster: proves the manager by the token, gets a certificate and keeps it. Throws
+   * `invalid-argument` for a malformed token, `permission-denied` for one that is not the cluster's or not
+   * valid any more, `unavailable` naming each address that could not be reached, `timeout` when `signal` fired.
+   */
+  async obtain({ token, addresses, availability = 'active', signal }: JoinOptions): Promise<HeldIdentity> {
+    const parsed = parseJoinToken(token);
+    const context = { clock: this.options.clock, version: this.options.version, signal };
+    // One request for all addresses: a manager that committed it knows it again when its answer got lost.
+    const request = await makeRequest();
+    const identity = await fromFirst(
+      addresses,
+      async (address) => {
+        const rootsPem = await fetchRoots(address, parsed, context);
+        const enrolment: Enrolment = { ...request, rootsPem, token: token.trim(), availability };
+        return requestCertificate(address, enrolment, context);
+      },
+      signal,
+    );
+    return this.adopt(identity);
+  }
+
+  /** Keeps an identity that was made elsewhere (swarm init; a manager that issued its own) and tells of it. */
+  async adopt(identity: NodeIdentity): Promise<HeldIdentity> {
+    const certificate = verifyIdentity(identity);
+    refuseExpired(certificate, this.options.clock.now());
+    await this.files.write(identity);
+    this.held = { identity, certificate };
+    if (this.upkeep) this.schedule();
+    for (const listener of [...this.listeners]) listener(this.held);
+    return this.held;
+  }
+
+  /** Gets a new certificate for a new key now, from any manager. Calls that overlap share one. */
+  renew(): Promise<HeldIdentity> {
+    this.renewing ??= this.renewOnce().finally(() => {
+      this.renewing = undefined;
+    });
+    return this.renewing;
+  }
+
+  private async renewOnce(): Promise<HeldIdentity> {
+    const held = this.mustHold();
+    const { clock, version, managers } = this.options;
+    refuseExpired(held.certificate, clock.now());
+    const request = await makeRequest();
+    const { identity } = held;
+    const enrolment: Enrolment = {
+      ...request,
+      rootsPem: identity.rootsPem,
+      token: '',
+      availability: 'active',
+      identity,
+    };
+    const renewed = await fromFirst(managers(), (address) =>
+      requestCertificate(address, enrolment, { clock, version }),
+    );
+    // Roots that were replaced while the call was under way stay replaced.
+    return this.adopt({ ...renewed, rootsPem: this.mustHold().identity.rootsPem });
+  }
+
+  /** Renews at a random point between half and four fifths of each certificate's life, until stop. */
+  startRenewing(): void {
+    this.upkeep ??= { wantedRole: undefined, tries: 0, timer: undefined };
+    this.schedule();
+  }
+
+  stop(): void {
+    this.upkeep?.timer?.cancel();
+    this.upkeep = undefined;
+  }
+
+  /** The role that the managers now certify this node for: renews until the certificate says so. */
+  expectRole(role: NodeRole): void {
+    const { upkeep } = this;
+    if (!upkeep || upkeep.wantedRole === role) return;
+    upkeep.wantedRole = role;
+    upkeep.tries = 0;
+    if (this.held?.certificate.role !== role) void this.attempt();
+  }
+
+  /** Renews at once and, when that fails, again and again: the managers asked for it (a root is rotated). */
+  renewSoon(): void {
+    if (this.upkeep) void this.attempt();
+  }
+
+  /**
+   * Trusts these roots from now on: an authenticated manager sent them. Roots that this node's own certificate
+   * does not lead to are not taken, for it would lock itself out; it renews instead.
+   */
+  async setRoots(rootsPem: string): Promise<void> {
+    const held = this.mustHold();
+    if (rootsPem === held.identity.rootsPem) return;
+    if (!leadsToRoots(held.identity.certificatePem, rootsPem)) {
+      this.options.log.warn(
+        {},
+        'the managers sent a root that did not issue this certificate: renewing it first',
+      );
+      this.renewSoon();
+      return;
+    }
+    await this.files.writeRoots(rootsPem);
+    this.held = { ...held, identity: { ...held.identity, rootsPem } };
+    for (const listener of [...this.listeners]) listener(this.held);
+  }
+
+  /** Forgets the identity, on disk too: the node left its cluster. */
+  async clear(): Promise<void> {
+    this.stop();
+    this.held = undefined;
+    await this.files.clear();
+  }
+
+  private mustHold(): HeldIdentity {
+    if (this.held) return this.held;
+    throw new ShoalError('failed-precondition', 'this node has no certificate: it is not part of a cluster');
+  }
+
+  private async attempt(): Promise<void> {
+    const { upkeep } = this;
+    if (!upkeep) return;
+    upkeep.timer?.cancel();
+    try {
+      await this.renew();
+    } catch (error) {
+      if (this.upkeep !== upkeep) return;
+      this.options.log.warn(
+        { error: messageOf(error) },
+        'the certificate could not be renewed: trying again',
+      );
+      this.retry();
+      return;
+    }
+    if (this.upkeep === upkeep && !this.hasWantedRole()) this.retry();
+  }
+
+  private hasWantedRole(): boolean {
+    const wanted = this.upkeep?.wantedRole;
+    return wanted === undefined || this.held?.certificate.role === wanted;
+  }
+
+  /** After a failure, or a certificate that does not yet say the role that is expected. */
+  private retry(): void {
+    const { upkeep } = this;
+    if (!upkeep) return;
+    const baseMs = Math.min(retryMaxMs, retryFirstMs * 2 ** upkeep.tries);
+    upkeep.tries += 1;
+    this.arm(baseMs * (0.75 + this.options.random.float() / 2));
+  }
+
+  private schedule(): void {
+    if (!this.upkeep || !this.held) return;
+    if (this.hasWantedRole()) this.upkeep.tries = 0;
+    this.arm(renewalDelayMs(this.held.certificate, this.options.clock.now(), this.options.random.float()));
+  }
+
+  private arm(delayMs: number): void {
+    if (!this.upkeep) return;
+    this.upkeep.timer?.cancel();
+    this.upkeep.timer = this.options.clock.after(delayMs, () => void this.attempt());
+  }
+}
+
+/** How long to wait before renewing: `chance` in [0, 1) places it between 50 % and 80 % of the lifetime. */
+export function renewalDelayMs(certificate: NodeCertificate, now: number, chance: number): number {
+  const { notBeforeMs, notAfterMs } = certificate;
+  const startMs = notBeforeMs + backdateMs < notAfterMs ? notBeforeMs + backdateMs : notBeforeMs;
+  const share = renewFrom + chance * (renewUntil - renewFrom);
+  return Math.max(0, startMs + share * (notAfterMs - startMs) - now);
+}
