@@ -14,14 +14,15 @@ import type { SessionMessage__Output as WireSession } from '../../proto/generate
 import type { SessionRequest__Output as WireSessionRequest } from '../../proto/generated/docker/swarmkit/v1/SessionRequest.ts';
 import { type Id, type NodeId, newId, type TaskId } from '../../proto/ids.ts';
 import type { Clock, Log, Random } from '../../proto/ports.ts';
+import type { Sink, StreamHandle } from '../../proto/rpc-stream.ts';
 import type { Propose } from '../store/change.ts';
 import type { View } from '../store/store.ts';
 import type { Commit, StoreEvent } from '../store/watch.ts';
 import { AssignmentSet } from './assignments.ts';
 import { wireDuration } from './container-spec.ts';
+import { Pump } from './pump.ts';
 import { heartbeatPeriodMs, type Missed, SessionTable } from './sessions.ts';
 import { changeOfReport, type Report, StatusBatch } from './status.ts';
-import { Pump, type Sink, type StreamHandle } from './stream.ts';
 import { dockerDescription, isShoalAgent, wireManagers, wireNetworkKeys, wireNode } from './wire.ts';
 
 /** The period on a small cluster whose spec names none. */

@@ -3,12 +3,11 @@
  * from the certificate alone, and on a manager that does not lead says who does. It keeps no state.
  */
 import type * as grpc from '@grpc/grpc-js';
-import type { ShoalError } from '../../proto/errors.ts';
 import { asId, type NodeId } from '../../proto/ids.ts';
 import { type RpcServer, requireRole } from '../../proto/rpc.ts';
-import { failStream, streamHandler, unaryHandler } from '../../proto/rpc-status.ts';
+import { streamHandler, unaryHandler } from '../../proto/rpc-status.ts';
+import { closeWith, sinkOf } from '../../proto/rpc-stream.ts';
 import { type Agent, type Dispatcher, notLeader } from './dispatcher.ts';
-import type { Sink, StreamHandle } from './stream.ts';
 
 /** Who answers now. */
 export interface Leadership {
@@ -28,7 +27,7 @@ export function registerDispatcher(server: RpcServer, leadership: Leadership): v
         tellLeader(call, leadership);
         throw notLeader(leadership.leader()?.address);
       }
-      bind(call, await dispatcher.session(agent, call.request, sinkOf(call)));
+      closeWith(call, await dispatcher.session(agent, call.request, sinkOf(call)));
     }),
     Heartbeat: unaryHandler((request, call) => {
       const { nodeId } = agentOf(call);
@@ -42,7 +41,7 @@ export function registerDispatcher(server: RpcServer, leadership: Leadership): v
     Assignments: streamHandler((call) => {
       const { nodeId } = agentOf(call);
       const sessionId = call.request.session_id ?? '';
-      bind(call, required(leadership).assignments(nodeId, sessionId, sinkOf(call)));
+      closeWith(call, required(leadership).assignments(nodeId, sessionId, sinkOf(call)));
     }),
   });
 }
@@ -70,44 +69,4 @@ function tellLeader(call: grpc.ServerWritableStream<unknown, object>, leadership
   const leader = leadership.leader();
   if (leader === undefined) return;
   call.write({ managers: [{ peer: { node_id: leader.nodeId, addr: leader.address }, weight: '10' }] });
-}
-
-/** A gRPC server stream as a Sink: a full buffer is waited for, so that a slow agent costs no memory. */
-export function sinkOf<Message>(call: grpc.ServerWritableStream<unknown, Message>): Sink<Message> {
-  let isOver = false;
-  call.once('close', () => {
-    isOver = true;
-  });
-  return {
-    async send(message) {
-      if (isOver || call.cancelled || call.write(message)) return;
-      await drained(call);
-    },
-    end(error?: ShoalError) {
-      if (isOver) return;
-      isOver = true;
-      if (error === undefined) call.end();
-      else failStream(call, error);
-    },
-  };
-}
-
-/** Resolves when the stream's buffer is empty again, or the stream is over. */
-function drained(call: grpc.ServerWritableStream<unknown, never>): Promise<void> {
-  return new Promise((resolve) => {
-    const done = () => {
-      for (const event of ['drain', 'close', 'cancelled']) call.off(event, done);
-      resolve();
-    };
-    for (const event of ['drain', 'close', 'cancelled']) call.once(event, done);
-  });
-}
-
-/** Tells the handle when the other side has ended the stream, even if it did so before there was a handle. */
-function bind(call: grpc.ServerWritableStream<unknown, unknown>, handle: StreamHandle): void {
-  if (call.cancelled || call.closed) handle.close();
-  else {
-    call.once('cancelled', () => handle.close());
-    call.once('close', () => handle.close());
-  }
 }

@@ -1,11 +1,11 @@
 /** A store with a few objects, and a dispatcher's surroundings, for the tests of this folder and of logs. */
 
-import type { Sink } from '../../../manager/dispatcher/stream.ts';
 import { type Change, newMeta, type Propose } from '../../../manager/store/change.ts';
 import { Store } from '../../../manager/store/store.ts';
 import type { Cluster, ClusterNode, Secret, Service, ServiceRevision, Task } from '../../../proto/docker.ts';
 import { ShoalError } from '../../../proto/errors.ts';
 import { asId, type NodeId } from '../../../proto/ids.ts';
+import type { Sink } from '../../../proto/rpc-stream.ts';
 import type { DesiredState, TaskState } from '../../../proto/task-state.ts';
 import { VirtualClock } from '../../simulation/clock.ts';
 

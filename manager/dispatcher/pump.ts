@@ -1,23 +1,7 @@
 /**
- * What a stream to an agent is to the dispatcher: somewhere to send that says when it can take more. A pump
- * turns "something changed" into messages without ever queueing any: changes that come while a message is on
- * its way are gathered into the next.
+ * Turns "something changed" into messages without ever queueing any: changes that come while a message is on its
+ * way are gathered into the next.
  */
-import type { ShoalError } from '../../proto/errors.ts';
-
-/** The sending end of one server stream. */
-export interface Sink<Message> {
-  /** Resolves when the transport can take another message; a transport that is gone resolves too. */
-  send(message: Message): Promise<void>;
-  /** Ends the stream, with the status of `error` when one is given. */
-  end(error?: ShoalError): void;
-}
-
-/** What the transport holds: it calls close once when the other side ended the stream. */
-export interface StreamHandle {
-  close(): void;
-}
-
 export class Pump {
   private readonly step: () => Promise<void> | undefined;
   private readonly onError: (error: unknown) => void;

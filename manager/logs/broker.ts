@@ -1,0 +1,320 @@
+/**
+ * The log broker: brings the lines of services and tasks from the nodes that run them to who asked.
+ *
+ * In: subscriptions of readers; on the other side agents that listen for them and publish lines. Out: lines,
+ * as they come, and at the end the reasons why some are missing. It stores nothing, waits for no node that is
+ * not connected (it names it), and queues nothing: an agent may publish its next lines when the reader has
+ * taken the last. It runs on the leader alone, and knows no transport.
+ */
+import { ShoalError } from '../../proto/errors.ts';
+import type { PublishLogsMessage__Output as WirePublish } from '../../proto/generated/docker/swarmkit/v1/PublishLogsMessage.ts';
+import type { SubscribeLogsMessage__Output as WireLines } from '../../proto/generated/docker/swarmkit/v1/SubscribeLogsMessage.ts';
+import type { SubscribeLogsRequest__Output as WireLogRequest } from '../../proto/generated/docker/swarmkit/v1/SubscribeLogsRequest.ts';
+import type { SubscriptionMessage__Output as WireSubscription } from '../../proto/generated/docker/swarmkit/v1/SubscriptionMessage.ts';
+import type { Timestamp__Output as WireTimestamp } from '../../proto/generated/google/protobuf/Timestamp.ts';
+import { asId, type Id, type NodeId, newId, type ServiceId, type TaskId } from '../../proto/ids.ts';
+import type { Random } from '../../proto/ports.ts';
+import type { Sink, StreamHandle } from '../../proto/rpc-stream.ts';
+import { taskStateRank } from '../../proto/task-state.ts';
+import type { View } from '../store/store.ts';
+import type { Commit } from '../store/watch.ts';
+import { justAfter } from './wire.ts';
+
+export interface LogBrokerOptions {
+  readonly store: View & { onCommit(listener: (commit: Commit) => void): () => void };
+  readonly random: Random;
+}
+
+/** A reader's subscription. */
+export interface LogSubscription extends StreamHandle {
+  /** Why lines are missing so far, in words, e.g. `node alpha is not available`. */
+  readonly problems: readonly string[];
+}
+
+/** One agent's PublishLogs stream. */
+export interface Publisher {
+  /** Resolves when the reader can take more; rejects when there is no such reader (any more). */
+  publish(message: WirePublish): Promise<void>;
+  /** The stream is over, with or without the agent having said so in a message. */
+  end(): void;
+}
+
+/** A node's part in a subscription. */
+interface Source {
+  /** away: not connected. asked: publishing. done: has sent all. */
+  state: 'away' | 'asked' | 'done';
+  /** Time of the last line that it sent: where it goes on when it comes back. */
+  last: WireTimestamp | undefined;
+}
+
+interface Subscription {
+  readonly id: string;
+  readonly request: WireLogRequest;
+  readonly follow: boolean;
+  readonly services: ReadonlySet<ServiceId>;
+  readonly tasks: ReadonlySet<TaskId>;
+  readonly sink: Sink<WireLines>;
+  readonly sources: Map<NodeId, Source>;
+  /** Tasks that no node has yet. */
+  readonly unscheduled: Set<TaskId>;
+  readonly problems: string[];
+}
+
+export class LogBroker {
+  private readonly store: LogBrokerOptions['store'];
+  private readonly random: Random;
+  private readonly subscriptions = new Map<string, Subscription>();
+  private readonly listeners = new Map<NodeId, Sink<WireSubscription>>();
+  private unsubscribe: (() => void) | undefined;
+
+  constructor(options: LogBrokerOptions) {
+    this.store = options.store;
+    this.random = options.random;
+  }
+
+  start(): void {
+    this.unsubscribe ??= this.store.onCommit((commit) => this.onCommit(commit));
+  }
+
+  /** Ends every stream. */
+  stop(leaderAddress?: string): void {
+    this.unsubscribe?.();
+    this.unsubscribe = undefined;
+    const error = notLeader(leaderAddress);
+    for (const subscription of this.subscriptions.values()) subscription.sink.end(error);
+    for (const sink of this.listeners.values()) sink.end(error);
+    this.subscriptions.clear();
+    this.listeners.clear();
+  }
+
+  /**
+   * Sends `sink` the lines that `request` selects. Without follow the stream ends when every node has sent
+   * what it has, with an error that names what is missing, if anything is. Throws `invalid-argument` when
+   * nothing is selected.
+   */
+  subscribe(request: WireLogRequest, sink: Sink<WireLines>): LogSubscription {
+    this.requireStarted();
+    const subscription = this.newSubscription(request, sink);
+    this.subscriptions.set(subscription.id, subscription);
+    this.findSources(subscription);
+    for (const nodeId of subscription.sources.keys()) this.ask(subscription, nodeId);
+    this.endIfDone(subscription);
+    return {
+      problems: subscription.problems,
+      close: () => this.cancel(subscription),
+    };
+  }
+
+  /** Tells an agent's `sink` of the subscriptions that concern its node, in place of an older stream. */
+  listen(nodeId: NodeId, sink: Sink<WireSubscription>): StreamHandle {
+    this.requireStarted();
+    const previous = this.listeners.get(nodeId);
+    if (previous) {
+      this.onGone(nodeId);
+      previous.end(new ShoalError('conflict', 'the node opened a newer stream'));
+    }
+    this.listeners.set(nodeId, sink);
+    for (const subscription of this.subscriptions.values()) {
+      if (subscription.sources.get(nodeId)?.state === 'away') this.ask(subscription, nodeId);
+    }
+    return {
+      close: () => {
+        if (this.listeners.get(nodeId) !== sink) return;
+        this.listeners.delete(nodeId);
+        this.onGone(nodeId);
+      },
+    };
+  }
+
+  /** Takes the lines of one PublishLogs stream of a node. */
+  publisher(nodeId: NodeId): Publisher {
+    this.requireStarted();
+    /** Subscriptions that this stream has lines for and has not said to be done with. */
+    const open = new Set<string>();
+    return {
+      publish: async (message) => {
+        const id = message.subscription_id ?? '';
+        const subscription = this.subscriptions.get(id);
+        if (message.close) open.delete(id);
+        else open.add(id);
+        if (subscription === undefined) {
+          if (message.close) return;
+          throw new ShoalError('not-found', 'nobody reads this log any more');
+        }
+        await this.take(subscription, nodeId, message);
+      },
+      end: () => {
+        for (const id of open) {
+          const subscription = this.subscriptions.get(id);
+          if (subscription) this.onDone(subscription, nodeId, 'disconnected unexpectedly');
+        }
+        open.clear();
+      },
+    };
+  }
+
+  private newSubscription(request: WireLogRequest, sink: Sink<WireLines>): Subscription {
+    const selector = request.selector ?? {};
+    const sources = new Map<NodeId, Source>();
+    for (const id of selector.node_ids ?? []) sources.set(asId(id), { state: 'away', last: undefined });
+    const subscription: Subscription = {
+      id: newId<Id<'subscription'>>(this.random),
+      request,
+      follow: request.options?.follow ?? false,
+      services: new Set((selector.service_ids ?? []).map((id) => asId<ServiceId>(id))),
+      tasks: new Set((selector.task_ids ?? []).map((id) => asId<TaskId>(id))),
+      sink,
+      sources,
+      unscheduled: new Set(),
+      problems: [],
+    };
+    if (subscription.services.size + subscription.tasks.size + sources.size === 0) {
+      throw new ShoalError('invalid-argument', 'a log request must name a service, a task or a node');
+    }
+    return subscription;
+  }
+
+  private findSources(subscription: Subscription): void {
+    for (const id of subscription.tasks) {
+      const task = this.store.get('task', id);
+      if (task) addSource(subscription, task.ID, task.NodeID);
+      else subscription.problems.push(`task ${id} not found`);
+    }
+    for (const id of subscription.services) {
+      for (const task of this.store.find('task', 'service', id)) {
+        // What has not run yet has no lines; a reader that does not stay has no use for waiting.
+        const hasLines = taskStateRank[task.Status.State] >= taskStateRank.running;
+        if (subscription.follow || hasLines) addSource(subscription, task.ID, task.NodeID);
+      }
+    }
+  }
+
+  private ask(subscription: Subscription, nodeId: NodeId): void {
+    const source = subscription.sources.get(nodeId);
+    const listener = this.listeners.get(nodeId);
+    if (source === undefined || source.state !== 'away') return;
+    if (listener === undefined) {
+      subscription.problems.push(`node ${this.nameOf(nodeId)} is not available`);
+      if (!subscription.follow) source.state = 'done';
+      return;
+    }
+    source.state = 'asked';
+    const { selector, options } = subscription.request;
+    // A node that comes back goes on after the last line that it sent.
+    const rest = source.last === undefined ? {} : { tail: '0', since: justAfter(source.last) };
+    tell(listener, { id: subscription.id, selector, options: { ...options, ...rest } });
+  }
+
+  private async take(subscription: Subscription, nodeId: NodeId, message: WirePublish): Promise<void> {
+    const source = subscription.sources.get(nodeId);
+    if (source === undefined) {
+      throw new ShoalError('permission-denied', 'this log was not asked of this node');
+    }
+    const messages = (message.messages ?? []).map((line) => ({
+      ...line,
+      context: { ...line.context, node_id: nodeId },
+    }));
+    if (messages.length > 0) {
+      source.last = messages.at(-1)?.timestamp ?? source.last;
+      await subscription.sink.send({ messages });
+    }
+    if (message.close) this.onDone(subscription, nodeId, undefined);
+  }
+
+  /** The node's stream has ended; `problem` says that it should not have. */
+  private onDone(subscription: Subscription, nodeId: NodeId, problem: string | undefined): void {
+    const source = subscription.sources.get(nodeId);
+    if (source === undefined || source.state !== 'asked') return;
+    const reason = problem && `node ${this.nameOf(nodeId)} ${problem}`;
+    if (reason && !subscription.problems.includes(reason)) subscription.problems.push(reason);
+    if (subscription.follow) return;
+    source.state = 'done';
+    this.endIfDone(subscription);
+  }
+
+  /** The node no longer listens: it sends nothing more until it does again. */
+  private onGone(nodeId: NodeId): void {
+    for (const subscription of [...this.subscriptions.values()]) {
+      const source = subscription.sources.get(nodeId);
+      if (source?.state !== 'asked') continue;
+      this.onDone(subscription, nodeId, 'disconnected unexpectedly');
+      if (subscription.follow) source.state = 'away';
+    }
+  }
+
+  private endIfDone(subscription: Subscription): void {
+    if (subscription.follow) return;
+    for (const source of subscription.sources.values()) if (source.state !== 'done') return;
+    if (!this.subscriptions.delete(subscription.id)) return;
+    const reasons = [...subscription.problems];
+    for (const id of subscription.unscheduled) reasons.push(`task ${id} has not been scheduled`);
+    subscription.sink.end(reasons.length === 0 ? undefined : incomplete(reasons));
+  }
+
+  private cancel(subscription: Subscription): void {
+    if (!this.subscriptions.delete(subscription.id)) return;
+    for (const [nodeId, source] of subscription.sources) {
+      const listener = this.listeners.get(nodeId);
+      if (source.state !== 'asked' || listener === undefined) continue;
+      const { selector, options } = subscription.request;
+      tell(listener, { id: subscription.id, selector, options, close: true });
+    }
+  }
+
+  private onCommit(commit: Commit): void {
+    if (commit.kind !== 'changed') return;
+    for (const subscription of this.subscriptions.values()) {
+      if (!subscription.follow) continue;
+      for (const event of commit.events) {
+        if (event.kind !== 'task' || event.op === 'remove') continue;
+        const { ID: id, ServiceID: serviceId, NodeID: nodeId } = event.object;
+        if (!subscription.tasks.has(id) && !subscription.services.has(serviceId)) continue;
+        if (nodeId === undefined || subscription.sources.has(nodeId)) continue;
+        addSource(subscription, id, nodeId);
+        this.ask(subscription, nodeId);
+      }
+    }
+  }
+
+  private nameOf(nodeId: NodeId): string {
+    return this.store.get('node', nodeId)?.Description.Hostname || nodeId;
+  }
+
+  private requireStarted(): void {
+    if (this.unsubscribe === undefined) throw notLeader(undefined);
+  }
+}
+
+function addSource(subscription: Subscription, taskId: TaskId, nodeId: NodeId | undefined): void {
+  if (nodeId === undefined) {
+    subscription.unscheduled.add(taskId);
+    return;
+  }
+  subscription.unscheduled.delete(taskId);
+  if (!subscription.sources.has(nodeId)) {
+    subscription.sources.set(nodeId, { state: 'away', last: undefined });
+  }
+}
+
+/** These messages are few and small: a listener that is slow to read them holds nobody up. */
+function tell(listener: Sink<WireSubscription>, message: WireSubscription): void {
+  void listener.send(message).catch(() => undefined);
+}
+
+function incomplete(reasons: readonly string[]): ShoalError {
+  return new ShoalError(
+    'unavailable',
+    `warning: incomplete log stream. some logs could not be retrieved for the following reasons: ${reasons.join(', ')}`,
+  );
+}
+
+/** The error of a call that only the leader's broker can answer; `shoal-leader` tells where to go. */
+export function notLeader(leaderAddress: string | undefined): ShoalError {
+  return new ShoalError(
+    'not-leader',
+    leaderAddress === undefined
+      ? 'logs are read through the leader, and this manager knows of none: try again'
+      : `logs are read through the leader: ask ${leaderAddress}`,
+    { details: leaderAddress === undefined ? {} : { leader: leaderAddress } },
+  );
+}

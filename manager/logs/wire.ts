@@ -1,0 +1,37 @@
+/** What a reader of logs asks for, as the worker protocol says it: pure. */
+import type { LogStream__Output as WireLogStream } from '../../proto/generated/docker/swarmkit/v1/LogStream.ts';
+import type { LogSubscriptionOptions__Output as WireLogOptions } from '../../proto/generated/docker/swarmkit/v1/LogSubscriptionOptions.ts';
+import type { Timestamp__Output as WireTimestamp } from '../../proto/generated/google/protobuf/Timestamp.ts';
+
+/** The query of Docker's `GET /services/{id}/logs` and `GET /tasks/{id}/logs`. */
+export interface LogOptions {
+  readonly follow: boolean;
+  readonly stdout: boolean;
+  readonly stderr: boolean;
+  /** Lines of each task to begin with. */
+  readonly tail: number | 'all';
+  /** Only lines from this time on; absent for all. */
+  readonly since?: WireTimestamp | undefined;
+}
+
+/**
+ * SwarmKit counts `tail` in its own way: 0 is every line, and the last n lines are -(n+1), so that -1 is none.
+ */
+export function wireLogOptions(options: LogOptions): WireLogOptions {
+  const streams: WireLogStream[] = [];
+  if (options.stdout) streams.push('LOG_STREAM_STDOUT');
+  if (options.stderr) streams.push('LOG_STREAM_STDERR');
+  return {
+    streams,
+    follow: options.follow,
+    tail: options.tail === 'all' ? '0' : String(-(options.tail + 1)),
+    since: options.since,
+  };
+}
+
+/** The instant after `time`, for asking again from where a stream broke off. */
+export function justAfter(time: WireTimestamp): WireTimestamp {
+  const nanos = (time.nanos ?? 0) + 1;
+  if (nanos < 1_000_000_000) return { seconds: time.seconds ?? '0', nanos };
+  return { seconds: String(BigInt(time.seconds ?? '0') + 1n), nanos: 0 };
+}

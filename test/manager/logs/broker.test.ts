@@ -1,0 +1,191 @@
+import assert from 'node:assert/strict';
+import { LogBroker } from '../../../manager/logs/broker.ts';
+import { justAfter, type LogOptions, wireLogOptions } from '../../../manager/logs/wire.ts';
+import { isShoalError } from '../../../proto/errors.ts';
+import type { SubscribeLogsMessage__Output } from '../../../proto/generated/docker/swarmkit/v1/SubscribeLogsMessage.ts';
+import type { SubscriptionMessage__Output } from '../../../proto/generated/docker/swarmkit/v1/SubscriptionMessage.ts';
+import { asId, type NodeId } from '../../../proto/ids.ts';
+import { settle } from '../../simulation/clock.ts';
+import { seededRandom } from '../../simulation/random.ts';
+import { makeNode, makeTask, TestBed, TestSink } from '../dispatcher/cluster.ts';
+
+const all: LogOptions = { follow: false, stdout: true, stderr: true, tail: 'all' };
+const node1 = asId<NodeId>('node1');
+const node2 = asId<NodeId>('node2');
+
+function line(text: string, seconds = '1') {
+  return { context: { task_id: 'a' }, timestamp: { seconds }, data: Buffer.from(text) };
+}
+
+function texts(sink: TestSink<SubscribeLogsMessage__Output>): string[] {
+  return sink.messages.flatMap((message) => (message.messages ?? []).map((item) => `${item.data}`));
+}
+
+describe('logs/broker', () => {
+  let bed: TestBed;
+  let broker: LogBroker;
+
+  beforeEach(() => {
+    bed = new TestBed();
+    const description = { ...makeNode('x').Description, Hostname: 'beta' };
+    bed.commit(
+      { op: 'create', kind: 'node', object: makeNode('node1') },
+      { op: 'create', kind: 'node', object: makeNode('node2', { Description: description }) },
+      { op: 'create', kind: 'task', object: makeTask('a', 'node1', 'running') },
+      { op: 'create', kind: 'task', object: makeTask('b', 'node2', 'running') },
+    );
+    broker = new LogBroker({ store: bed.store, random: seededRandom(1) });
+    broker.start();
+  });
+
+  afterEach(() => broker.stop());
+
+  function listen(nodeId: NodeId) {
+    const sink = new TestSink<SubscriptionMessage__Output>();
+    const handle = broker.listen(nodeId, sink);
+    return { sink, handle };
+  }
+
+  function read(
+    selector: { service_ids?: string[]; task_ids?: string[] },
+    options: Partial<LogOptions> = {},
+  ) {
+    const sink = new TestSink<SubscribeLogsMessage__Output>();
+    const request = { selector, options: wireLogOptions({ ...all, ...options }) };
+    return { sink, subscription: broker.subscribe(request, sink) };
+  }
+
+  it('asks the nodes of a service, passes their lines on, and ends when all have sent theirs', async () => {
+    const [one, two] = [listen(node1), listen(node2)];
+    const { sink } = read({ service_ids: ['service1'] }, { tail: 10 });
+    const asked = one.sink.messages[0]!;
+    assert.deepEqual(asked.selector, { service_ids: ['service1'] });
+    assert.equal(asked.options?.tail, '-11');
+    assert.equal(two.sink.messages[0]?.id, asked.id);
+    const publishers = [broker.publisher(node1), broker.publisher(node2)];
+    const subscription_id = asked.id ?? '';
+    await publishers[0]!.publish({ subscription_id, messages: [line('one')] });
+    await publishers[1]!.publish({ subscription_id, messages: [line('two')] });
+    await publishers[0]!.publish({ subscription_id, close: true });
+    assert.equal(sink.ended, undefined);
+    await publishers[1]!.publish({ subscription_id, close: true });
+    assert.deepEqual(sink.ended, { error: undefined });
+    assert.deepEqual(texts(sink), ['one', 'two']);
+    assert.equal(sink.messages[1]?.messages?.[0]?.context?.node_id, 'node2');
+  });
+
+  it('names a node that is not connected and does not wait for it', async () => {
+    const one = listen(node1);
+    const { sink } = read({ service_ids: ['service1'] });
+    const subscription_id = one.sink.messages[0]?.id ?? '';
+    await broker.publisher(node1).publish({ subscription_id, messages: [line('one')], close: true });
+    assert.match(sink.ended?.error?.message ?? '', /incomplete log stream.*node beta is not available$/);
+    assert.deepEqual(texts(sink), ['one']);
+    const nobody = read({ task_ids: ['b'] });
+    assert.match(nobody.sink.ended?.error?.message ?? '', /node beta is not available/);
+  });
+
+  it('names a node that is lost on the way, and a task that was never placed', async () => {
+    bed.commit({ op: 'create', kind: 'task', object: makeTask('c', undefined, 'pending') });
+    const one = listen(node1);
+    const { sink } = read({ task_ids: ['a', 'c'] });
+    const publisher = broker.publisher(node1);
+    await publisher.publish({ subscription_id: one.sink.messages[0]?.id ?? '', messages: [line('one')] });
+    publisher.end();
+    one.handle.close();
+    assert.match(
+      sink.ended?.error?.message ?? '',
+      /reasons: node node1 disconnected unexpectedly, task c has not been scheduled$/,
+    );
+  });
+
+  it('follows a service to nodes where its tasks come up later', async () => {
+    const three = asId<NodeId>('node3');
+    listen(node1);
+    listen(node2);
+    const late = listen(three);
+    const { sink } = read({ service_ids: ['service1'] }, { follow: true });
+    assert.equal(late.sink.messages.length, 0);
+    bed.commit({ op: 'create', kind: 'task', object: makeTask('c', 'node3') });
+    bed.commit({ op: 'create', kind: 'task', object: makeTask('d', 'node3') });
+    assert.equal(late.sink.messages.length, 1);
+    const subscription_id = late.sink.messages[0]?.id ?? '';
+    await broker.publisher(three).publish({ subscription_id, messages: [line('late')] });
+    assert.deepEqual(texts(sink), ['late']);
+  });
+
+  it('a node that comes back to a follower goes on after its last line', async () => {
+    const first = listen(node1);
+    const { sink } = read({ task_ids: ['a'] }, { follow: true, tail: 5 });
+    const subscription_id = first.sink.messages[0]?.id ?? '';
+    await broker.publisher(node1).publish({ subscription_id, messages: [line('one', '7')] });
+    first.handle.close();
+    const second = listen(node1);
+    assert.deepEqual(second.sink.messages[0]?.options, {
+      streams: ['LOG_STREAM_STDOUT', 'LOG_STREAM_STDERR'],
+      follow: true,
+      tail: '0',
+      since: { seconds: '7', nanos: 1 },
+    });
+    assert.equal(sink.ended, undefined);
+  });
+
+  it('tells the nodes when the reader has gone, and refuses what they still send', async () => {
+    const one = listen(node1);
+    const { subscription } = read({ task_ids: ['a'] }, { follow: true });
+    const subscription_id = one.sink.messages[0]?.id ?? '';
+    subscription.close();
+    assert.deepEqual([one.sink.messages[1]?.id, one.sink.messages[1]?.close], [subscription_id, true]);
+    const publisher = broker.publisher(node1);
+    await assert.rejects(publisher.publish({ subscription_id, messages: [line('x')] }), (error) =>
+      isShoalError(error, 'not-found'),
+    );
+    await publisher.publish({ subscription_id, close: true });
+  });
+
+  it('makes a publisher wait for a slow reader', async () => {
+    const one = listen(node1);
+    const { sink } = read({ task_ids: ['a'] });
+    sink.isBlocked = true;
+    let published = false;
+    const subscription_id = one.sink.messages[0]?.id ?? '';
+    const publishing = broker.publisher(node1).publish({ subscription_id, messages: [line('one')] });
+    void publishing.then(() => {
+      published = true;
+    });
+    await settle();
+    assert.equal(published, false);
+    sink.unblock();
+    await publishing;
+  });
+
+  it('takes no lines from a node that was not asked, and no request for nothing', async () => {
+    const one = listen(node1);
+    read({ task_ids: ['a'] });
+    const subscription_id = one.sink.messages[0]?.id ?? '';
+    await assert.rejects(
+      broker.publisher(node2).publish({ subscription_id, messages: [line('forged')] }),
+      (error) => isShoalError(error, 'permission-denied'),
+    );
+    assert.throws(
+      () => read({}),
+      (error) => isShoalError(error, 'invalid-argument'),
+    );
+  });
+
+  it('ends readers and listeners when it stops, and names the leader', () => {
+    const one = listen(node1);
+    const { sink } = read({ task_ids: ['a'] }, { follow: true });
+    broker.stop('10.0.0.9:2377');
+    assert.equal(sink.ended?.error?.details.leader, '10.0.0.9:2377');
+    assert.ok(isShoalError(one.sink.ended?.error, 'not-leader'));
+  });
+
+  it('counts tail as SwarmKit does', () => {
+    assert.deepEqual(
+      (['all', 0, 1, 10] as const).map((tail) => wireLogOptions({ ...all, tail }).tail),
+      ['0', '-1', '-2', '-11'],
+    );
+    assert.deepEqual(justAfter({ seconds: '1', nanos: 999_999_999 }), { seconds: '2', nanos: 0 });
+  });
+});
