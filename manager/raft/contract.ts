@@ -28,10 +28,16 @@ export interface RaftTransport {
   send(to: Member, messages: readonly Message[]): void;
   /** Members to keep connections to; called on every membership change. */
   setMembers(members: readonly Member[]): void;
-  /** Asks the leader to append; resolves with the entry's index and the state machine's answer there. */
+  /**
+   * Asks the leader to append; resolves with the entry's index and the state machine's answer there.
+   * Rejects with what proposeAsLeader threw there, or 'unavailable'; details.outcome is 'not-appended'
+   * when the proposal surely never reached the leader.
+   */
   forwardProposal(leader: Member, data: Uint8Array): Promise<ProposalResult>;
   /** Asks the leader for a read point. */
   forwardReadIndex(leader: Member): Promise<number>;
+  /** Whether a connection to `member` stands right now; absent when the transport cannot tell. */
+  isConnected?(member: Member): boolean;
 }
 
 export interface ProposalResult {
@@ -89,7 +95,10 @@ export interface RaftNode {
   propose(data: Uint8Array): Promise<ProposalResult>;
   /** Resolves when this member has applied everything acknowledged before the call (linearizable read). */
   readBarrier(): Promise<void>;
-  /** Only on the leader: adds a learner, and promotes it when it has caught up. Resolves once added. */
+  /**
+   * Only on the leader: adds a learner, and promotes it when it has caught up. Resolves once added. For a
+   * raftId that is a member already it only changes the address.
+   */
   addMember(member: Member): Promise<void>;
   /** Removes a member; refuses ('failed-precondition') what would lose the quorum unless `force`. */
   removeMember(nodeId: string, options?: { readonly force?: boolean }): Promise<void>;
@@ -98,7 +107,14 @@ export interface RaftNode {
   status(): RaftStatus;
   /** A message from another member, off the wire. */
   receive(message: Message): void;
-  /** For the leader's side of the Forward service. Throws 'not-leader' with details.leader elsewhere. */
+  /** From the transport: what was sent to the member of late is probably lost. */
+  reportUnreachable(raftId: MemberId): void;
+  /** From the transport: a snapshot (MsgSnap) reached the member, or did not. */
+  reportSnapshot(raftId: MemberId, ok: boolean): void;
+  /**
+   * For the leader's side of the Forward service. Throws 'not-leader' with details.leader elsewhere;
+   * details.outcome is 'not-appended' when the proposal may be repeated without fear.
+   */
   proposeAsLeader(data: Uint8Array): Promise<ProposalResult>;
   readIndexAsLeader(): Promise<number>;
   /** Called with the status on every change of leader, role, term or members. Returns how to stop it. */

@@ -62,11 +62,11 @@ export async function loadSnapshot(
   );
 }
 
-/** Removes every snapshot file but those that `marks` name. */
-export async function removeOtherSnapshots(disk: Disk, marks: readonly SnapshotMark[]): Promise<void> {
-  const kept = new Set(marks.map(snapshotName));
+/** Removes the snapshot files from before `oldest`. */
+export async function removeOlderSnapshots(disk: Disk, oldest: SnapshotMark): Promise<void> {
   for (const name of await disk.list()) {
-    if (namePattern.test(name) && !kept.has(name)) await disk.remove(name);
+    const match = namePattern.exec(name);
+    if (match !== null && Number(match[1]) < oldest.index) await disk.remove(name);
   }
 }
 

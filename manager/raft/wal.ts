@@ -39,9 +39,10 @@ export interface WalContents {
 export interface Wal {
   /**
    * Makes the batch durable. After 'disk-full' nothing of it counts, and the same or another batch may be
-   * appended; after any other error the log takes no more.
+   * appended; after any other error the log takes no more. With `self`, this member is someone else from
+   * then on (force-new-cluster).
    */
-  append(batch: LogBatch): Promise<void>;
+  append(batch: LogBatch, self?: Member): Promise<void>;
   /** Removes the segments that hold nothing but entries up to `index`. */
   removeUpTo(index: number): Promise<void>;
   close(): Promise<void>;
@@ -177,7 +178,7 @@ function withMark(marks: readonly SnapshotMark[], mark: SnapshotMark): SnapshotM
 
 class SegmentedWal implements Wal {
   readonly #options: WalOptions;
-  readonly #self: Member;
+  #self: Member;
   #segments: Segment[] = [];
   #file: AppendFile | undefined;
   /** Where the next record of the last segment goes. */
@@ -203,10 +204,11 @@ class SegmentedWal implements Wal {
     this.#file = await this.#options.disk.reopen(segmentName(this.#segments.at(-1)!.number), endBytes);
   }
 
-  async append(batch: LogBatch): Promise<void> {
+  async append(batch: LogBatch, self?: Member): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure;
     try {
-      await this.#write(batch);
+      if (self !== undefined) this.#self = self;
+      await this.#write(batch, self !== undefined);
     } catch (error) {
       if (!isShoalError(error, 'disk-full')) this.#failure = error;
       throw error;
@@ -239,7 +241,7 @@ class SegmentedWal implements Wal {
     await file?.close();
   }
 
-  async #write(batch: LogBatch): Promise<void> {
+  async #write(batch: LogBatch, isNewSegment: boolean): Promise<void> {
     const { disk, sealer, segmentBytes = defaultSegmentBytes } = this.#options;
     const segment = this.#segments.at(-1);
     if (this.#hasStump && segment !== undefined) {
@@ -248,7 +250,7 @@ class SegmentedWal implements Wal {
       this.#file = await disk.reopen(segmentName(segment.number), this.#endBytes);
       this.#hasStump = false;
     }
-    if (segment === undefined || this.#endBytes >= segmentBytes) return this.#roll(batch);
+    if (segment === undefined || isNewSegment || this.#endBytes >= segmentBytes) return this.#roll(batch);
     const bytes = frameRecords(sealer, segment.number, this.#endBytes, [encodeBatch(batch)]);
     this.#hasStump = true;
     await this.#file?.append(bytes);

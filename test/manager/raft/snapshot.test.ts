@@ -4,7 +4,7 @@ import {
   ChunkAssembly,
   chunksOf,
   loadSnapshot,
-  removeOtherSnapshots,
+  removeOlderSnapshots,
   saveSnapshot,
   snapshotName,
 } from '../../../manager/raft/snapshot.ts';
@@ -56,11 +56,11 @@ describe('snapshot files', () => {
     assert.equal(await loadSnapshot(disk, testSealer(), [], silentLog), undefined);
   });
 
-  it('are removed but for the marked ones', async () => {
+  it('are removed when they are older than those to keep', async () => {
     const disk = new SimulatedDisk();
     for (const index of [5, 10, 20]) await saveSnapshot(disk, testSealer(), snapshotAt(index));
     disk.place('log-0000000001', Buffer.from('stays'));
-    await removeOtherSnapshots(disk, marks);
+    await removeOlderSnapshots(disk, marks[0]!);
     assert.deepEqual(await disk.list(), ['log-0000000001', ...marks.map(snapshotName)]);
   });
 });

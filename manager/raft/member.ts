@@ -1,0 +1,551 @@
+/**
+ * One manager's part in the group: the RaftNode that the rest of the manager holds.
+ *
+ * In: proposals, reads, membership changes from this manager; messages and forwarded requests from others.
+ * Out: their outcome, and the state machine kept at the group's log (through ready-loop.ts). It finds the
+ * leader for its callers; it never repeats a proposal that may have been appended, and knows no store.
+ */
+import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
+import type { Timer } from '../../proto/ports.ts';
+import type { Member, ProposalResult, RaftNode, RaftRole, RaftStatus } from './contract.ts';
+import type { ConfChangeV2, MemberId, Message, RawNode } from './core/types.ts';
+import { type Directory, decodeContext, encodeContext } from './directory.ts';
+import { type ChangeDoor, MembershipChanges } from './membership-changes.ts';
+import type { RaftSettings } from './node.ts';
+import { PendingProposals, surelyNotAppended, unknownOutcome } from './proposals.ts';
+import { noQuorumError, type ReachView, refuseQuorumLoss } from './reach.ts';
+import { ReadPoints } from './read-points.ts';
+import { type LoopEvents, ReadyLoop } from './ready-loop.ts';
+import type { Recovered } from './recovery.ts';
+import { isRemovalNotice, removalNotice } from './removal-notice.ts';
+import type { Sealer } from './seal.ts';
+import { AppliedWaiters, SharedRequest } from './waiting.ts';
+
+const maxProposalBytes = 16 * 2 ** 20;
+/** A learner this close behind is promoted: it will have the rest before it is asked to vote. */
+const promotionLagEntries = 64;
+
+/** See createRaftNode. */
+export class RaftMember implements RaftNode {
+  readonly #settings: RaftSettings;
+  readonly #self: Member;
+  readonly #recovered: Recovered;
+  readonly #loop: ReadyLoop;
+  readonly #pending: PendingProposals;
+  readonly #waiters: AppliedWaiters;
+  readonly #changes: MembershipChanges;
+  readonly #readPoints: ReadPoints;
+  readonly #barrier: SharedRequest<void>;
+  readonly #forwardedPoint: SharedRequest<number>;
+  readonly #listeners = new Set<(status: RaftStatus) => void>();
+  readonly #lastHeardMs = new Map<MemberId, number>();
+  /** Called, all of them, when the leader, the role or anything else may have changed. */
+  #turns: (() => void)[] = [];
+  #shown = '';
+  #ledTerm = 0;
+  #isRemoved = false;
+  #isStopped = false;
+  #failure: unknown;
+  #ticker: Timer | undefined;
+
+  constructor(settings: RaftSettings, recovered: Recovered, core: RawNode, sealer: Sealer) {
+    this.#settings = settings;
+    this.#self = recovered.self;
+    this.#recovered = recovered;
+    const { clock, random, proposalTimeoutMs, onCommit, electionTicks, transport } = settings;
+    this.#pending = new PendingProposals({ clock, random, timeoutMs: proposalTimeoutMs, onCommit });
+    this.#waiters = new AppliedWaiters(recovered.storage.snapshot().metadata.index);
+    this.#changes = new MembershipChanges(this.#changeDoor(), proposalTimeoutMs);
+    this.#readPoints = new ReadPoints((context) => {
+      core.readIndex(context);
+      this.#loop.wake();
+    }, electionTicks);
+    this.#barrier = new SharedRequest(() => this.#readOnce());
+    this.#forwardedPoint = new SharedRequest(() => {
+      const leader = this.#leader();
+      if (leader === undefined) throw this.#notLeader();
+      return transport.forwardReadIndex(leader);
+    });
+    this.#loop = new ReadyLoop({
+      ...settings,
+      core,
+      recovered,
+      sealer,
+      send: (to, messages) => this.#send(to, messages),
+      events: this.#loopEvents(),
+    });
+  }
+
+  begin(): void {
+    this.#settings.transport.setMembers(this.#others());
+    const { voters, votersOutgoing } = this.#loop.confState;
+    // Alone, there is nobody to wait for.
+    const isAlone = voters.length === 1 && voters[0] === this.#self.raftId && votersOutgoing.length === 0;
+    if (isAlone) this.#loop.core.campaign();
+    this.#loop.wake();
+    this.#ticker = this.#settings.clock.after(this.#settings.tickMs, () => this.#tick());
+  }
+
+  async propose(data: Uint8Array): Promise<ProposalResult> {
+    if (data.length > maxProposalBytes) throw tooLarge(data.length);
+    const deadlineMs = this.#deadlineMs();
+    for (;;) {
+      this.#refuseWhenUnable();
+      const leader = this.#leader();
+      try {
+        if (this.#isLeading) return await this.proposeAsLeader(data);
+        if (leader !== undefined) return await this.#forward(leader, data, deadlineMs);
+      } catch (error) {
+        if (!surelyNotAppended(error)) throw error;
+      }
+      await this.#turn(deadlineMs);
+    }
+  }
+
+  async #forward(leader: Member, data: Uint8Array, deadlineMs: number): Promise<ProposalResult> {
+    const result = await this.#settings.transport.forwardProposal(leader, data);
+    await this.#waiters.wait(result.index, deadlineMs);
+    return result;
+  }
+
+  proposeAsLeader(data: Uint8Array): Promise<ProposalResult> {
+    try {
+      this.#refuseWhenUnable();
+      if (!this.#isLeading) throw this.#notLeader();
+      if (data.length > maxProposalBytes) throw tooLarge(data.length);
+      return this.#pending.start(data, (bytes) => {
+        try {
+          this.#loop.core.propose(bytes);
+        } catch (error) {
+          // The core takes it whole or not at all.
+          throw new ShoalError('unavailable', messageOf(error), { details: { outcome: 'not-appended' } });
+        }
+        this.#loop.wake();
+      });
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  readBarrier(): Promise<void> {
+    return this.#barrier.get();
+  }
+
+  async #readOnce(): Promise<void> {
+    const deadlineMs = this.#deadlineMs();
+    for (;;) {
+      this.#refuseWhenUnable();
+      try {
+        const index = await (this.#isLeading ? this.#readPoints.get() : this.#forwardedPoint.get());
+        return await this.#waiters.wait(index, deadlineMs);
+      } catch (error) {
+        // Reading changes nothing: it may be tried again until the time is up.
+        if (!isShoalError(error) || !error.retriable) throw error;
+      }
+      await this.#turn(deadlineMs);
+    }
+  }
+
+  async readIndexAsLeader(): Promise<number> {
+    this.#refuseWhenUnable();
+    if (!this.#isLeading) throw this.#notLeader();
+    return this.#readPoints.get();
+  }
+
+  async addMember(member: Member): Promise<void> {
+    this.#refuseWhenUnable();
+    if (!this.#isLeading) throw this.#notLeader();
+    await this.#changes.request((request) => {
+      const { members, removed } = this.#loop.directory;
+      if (removed.has(member.raftId)) {
+        throw new ShoalError(
+          'failed-precondition',
+          `Raft id ${member.raftId} was removed and is never used again`,
+        );
+      }
+      const type = members.has(member.raftId) ? 'update' : 'add-learner';
+      return {
+        transition: 'auto',
+        changes: [{ type, member: member.raftId }],
+        context: encodeContext({ request, member }),
+      };
+    });
+  }
+
+  async removeMember(nodeId: string, options: { readonly force?: boolean } = {}): Promise<void> {
+    this.#refuseWhenUnable();
+    if (!this.#isLeading) throw this.#notLeader();
+    await this.#changes.request((request) => {
+      const member = [...this.#loop.directory.members.values()].find((known) => known.nodeId === nodeId);
+      if (member === undefined) throw new ShoalError('not-found', `no manager with node id ${nodeId}`);
+      if (options.force !== true) refuseQuorumLoss(this.#reachView(), member.raftId);
+      const changes = [{ type: 'remove', member: member.raftId }] as const;
+      return { transition: 'auto', changes, context: encodeContext({ request }) };
+    });
+  }
+
+  async transferLeadership(): Promise<void> {
+    if (!this.#isLeading) return;
+    const to = this.#successor();
+    if (to === undefined) {
+      throw new ShoalError(
+        'failed-precondition',
+        'no other manager is reachable that could lead the cluster',
+      );
+    }
+    this.#loop.core.transferLeader(to);
+    this.#loop.wake();
+    const { electionTicks, tickMs, clock } = this.#settings;
+    const deadlineMs = clock.monotonicMs() + 2 * electionTicks * tickMs;
+    while (this.#isLeading && !this.#isStopped) {
+      if (clock.monotonicMs() >= deadlineMs) {
+        throw new ShoalError(
+          'timeout',
+          'no other manager took over the leadership in time; this one still leads',
+        );
+      }
+      await this.#turn(deadlineMs);
+    }
+  }
+
+  status(): RaftStatus {
+    const { confState, directory, term, commit, applied } = this.#loop;
+    const learners = new Set([...confState.learners, ...confState.learnersNext]);
+    return {
+      raftId: this.#self.raftId,
+      role: this.#role(),
+      term,
+      commitIndex: Math.max(commit, applied),
+      appliedIndex: applied,
+      lastIndex: this.#recovered.storage.lastIndex(),
+      leader: this.#leader(),
+      members: [...directory.members.values()]
+        .sort((left, right) => left.raftId - right.raftId)
+        .map((member) => ({
+          ...member,
+          isLearner: learners.has(member.raftId),
+          isActive: this.#isReachable(member),
+        })),
+    };
+  }
+
+  receive(message: Message): void {
+    if (this.#isStopped || this.#isRemoved || message.to !== this.#self.raftId) return;
+    const { directory } = this.#loop;
+    const removed = directory.removed.get(message.from);
+    if (removed !== undefined) {
+      const notice = removalNotice(this.#self.raftId, message.from, this.#loop.term);
+      this.#settings.transport.send(removed, [notice]);
+      return;
+    }
+    if (isRemovalNotice(message)) {
+      // One who follows a living leader believes that one: the sender may have split off by force.
+      if (this.#loop.lead === 0 || this.#loop.lead === message.from) this.#markRemoved();
+      return;
+    }
+    this.#lastHeardMs.set(message.from, this.#settings.clock.monotonicMs());
+    // Without room on the disk it can promise nothing: to the others it is as if it were slow.
+    if (this.#loop.blocked !== undefined) return;
+    this.#loop.step(message);
+  }
+
+  reportUnreachable(raftId: MemberId): void {
+    if (!this.#isLeading) return;
+    this.#loop.core.reportUnreachable(raftId);
+    this.#loop.wake();
+  }
+
+  reportSnapshot(raftId: MemberId, ok: boolean): void {
+    if (!this.#isLeading) return;
+    this.#loop.core.reportSnapshot(raftId, ok);
+    this.#loop.wake();
+  }
+
+  onChange(listener: (status: RaftStatus) => void): () => void {
+    this.#listeners.add(listener);
+    return () => {
+      this.#listeners.delete(listener);
+    };
+  }
+
+  async stop(): Promise<void> {
+    if (!this.#isStopped) {
+      this.#isStopped = true;
+      this.#ticker?.cancel();
+      this.#failAll(() => new ShoalError('unavailable', 'this manager is shutting down'));
+      this.#takeTurns();
+    }
+    await this.#loop.stop();
+  }
+
+  #tick(): void {
+    if (this.#isStopped || this.#isRemoved) return;
+    const { clock, tickMs } = this.#settings;
+    this.#ticker = clock.after(tickMs, () => this.#tick());
+    if (this.#loop.blocked === undefined) {
+      this.#loop.tick();
+    }
+    const noQuorum = () => noQuorumError(this.#reachView());
+    this.#pending.expire(() => noQuorum().message);
+    this.#waiters.expire(clock.monotonicMs(), noQuorum);
+    if (this.#isLeading) {
+      this.#changes.tick();
+      this.#readPoints.tick(noQuorum);
+    }
+    this.#takeTurns();
+  }
+
+  /** Resolves when anything changed or a tick has passed; throws when the time is up. */
+  async #turn(deadlineMs: number): Promise<void> {
+    if (this.#settings.clock.monotonicMs() >= deadlineMs) throw noQuorumError(this.#reachView());
+    this.#refuseWhenUnable();
+    await new Promise<void>((resolve) => {
+      this.#turns.push(resolve);
+    });
+  }
+
+  #takeTurns(): void {
+    const turns = this.#turns;
+    this.#turns = [];
+    for (const turn of turns) turn();
+  }
+
+  #loopEvents(): LoopEvents {
+    return {
+      appended: (entries) => {
+        this.#pending.appended(entries);
+        this.#changes.appended(entries);
+      },
+      applied: (entry, result) => this.#pending.applied(entry, result),
+      changed: (change, before, error) => this.#changed(change, before, error),
+      progressed: (bySnapshot) => {
+        const { applied } = this.#loop;
+        if (bySnapshot) {
+          this.#pending.skipped(applied);
+          this.#membersMoved();
+        } else {
+          this.#pending.settled(applied);
+        }
+        this.#waiters.reached(applied);
+      },
+      readStates: (states) => this.#readPoints.answered(states),
+      moved: () => this.#moved(),
+      blocked: (error) => this.#blocked(error),
+      failed: (error) => {
+        this.#failure = error;
+        this.#ticker?.cancel();
+        this.#failAll(() => this.#unable());
+        this.#moved();
+        this.#settings.onFailure?.(error);
+      },
+    };
+  }
+
+  #changed(change: ConfChangeV2, before: Directory, error: unknown): void {
+    this.#changes.applied(decodeContext(change.context), error);
+    if (error !== undefined) return;
+    for (const { type, member: raftId } of change.changes) {
+      const removed = before.members.get(raftId);
+      if (type !== 'remove' || removed === undefined || raftId === this.#self.raftId) continue;
+      // The group stops sending to it with this entry, so it may never see that entry committed.
+      if (this.#isLeading) {
+        const notice = removalNotice(this.#self.raftId, raftId, this.#loop.term);
+        this.#settings.transport.send(removed, [notice]);
+      }
+    }
+    this.#membersMoved();
+  }
+
+  #membersMoved(): void {
+    this.#settings.transport.setMembers(this.#others());
+    if (this.#loop.directory.removed.has(this.#self.raftId)) this.#markRemoved();
+    else this.#moved();
+  }
+
+  #moved(): void {
+    const { role, term } = this.#loop;
+    if (this.#ledTerm !== 0 && (role !== 'leader' || term !== this.#ledTerm)) {
+      this.#ledTerm = 0;
+      // Another leader settles within an election what became of what is under way.
+      this.#pending.hurry(2 * this.#settings.electionTicks * this.#settings.tickMs);
+      this.#changes.failAll(() => unknownOutcome('the leader changed before the managers were changed'));
+      this.#readPoints.failAll(() => this.#notLeader());
+    }
+    if (role === 'leader') this.#ledTerm = term;
+    this.#takeTurns();
+    this.#show();
+  }
+
+  #show(): void {
+    if (this.#listeners.size === 0) return;
+    const { role, term, leader, members } = this.status();
+    const shown = JSON.stringify([role, term, leader, members.map(({ isActive, ...member }) => member)]);
+    if (shown === this.#shown) return;
+    this.#shown = shown;
+    const status = this.status();
+    for (const listener of [...this.#listeners]) listener(status);
+  }
+
+  #blocked(error: ShoalError | undefined): void {
+    if (error !== undefined) {
+      this.#failAll(() => diskFull(error));
+      const to = this.#loop.role === 'leader' ? this.#successor() : undefined;
+      if (to !== undefined) {
+        const { term } = this.#loop;
+        this.#send(to, [{ type: 'MsgTimeoutNow', to, from: this.#self.raftId, term }]);
+      }
+    }
+    this.#takeTurns();
+    this.#show();
+  }
+
+  #markRemoved(): void {
+    if (this.#isRemoved) return;
+    this.#isRemoved = true;
+    this.#ticker?.cancel();
+    this.#settings.log.warn({}, 'this manager was removed from the cluster by the other managers');
+    this.#failAll(() => this.#unable());
+    this.#settings.transport.setMembers([]);
+    this.#takeTurns();
+    this.#show();
+    void this.#loop.stop();
+  }
+
+  #failAll(error: () => ShoalError): void {
+    this.#pending.failAll(error);
+    this.#waiters.failAll(error);
+    this.#changes.failAll(error);
+    this.#readPoints.failAll(error);
+  }
+
+  #refuseWhenUnable(): void {
+    const { blocked } = this.#loop;
+    if (this.#isStopped || this.#isRemoved || this.#failure !== undefined) throw this.#unable();
+    if (blocked !== undefined) {
+      throw new ShoalError('disk-full', blocked.message, { cause: blocked, details: { outcome: 'refused' } });
+    }
+  }
+
+  #unable(): ShoalError {
+    if (this.#isRemoved) {
+      return new ShoalError(
+        'not-a-manager',
+        'this manager was removed from the cluster; join it anew to manage it',
+      );
+    }
+    if (this.#failure !== undefined) {
+      return new ShoalError('internal', `this manager has stopped: ${messageOf(this.#failure)}`);
+    }
+    return new ShoalError('unavailable', 'this manager is shutting down');
+  }
+
+  #notLeader(): ShoalError {
+    const leader = this.#leader();
+    if (leader === undefined)
+      return new ShoalError('not-leader', 'this manager is not the leader, nor knows one');
+    return new ShoalError('not-leader', `this manager is not the leader; ${leader.address} is`, {
+      details: { leader: leader.address },
+    });
+  }
+
+  #deadlineMs(): number {
+    return this.#settings.clock.monotonicMs() + this.#settings.proposalTimeoutMs;
+  }
+
+  get #isLeading(): boolean {
+    const { role, blocked } = this.#loop;
+    return role === 'leader' && blocked === undefined && !this.#isRemoved;
+  }
+
+  #leader(): Member | undefined {
+    const { lead, directory } = this.#loop;
+    if (lead === this.#self.raftId && !this.#isLeading) return undefined;
+    return this.#isRemoved ? undefined : directory.members.get(lead);
+  }
+
+  #role(): RaftRole {
+    const { role, confState, blocked } = this.#loop;
+    if (this.#isRemoved) return 'removed';
+    const { voters, votersOutgoing } = confState;
+    if (![...voters, ...votersOutgoing].includes(this.#self.raftId)) return 'learner';
+    if (role === 'pre-candidate') return 'candidate';
+    return blocked === undefined ? role : 'follower';
+  }
+
+  /** The voter that could lead next: reachable, with the longest log. */
+  #successor(): MemberId | undefined {
+    let best: { readonly raftId: MemberId; readonly match: number } | undefined;
+    for (const [raftId, { match, isLearner }] of this.#loop.core.status().progress) {
+      const member = this.#loop.directory.members.get(raftId);
+      if (raftId === this.#self.raftId || isLearner || member === undefined) continue;
+      if (this.#isReachable(member) && (best === undefined || match > best.match)) best = { raftId, match };
+    }
+    return best?.raftId;
+  }
+
+  #changeDoor(): ChangeDoor {
+    return {
+      isLeader: () => this.#isLeading,
+      nowMs: () => this.#settings.clock.monotonicMs(),
+      newRequest: () => Buffer.from(this.#settings.random.bytes(8)).toString('hex'),
+      propose: (change) => {
+        this.#loop.core.proposeConfChange(change);
+        this.#loop.wake();
+      },
+      learnersCaughtUp: () => this.#learnersCaughtUp(),
+      noQuorum: () => noQuorumError(this.#reachView()),
+    };
+  }
+
+  #learnersCaughtUp(): readonly MemberId[] {
+    const { confState, applied, directory, core } = this.#loop;
+    if (confState.learners.length === 0) return [];
+    const { progress } = core.status();
+    return confState.learners.filter((raftId) => {
+      const member = directory.members.get(raftId);
+      const known = progress.get(raftId);
+      if (member === undefined || known === undefined || !this.#isReachable(member)) return false;
+      return known.state === 'replicate' && known.match + promotionLagEntries >= applied;
+    });
+  }
+
+  #send(to: MemberId, messages: readonly Message[]): void {
+    // A joiner answers before it has learnt who is who: the transport then answers the way it was asked.
+    const member = this.#loop.directory.members.get(to) ?? { raftId: to, nodeId: '', address: '' };
+    this.#settings.transport.send(member, messages);
+  }
+
+  #others(): readonly Member[] {
+    const { members } = this.#loop.directory;
+    return [...members.values()].filter(({ raftId }) => raftId !== this.#self.raftId);
+  }
+
+  #reachView(): ReachView {
+    const { confState, directory } = this.#loop;
+    const isReachable = (member: Member) => this.#isReachable(member);
+    return { self: this.#self.raftId, confState, directory, isReachable };
+  }
+
+  /** A leader hears every living member within a heartbeat; others hear little of each other. */
+  #isReachable(member: Member): boolean {
+    if (member.raftId === this.#self.raftId) return true;
+    const { clock, electionTicks, tickMs, transport } = this.#settings;
+    const heardMs = this.#lastHeardMs.get(member.raftId);
+    if (heardMs !== undefined && clock.monotonicMs() - heardMs < 2 * electionTicks * tickMs) return true;
+    return this.#loop.role !== 'leader' && transport.isConnected?.(member) === true;
+  }
+}
+
+function tooLarge(sizeBytes: number): ShoalError {
+  return new ShoalError(
+    'too-large',
+    `a change of ${sizeBytes} bytes is too large: at most ${maxProposalBytes} bytes can be changed at once`,
+  );
+}
+
+function diskFull(cause: ShoalError): ShoalError {
+  return new ShoalError('disk-full', `${cause.message}; a change under way may still be made`, {
+    cause,
+    details: { ...cause.details, outcome: 'unknown' },
+  });
+}
