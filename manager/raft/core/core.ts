@@ -8,15 +8,15 @@
  * throw StepError; what cannot be unless memory, disk or a peer is broken throws ShoalError 'corrupted',
  * after which the member must stop.
  */
-import { assertNever, ShoalError } from '../../../proto/errors.ts';
+import { ShoalError } from '../../../proto/errors.ts';
 import { encodeConfChange } from './conf-change-codec.ts';
-import { handleVoteRequest, isTransfer, startElection, stepCandidate, tickElection } from './election.ts';
+import { startElection, tickElection } from './election.ts';
 import { StepError } from './errors.ts';
-import { stepFollower } from './follower.ts';
-import { leaveJointWhenApplied, reduceUncommitted, stepLeader, tickLeader } from './leader.ts';
-import { entriesSizeBytes, payloadSizeBytes } from './log.ts';
+import { tickLeader } from './leader.ts';
+import { entriesSizeBytes } from './log.ts';
 import { reconfigure } from './reconfigure.ts';
 import { CoreState } from './state.ts';
+import { applied, step, stepRole, type Written, written } from './step.ts';
 import type {
   ConfChangeV2,
   ConfState,
@@ -37,6 +37,11 @@ import type {
 export { decodeConfChange, encodeConfChange, leaveJointChange } from './conf-change-codec.ts';
 export { ConfChangeError, ProposalDropped, StepError } from './errors.ts';
 
+/** With asyncStorageWrites: who makes entries, hard state and snapshots durable. No member's number. */
+export const appendThread: MemberId = -1;
+/** With asyncStorageWrites: who applies committed entries. No member's number. */
+export const applyThread: MemberId = -2;
+
 /** Made by a member for itself; off the wire they would be forged. */
 const localTypes: ReadonlySet<MessageType> = new Set([
   'MsgHup',
@@ -44,6 +49,10 @@ const localTypes: ReadonlySet<MessageType> = new Set([
   'MsgUnreachable',
   'MsgSnapStatus',
   'MsgCheckQuorum',
+  'MsgStorageAppend',
+  'MsgStorageAppendResp',
+  'MsgStorageApply',
+  'MsgStorageApplyResp',
 ]);
 
 const responseTypes: ReadonlySet<MessageType> = new Set([
@@ -58,27 +67,21 @@ const responseTypes: ReadonlySet<MessageType> = new Set([
 interface Outstanding {
   /** Messages to itself, e.g. its own vote, that counted on what was to be made durable. */
   readonly own: readonly Message[];
-  /** The term when the batch was handed out. */
-  readonly term: number;
-  /** The log's end at that time, if entries were on their way to the disk. */
-  readonly stable: { readonly term: number; readonly index: number } | undefined;
-  readonly snapshot: Snapshot | undefined;
+  readonly written: Written;
   readonly committed: readonly Entry[];
-  readonly committedBytes: number;
 }
 
 /** A RawNode with a hook for tests. */
 export class Core implements RawNode {
   readonly #state: CoreState;
+  readonly #async: boolean;
   #softState: SoftState;
   #hardState: HardState;
   #outstanding: Outstanding | undefined;
 
   constructor(config: CoreConfig) {
-    if (config.asyncStorageWrites === true) {
-      throw new ShoalError('not-supported', 'raft: asyncStorageWrites is not built; use ready and advance');
-    }
     this.#state = new CoreState(config);
+    this.#async = config.asyncStorageWrites === true;
     this.#softState = { lead: this.#state.lead, role: this.#state.role };
     this.#hardState = this.#currentHardState();
   }
@@ -110,6 +113,10 @@ export class Core implements RawNode {
   }
 
   step(message: Message): void {
+    if (message.from === appendThread || message.from === applyThread) {
+      step(this.#state, message);
+      return;
+    }
     if (localTypes.has(message.type)) {
       throw new StepError('local-message', `raft: ${message.type} of member ${message.from} is local to it`);
     }
@@ -129,7 +136,7 @@ export class Core implements RawNode {
       state.messages.length > 0 ||
       state.messagesAfterAppend.length > 0 ||
       unstable.hasNextEntries ||
-      state.log.hasNextCommitted(true) ||
+      state.log.hasNextCommitted(!this.#async) ||
       state.readStates.length > 0 ||
       unstable.nextSnapshot() !== undefined ||
       this.#softState.lead !== state.lead ||
@@ -147,7 +154,7 @@ export class Core implements RawNode {
     const state = this.#state;
     const { log } = state;
     const entries = log.unstable.nextEntries();
-    const committedEntries = log.nextCommitted(true);
+    const committedEntries = log.nextCommitted(!this.#async);
     const snapshot = log.unstable.nextSnapshot();
     const before = this.#hardState;
     const hardState = this.#takeHardState();
@@ -158,38 +165,93 @@ export class Core implements RawNode {
       entries,
       snapshot,
       committedEntries,
-      messages: this.#takeMessages(snapshot, committedEntries),
+      messages: this.#async
+        ? this.#takeMessagesAndWork(entries, hardState, snapshot, committedEntries)
+        : this.#takeMessages(snapshot, committedEntries),
       mustSync: entries.length > 0 || before.term !== state.term || before.vote !== state.vote,
     };
     state.readStates = [];
+    state.messages = [];
+    state.messagesAfterAppend = [];
     log.unstable.acceptInProgress();
     const last = committedEntries.at(-1);
-    if (last !== undefined) log.acceptApplying(last.index, this.#outstanding!.committedBytes, true);
+    if (last !== undefined) {
+      log.acceptApplying(last.index, entriesSizeBytes(committedEntries), !this.#async);
+    }
     return ready;
   }
 
-  /** Empties the box; what is for this member itself is kept until advance(). */
+  /** What is for this member itself is kept until advance(). */
   #takeMessages(snapshot: Snapshot | undefined, committed: readonly Entry[]): readonly Message[] {
     const state = this.#state;
-    const messages = state.messages;
     const own: Message[] = [];
     for (const message of state.messagesAfterAppend) {
       if (message.to === state.id) own.push(message);
-      else messages.push(message);
+      else state.messages.push(message);
     }
-    state.messages = [];
-    state.messagesAfterAppend = [];
-    this.#outstanding = {
-      own,
-      term: state.term,
-      stable: state.log.unstable.isEmpty
-        ? undefined
-        : { term: state.log.lastTerm, index: state.log.lastIndex },
-      snapshot,
-      committed,
-      committedBytes: entriesSizeBytes(committed),
-    };
+    this.#outstanding = { own, written: this.#writing(snapshot), committed };
+    return state.messages;
+  }
+
+  /** The same work as messages to the two threads. */
+  #takeMessagesAndWork(
+    entries: readonly Entry[],
+    hardState: HardState | undefined,
+    snapshot: Snapshot | undefined,
+    committed: readonly Entry[],
+  ): readonly Message[] {
+    const { id, messages, messagesAfterAppend } = this.#state;
+    const toWrite = entries.length > 0 || hardState !== undefined || snapshot !== undefined;
+    if (toWrite || messagesAfterAppend.length > 0) {
+      const response = this.#appendResponse(this.#writing(snapshot));
+      messages.push({
+        type: 'MsgStorageAppend',
+        to: appendThread,
+        from: id,
+        term: hardState?.term ?? 0,
+        vote: hardState?.vote ?? 0,
+        commit: hardState?.commit ?? 0,
+        entries,
+        ...(snapshot === undefined ? {} : { snapshot }),
+        responses: response === undefined ? messagesAfterAppend : [...messagesAfterAppend, response],
+      });
+    }
+    if (committed.length > 0) {
+      const response: Message = {
+        type: 'MsgStorageApplyResp',
+        to: id,
+        from: applyThread,
+        term: 0,
+        entries: committed,
+      };
+      messages.push({
+        type: 'MsgStorageApply',
+        to: applyThread,
+        from: id,
+        term: 0,
+        entries: committed,
+        responses: [response],
+      });
+    }
     return messages;
+  }
+
+  #writing(snapshot: Snapshot | undefined): Written {
+    const { term, log } = this.#state;
+    const stable = log.unstable.isEmpty ? undefined : { term: log.lastTerm, index: log.lastIndex };
+    return { term, stable, snapshot };
+  }
+
+  #appendResponse({ term, stable, snapshot }: Written): Message | undefined {
+    if (stable === undefined && snapshot === undefined) return undefined;
+    return {
+      type: 'MsgStorageAppendResp',
+      to: this.#state.id,
+      from: appendThread,
+      term,
+      ...(stable === undefined ? {} : { index: stable.index, logTerm: stable.term }),
+      ...(snapshot === undefined ? {} : { snapshot }),
+    };
   }
 
   #takeSoftState(): SoftState | undefined {
@@ -213,26 +275,18 @@ export class Core implements RawNode {
   }
 
   advance(): void {
+    if (this.#async) {
+      throw new ShoalError(
+        'internal',
+        'raft: with asyncStorageWrites, responses take the place of advance()',
+      );
+    }
     const done = this.#outstanding;
     if (done === undefined) return;
     this.#outstanding = undefined;
-    const state = this.#state;
-    for (const message of done.own) step(state, message);
-    // In a later term, entries may have been replaced by others that look the same; they are handed out
-    // again and reported then.
-    if (done.stable !== undefined && done.term === state.term) {
-      state.log.unstable.stableTo(done.stable.term, done.stable.index);
-    }
-    if (done.snapshot !== undefined) {
-      const { index } = done.snapshot.metadata;
-      state.log.unstable.stableSnapshot(index);
-      appliedTo(state, index, 0);
-    }
-    const last = done.committed.at(-1);
-    if (last !== undefined) {
-      appliedTo(state, last.index, done.committedBytes);
-      reduceUncommitted(state, payloadSizeBytes(done.committed));
-    }
+    for (const message of done.own) step(this.#state, message);
+    written(this.#state, done.written);
+    applied(this.#state, done.committed);
   }
 
   status(): CoreStatus {
@@ -285,71 +339,4 @@ export class Core implements RawNode {
 /** A member as its storage left it. Throws ShoalError 'invalid-argument' for a bad configuration. */
 export function createRawNode(config: CoreConfig): Core {
   return new Core(config);
-}
-
-function appliedTo(state: CoreState, index: number, sizeBytes: number): void {
-  state.log.appliedTo(Math.max(index, state.log.applied), sizeBytes);
-  leaveJointWhenApplied(state);
-}
-
-function step(state: CoreState, message: Message): void {
-  if (message.term > state.term) {
-    if (!meetLaterTerm(state, message)) return;
-  } else if (message.term !== 0 && message.term < state.term) {
-    answerEarlierTerm(state, message);
-    return;
-  }
-  if (message.type === 'MsgVote' || message.type === 'MsgPreVote') handleVoteRequest(state, message);
-  else stepRole(state, message);
-}
-
-function stepRole(state: CoreState, message: Message): void {
-  switch (state.role) {
-    case 'leader':
-      stepLeader(state, message);
-      return;
-    case 'follower':
-      stepFollower(state, message);
-      return;
-    case 'candidate':
-    case 'pre-candidate':
-      stepCandidate(state, message);
-      return;
-    default:
-      assertNever(state.role);
-  }
-}
-
-/** Adopts the later term, if the message proves that there is one; whether to go on with the message. */
-function meetLaterTerm(state: CoreState, message: Message): boolean {
-  const { type } = message;
-  if (type === 'MsgVote' || type === 'MsgPreVote') {
-    // With a lease, a leader heard of within an election timeout is not voted out (dissertation, 4.2.3).
-    const inLease =
-      state.config.checkQuorum && state.lead !== 0 && state.electionElapsed < state.config.electionTicks;
-    if (inLease && !isTransfer(message)) return false;
-  }
-  // Pre-votes are about a term that may never come; a refusal of one carries a term that has.
-  if (type === 'MsgPreVote' || (type === 'MsgPreVoteResp' && message.reject !== true)) return true;
-  const isLeaders = type === 'MsgApp' || type === 'MsgHeartbeat' || type === 'MsgSnap';
-  state.becomeFollower(message.term, isLeaders ? message.from : 0);
-  return true;
-}
-
-/** Tells a leader or a pre-candidate of an earlier term about this one, where silence would block it. */
-function answerEarlierTerm(state: CoreState, message: Message): void {
-  const { type, from: to } = message;
-  const { checkQuorum, preVote } = state.config;
-  if ((checkQuorum || preVote) && (type === 'MsgHeartbeat' || type === 'MsgApp')) {
-    // A member that stood in vain is ahead of the leader's term, and would be deaf to it for good.
-    state.messagesAfterAppend.push({ type: 'MsgAppResp', to, from: state.id, term: state.term });
-  } else if (type === 'MsgPreVote') {
-    state.messagesAfterAppend.push({
-      type: 'MsgPreVoteResp',
-      to,
-      from: state.id,
-      term: state.term,
-      reject: true,
-    });
-  }
 }

@@ -65,7 +65,11 @@ export type MessageType =
   | 'MsgReadIndexResp'
   | 'MsgPreVote'
   | 'MsgPreVoteResp'
-  | 'MsgForgetLeader';
+  | 'MsgForgetLeader'
+  | 'MsgStorageAppend'
+  | 'MsgStorageAppendResp'
+  | 'MsgStorageApply'
+  | 'MsgStorageApplyResp';
 
 /** One message between members. Absent numbers are 0, absent lists empty, absent flags false. */
 export interface Message {
@@ -84,6 +88,8 @@ export interface Message {
   readonly rejectHint?: number;
   /** Request context of read-index, or 'CampaignTransfer' marks; opaque. */
   readonly context?: Uint8Array;
+  /** Of MsgStorageAppend and MsgStorageApply: to be delivered, to others or back, once that is done. */
+  readonly responses?: readonly Message[];
 }
 
 export type ConfChangeType = 'add-voter' | 'remove' | 'add-learner' | 'update';
@@ -198,6 +204,10 @@ export interface CoreConfig {
   readonly random: () => number;
   readonly disableConfChangeValidation?: boolean;
   readonly stepDownOnRemoval?: boolean;
+  /**
+   * Ready's work comes as messages to `appendThread` and `applyThread` (core/core.ts) that are worked off
+   * in order, each thread at its own pace, and whose responses are then delivered; advance() is not used.
+   */
   readonly asyncStorageWrites?: boolean;
   readonly disableProposalForwarding?: boolean;
 }

@@ -1,5 +1,5 @@
 /** The core's plain data in the printed forms of etcd's scenarios. */
-import { decodeConfChange } from '../../../manager/raft/core/core.ts';
+import { appendThread, applyThread, decodeConfChange } from '../../../manager/raft/core/core.ts';
 import type {
   ConfChangeSingle,
   ConfChangeType,
@@ -104,22 +104,29 @@ function describeHardState({ term, vote, commit }: HardState): string {
 }
 
 function target(id: number): string {
+  if (id === appendThread) return 'AppendThread';
+  if (id === applyThread) return 'ApplyThread';
   return id === 0 ? 'None' : hex(id);
 }
 
-export function describeMessage(message: Message): string {
+export function describeMessage(message: Message, indent = ''): string {
   const { from, to, type, term, logTerm = 0, index = 0, commit = 0, vote = 0, entries = [] } = message;
-  let text = `${target(from)}->${target(to)} ${type} Term:${term} Log:${logTerm}/${index}`;
+  let text = `${indent}${target(from)}->${target(to)} ${type} Term:${term} Log:${logTerm}/${index}`;
   if (message.reject === true) text += ` Rejected (Hint: ${message.rejectHint ?? 0})`;
   if (commit !== 0) text += ` Commit:${commit}`;
   if (vote !== 0) text += ` Vote:${vote}`;
   if (entries.length === 1) {
     text += ` Entries:[${describeEntry(entries[0]!)}]`;
   } else if (entries.length > 1) {
-    text += ` Entries:[${entries.map((entry) => `\n  ${describeEntry(entry)}`).join('')}\n]`;
+    text += ` Entries:[${entries.map((entry) => `\n${indent}  ${describeEntry(entry)}`).join('')}\n${indent}]`;
   }
   if (message.snapshot !== undefined && message.snapshot.metadata.index !== 0) {
-    text += `\n  Snapshot: ${describeSnapshot(message.snapshot)}`;
+    text += `\n${indent}  Snapshot: ${describeSnapshot(message.snapshot)}`;
+  }
+  const { responses = [] } = message;
+  if (responses.length > 0) {
+    const described = responses.map((response) => `\n${describeMessage(response, `${indent}  `)}`);
+    text += ` Responses:[${described.join('')}\n${indent}]`;
   }
   return text;
 }

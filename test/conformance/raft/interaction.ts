@@ -5,6 +5,8 @@
  */
 import assert from 'node:assert/strict';
 import {
+  appendThread,
+  applyThread,
   type Core,
   createRawNode,
   decodeConfChange,
@@ -18,6 +20,7 @@ import type {
   ConfState,
   CoreConfig,
   Entry,
+  HardState,
   Message,
   Snapshot,
 } from '../../../manager/raft/core/types.ts';
@@ -67,6 +70,9 @@ interface Member {
   readonly config: CoreConfig;
   readonly storage: HistoryStorage;
   readonly core: Core;
+  /** With asynchronous storage: work for the two threads, oldest first. */
+  readonly appendWork: Message[];
+  readonly applyWork: Message[];
 }
 
 interface Recipient {
@@ -81,6 +87,11 @@ function wordsOf(error: unknown): string {
     return 'raft: cannot step as peer not found';
   }
   throw error;
+}
+
+/** What a member sends to itself cannot get lost. */
+function isLocal({ from, to }: Message): boolean {
+  return from === to || from === appendThread || from === applyThread;
 }
 
 function indented(text: string): string {
@@ -105,7 +116,17 @@ export class InteractionEnvironment {
     'log-level': (directive) => {
       this.#quiet = directive.arguments[0]!.key.toLowerCase() === 'none';
     },
-    'process-ready': (directive) => this.#processReadies(plainNumbers(directive)),
+    'process-append-thread': (directive) => {
+      const work = (member: Member) => this.#work(member, 'append');
+      this.#each(plainNumbers(directive), 'processing append thread', work);
+    },
+    'process-apply-thread': (directive) => {
+      const work = (member: Member) => this.#work(member, 'apply');
+      this.#each(plainNumbers(directive), 'processing apply thread', work);
+    },
+    'process-ready': (directive) => {
+      this.#each(plainNumbers(directive), 'handling Ready', (member) => this.#processReady(member));
+    },
     propose: ({ arguments: [, data] }, id) => this.#member(id).core.propose(encoder.encode(data!.key)),
     'propose-conf-change': (directive, id) => this.#proposeConfChange(this.#member(id), directive),
     'raft-log': (_, id) => this.#printLog(this.#member(id)),
@@ -181,7 +202,7 @@ export class InteractionEnvironment {
       if (bootstrap) storage.applySnapshot(snapshot);
       const id = this.#members.length + 1;
       const config = this.#config(id, storage, index, directive);
-      this.#members.push({ id, config, storage, core: createRawNode(config) });
+      this.#members.push({ id, config, storage, core: createRawNode(config), appendWork: [], applyWork: [] });
     }
   }
 
@@ -208,24 +229,50 @@ export class InteractionEnvironment {
     };
   }
 
-  #processReadies(ids: readonly number[]): void {
+  /** Does something for each member, under a headline when there are several. */
+  #each(ids: readonly number[], headline: string, action: (member: Member) => void): void {
     for (const id of ids) {
-      if (ids.length === 1) {
-        this.#processReady(this.#member(id));
-      } else {
-        this.#print(`> ${id} handling Ready\n`);
-        this.#printIndented(() => this.#processReady(this.#member(id)));
-      }
+      if (ids.length > 1) this.#titled(this.#member(id), headline, action);
+      else action(this.#member(id));
     }
   }
 
-  #processReady({ core, storage }: Member): void {
+  #titled(member: Member, headline: string, action: (member: Member) => void): void {
+    this.#print(`> ${member.id} ${headline}\n`);
+    this.#printIndented(() => action(member));
+  }
+
+  #processReady(member: Member): void {
+    const { core, config } = member;
     const ready = core.ready();
     this.#print(describeReady(ready));
-    if (ready.hardState !== undefined) storage.setHardState(ready.hardState);
-    if (ready.snapshot !== undefined) storage.applySnapshot(ready.snapshot);
-    else storage.append(ready.entries);
-    for (const entry of ready.committedEntries) {
+    if (config.asyncStorageWrites === true) {
+      for (const message of ready.messages) {
+        if (message.to === appendThread) member.appendWork.push(message);
+        else if (message.to === applyThread) member.applyWork.push(message);
+        else this.#messages.push(message);
+      }
+      return;
+    }
+    this.#write(member, ready.hardState, ready.entries, ready.snapshot);
+    this.#apply(member, ready.committedEntries);
+    this.#messages.push(...ready.messages);
+    core.advance();
+  }
+
+  #write(
+    { storage }: Member,
+    hardState: HardState | undefined,
+    entries: readonly Entry[],
+    snapshot: Snapshot | undefined,
+  ): void {
+    if (hardState !== undefined) storage.setHardState(hardState);
+    if (snapshot !== undefined) storage.applySnapshot(snapshot);
+    else storage.append(entries);
+  }
+
+  #apply({ core, storage }: Member, entries: readonly Entry[]): void {
+    for (const entry of entries) {
       if (entry.type === 'normal') {
         storage.record(entry, entry.data, undefined);
       } else {
@@ -233,8 +280,24 @@ export class InteractionEnvironment {
         storage.record(entry, change.context, core.applyConfChange(change));
       }
     }
-    this.#messages.push(...ready.messages);
-    core.advance();
+  }
+
+  #work(member: Member, thread: 'append' | 'apply'): void {
+    const message = (thread === 'append' ? member.appendWork : member.applyWork).shift();
+    if (message === undefined) {
+      this.#print(`no ${thread} work to perform`);
+      return;
+    }
+    const { responses = [], term, vote = 0, commit = 0, entries = [], snapshot } = message;
+    this.#print(`Processing:\n${describeMessage({ ...message, responses: [] })}\n`);
+    if (thread === 'append') {
+      const hardState = term === 0 && vote === 0 && commit === 0 ? undefined : { term, vote, commit };
+      this.#write(member, hardState, entries, snapshot);
+    } else {
+      this.#apply(member, entries);
+    }
+    this.#print(`Responses:\n${responses.map((response) => `${describeMessage(response)}\n`).join('')}`);
+    this.#messages.push(...responses);
   }
 
   #proposeConfChange({ id, core }: Member, directive: Directive): void {
@@ -263,7 +326,7 @@ export class InteractionEnvironment {
 
   #deliver({ id, drop }: Recipient, type: string | undefined): number {
     const matches = (message: Message): boolean =>
-      message.to === id && (type === undefined || message.type === type);
+      message.to === id && !(drop && isLocal(message)) && (type === undefined || message.type === type);
     const delivered = this.#messages.filter(matches);
     this.#messages = this.#messages.filter((message) => !matches(message));
     for (const message of delivered) {
@@ -318,19 +381,28 @@ export class InteractionEnvironment {
   }
 
   #stabilize(members: readonly Member[]): void {
+    const drain = (member: Member, work: Message[], thread: 'append' | 'apply'): void => {
+      this.#print(`> ${member.id} processing ${thread} thread\n`);
+      while (work.length > 0) this.#printIndented(() => this.#work(member, thread));
+    };
+    const round: readonly [(member: Member) => boolean, (member: Member) => void][] = [
+      [({ core }) => core.hasReady(), (m) => this.#titled(m, 'handling Ready', () => this.#processReady(m))],
+      [
+        ({ id }) => this.#messages.some((message) => message.to === id),
+        (m) =>
+          this.#titled(m, 'receiving messages', ({ id }) => this.#deliver({ id, drop: false }, undefined)),
+      ],
+      [({ appendWork }) => appendWork.length > 0, (m) => drain(m, m.appendWork, 'append')],
+      [({ applyWork }) => applyWork.length > 0, (m) => drain(m, m.applyWork, 'apply')],
+    ];
     for (let busy = true; busy; ) {
       busy = false;
-      for (const member of members) {
-        if (!member.core.hasReady()) continue;
-        this.#print(`> ${member.id} handling Ready\n`);
-        this.#printIndented(() => this.#processReady(member));
-        busy = true;
-      }
-      for (const { id } of members) {
-        if (!this.#messages.some((message) => message.to === id)) continue;
-        this.#print(`> ${id} receiving messages\n`);
-        this.#printIndented(() => this.#deliver({ id, drop: false }, undefined));
-        busy = true;
+      for (const [hasWork, doWork] of round) {
+        for (const member of members) {
+          if (!hasWork(member)) continue;
+          doWork(member);
+          busy = true;
+        }
       }
     }
   }
