@@ -52,13 +52,13 @@ export function handleSnapshot(core: CoreState, message: Message): void {
   respond(core, message.from, restored ? core.log.lastIndex : core.log.committed);
 }
 
-/** Replaces log and membership by the snapshot's; false if it brings nothing, or is not for this member. */
+/**
+ * Replaces log and membership by the snapshot's; false if it brings nothing. Other than etcd's, it takes
+ * one that does not name this member: that may be older than the entry that adds it, which then follows.
+ */
 function restore(core: CoreState, snapshot: Snapshot): boolean {
   const { index, term, confState } = snapshot.metadata;
   if (index <= core.log.committed) return false;
-  const { voters, votersOutgoing, learners } = confState;
-  // A member in learnersNext is in votersOutgoing too.
-  if (![voters, votersOutgoing, learners].some((set) => set.includes(core.id))) return false;
   if (core.log.matches(term, index)) {
     core.log.commitTo(index);
     return false;

@@ -77,20 +77,20 @@ export class CoreState {
     this.reads = new ReadIndexQueue();
     const { hardState, confState } = config.storage.initialState();
     this.membership = restoreMembership(confState, this.log.lastIndex, this.limits);
-    this.#load(hardState);
+    this.#load(hardState, config.applied);
     if (config.applied > 0) this.log.appliedTo(config.applied, 0);
     this.becomeFollower(this.term, 0);
   }
 
-  #load(hardState: HardState): void {
-    if (hardState.term === 0 && hardState.vote === 0 && hardState.commit === 0) return;
-    if (hardState.commit < this.log.committed || hardState.commit > this.log.lastIndex) {
-      const range = `${this.log.committed}..${this.log.lastIndex}`;
-      broken(this.id, `the stored commit index ${hardState.commit} lies outside of the log ${range}`);
-    }
-    this.log.committed = hardState.commit;
-    this.term = hardState.term;
-    this.vote = hardState.vote;
+  /** What a snapshot holds, or the state machine has applied, was committed, whatever the hard state says. */
+  #load({ term, vote, commit }: HardState, applied: number): void {
+    const committed = Math.max(commit, applied, this.log.committed);
+    const last = this.log.lastIndex;
+    if (committed > last)
+      broken(this.id, `entry ${committed} was committed but the stored log ends at ${last}`);
+    this.log.committed = committed;
+    this.term = term;
+    this.vote = vote;
   }
 
   get isSingleVoter(): boolean {
