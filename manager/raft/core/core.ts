@@ -74,14 +74,14 @@ interface Outstanding {
 /** A RawNode with a hook for tests. */
 export class Core implements RawNode {
   readonly #state: CoreState;
-  readonly #async: boolean;
+  readonly #writesAsynchronously: boolean;
   #softState: SoftState;
   #hardState: HardState;
   #outstanding: Outstanding | undefined;
 
   constructor(config: CoreConfig) {
     this.#state = new CoreState(config);
-    this.#async = config.asyncStorageWrites === true;
+    this.#writesAsynchronously = config.asyncStorageWrites === true;
     this.#softState = { lead: this.#state.lead, role: this.#state.role };
     this.#hardState = this.#currentHardState();
   }
@@ -136,7 +136,7 @@ export class Core implements RawNode {
       state.messages.length > 0 ||
       state.messagesAfterAppend.length > 0 ||
       unstable.hasNextEntries ||
-      state.log.hasNextCommitted(!this.#async) ||
+      state.log.hasNextCommitted(!this.#writesAsynchronously) ||
       state.readStates.length > 0 ||
       unstable.nextSnapshot() !== undefined ||
       this.#softState.lead !== state.lead ||
@@ -154,7 +154,7 @@ export class Core implements RawNode {
     const state = this.#state;
     const { log } = state;
     const entries = log.unstable.nextEntries();
-    const committedEntries = log.nextCommitted(!this.#async);
+    const committedEntries = log.nextCommitted(!this.#writesAsynchronously);
     const snapshot = log.unstable.nextSnapshot();
     const before = this.#hardState;
     const hardState = this.#takeHardState();
@@ -165,7 +165,7 @@ export class Core implements RawNode {
       entries,
       snapshot,
       committedEntries,
-      messages: this.#async
+      messages: this.#writesAsynchronously
         ? this.#takeMessagesAndWork(entries, hardState, snapshot, committedEntries)
         : this.#takeMessages(snapshot, committedEntries),
       mustSync: entries.length > 0 || before.term !== state.term || before.vote !== state.vote,
@@ -176,7 +176,7 @@ export class Core implements RawNode {
     log.unstable.acceptInProgress();
     const last = committedEntries.at(-1);
     if (last !== undefined) {
-      log.acceptApplying(last.index, entriesSizeBytes(committedEntries), !this.#async);
+      log.acceptApplying(last.index, entriesSizeBytes(committedEntries), !this.#writesAsynchronously);
     }
     return ready;
   }
@@ -275,7 +275,7 @@ export class Core implements RawNode {
   }
 
   advance(): void {
-    if (this.#async) {
+    if (this.#writesAsynchronously) {
       throw new ShoalError(
         'internal',
         'raft: with asyncStorageWrites, responses take the place of advance()',
