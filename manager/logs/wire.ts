@@ -35,3 +35,9 @@ export function justAfter(time: WireTimestamp): WireTimestamp {
   if (nanos < 1_000_000_000) return { seconds: time.seconds ?? '0', nanos };
   return { seconds: String(BigInt(time.seconds ?? '0') + 1n), nanos: 0 };
 }
+
+/** Milliseconds since the epoch as protobuf's time. */
+export function wireTime(milliseconds: number): WireTimestamp {
+  const seconds = Math.floor(milliseconds / 1000);
+  return { seconds: String(seconds), nanos: Math.round((milliseconds - seconds * 1000) * 1_000_000) };
+}

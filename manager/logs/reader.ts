@@ -1,0 +1,134 @@
+/**
+ * Reading logs as the API does: a request in plain terms, lines as an async iterable. The lines come from this
+ * manager's broker or, on a follower, from the leader's; the reader does not know which.
+ */
+import type { LogMessage__Output as WireLine } from '../../proto/generated/docker/swarmkit/v1/LogMessage.ts';
+import type { SubscribeLogsMessage__Output as WireLines } from '../../proto/generated/docker/swarmkit/v1/SubscribeLogsMessage.ts';
+import type { SubscribeLogsRequest__Output as WireLogRequest } from '../../proto/generated/docker/swarmkit/v1/SubscribeLogsRequest.ts';
+import type { Sink, StreamHandle } from '../../proto/rpc-stream.ts';
+import { wireLogOptions, wireTime } from './wire.ts';
+
+/** Starts a subscription: LogBroker.subscribe, or subscribeThrough with a channel to the leader. */
+export type OpenLogs = (request: WireLogRequest, sink: Sink<WireLines>) => StreamHandle;
+
+/** Whose lines, which, and for how long. Times in ms since the epoch. */
+export interface LogQuery {
+  readonly serviceIds: readonly string[];
+  readonly taskIds: readonly string[];
+  readonly stdout: boolean;
+  readonly stderr: boolean;
+  readonly follow: boolean;
+  readonly sinceMs?: number;
+  /** Only the last n lines of each task; undefined: all. */
+  readonly tail?: number;
+}
+
+/** One line, with where it comes from. */
+export interface LogEntry {
+  readonly kind: 'line';
+  readonly stream: 'stdout' | 'stderr';
+  /** RFC 3339, to the nanosecond. */
+  readonly timestamp: string;
+  readonly nodeId: string;
+  readonly serviceId: string;
+  readonly taskId: string;
+  readonly data: Uint8Array;
+}
+
+/**
+ * The lines of `query`, no faster than they are taken. Ends when the nodes have sent all, or by `signal`;
+ * throws at the end, with Docker's words, when lines of some nodes are missing.
+ */
+export async function* readLogs(
+  open: OpenLogs,
+  query: LogQuery,
+  signal: AbortSignal,
+): AsyncGenerator<LogEntry, void, undefined> {
+  if (signal.aborted) return;
+  const mailbox = new Mailbox();
+  const handle = open(wireRequest(query), mailbox);
+  const abort = () => mailbox.end();
+  signal.addEventListener('abort', abort);
+  try {
+    for (;;) {
+      const lines = await mailbox.take();
+      if (lines === undefined) return;
+      for (const line of lines.messages ?? []) yield entryOf(line);
+    }
+  } finally {
+    signal.removeEventListener('abort', abort);
+    mailbox.drop();
+    handle.close();
+  }
+}
+
+function wireRequest(query: LogQuery): WireLogRequest {
+  return {
+    selector: { service_ids: [...query.serviceIds], task_ids: [...query.taskIds] },
+    options: wireLogOptions({
+      follow: query.follow,
+      stdout: query.stdout,
+      stderr: query.stderr,
+      tail: query.tail ?? 'all',
+      since: query.sinceMs === undefined ? undefined : wireTime(query.sinceMs),
+    }),
+  };
+}
+
+function entryOf(line: WireLine): LogEntry {
+  const { seconds = '0', nanos = 0 } = line.timestamp ?? {};
+  const second = new Date(Number(seconds) * 1000).toISOString().slice(0, 19);
+  return {
+    kind: 'line',
+    stream: line.stream === 'LOG_STREAM_STDERR' ? 'stderr' : 'stdout',
+    timestamp: `${second}.${String(nanos).padStart(9, '0')}Z`,
+    nodeId: line.context?.node_id ?? '',
+    serviceId: line.context?.service_id ?? '',
+    taskId: line.context?.task_id ?? '',
+    data: line.data ?? new Uint8Array(),
+  };
+}
+
+/** Holds what was sent until it is taken; each sender waits until its message has been. */
+class Mailbox implements Sink<WireLines> {
+  private readonly waiting: { message: WireLines; taken: () => void }[] = [];
+  private over: { error: unknown } | undefined;
+  private wake: (() => void) | undefined;
+
+  send(message: WireLines): Promise<void> {
+    if (this.over) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.waiting.push({ message, taken: resolve });
+      this.wake?.();
+    });
+  }
+
+  end(error?: unknown): void {
+    this.over ??= { error };
+    this.wake?.();
+  }
+
+  /** Nobody takes anything any more: senders go on. */
+  drop(): void {
+    this.end();
+    for (const { taken } of this.waiting.splice(0)) taken();
+  }
+
+  /** The next message; undefined at the end. Throws what the stream was ended with. */
+  async take(): Promise<WireLines | undefined> {
+    for (;;) {
+      const next = this.waiting.shift();
+      if (next) {
+        next.taken();
+        return next.message;
+      }
+      if (this.over) {
+        if (this.over.error !== undefined) throw this.over.error;
+        return undefined;
+      }
+      await new Promise<void>((resolve) => {
+        this.wake = resolve;
+      });
+    }
+  }
+}
