@@ -93,6 +93,8 @@ export interface Cluster extends Meta<ClusterId> {
     /** The key that unlocks managers' disks while autolock is on. */
     UnlockKey?: string;
     NetworkKeys: NetworkKey[];
+    /** The present root's certificate signed by the one before it, for nodes that have not heard of the present. */
+    CaCrossSignedPem?: string;
     /** While the root is being replaced: the next one, its key, and its certificate signed by the present one. */
     RootRotation?: { CaCertPem: string; CaKeyPem: string; CrossSignedPem: string };
   };

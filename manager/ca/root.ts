@@ -36,8 +36,13 @@ export function createRoot({ now, random }: IssueContext): Promise<Authority> {
   });
 }
 
+/** The root that nodes trust at present, with its key. */
+export function presentRoot(cluster: Cluster): Authority {
+  return { certificatePem: cluster.TLSInfo.TrustRoot, keyPem: cluster.Private.CaKeyPem };
+}
+
 /** The authority that signs at present: while the root is replaced, already the next one. */
-export function signerOf(cluster: Cluster): {
+function signerOf(cluster: Cluster): {
   readonly authority: Authority;
   readonly intermediatesPem: string;
 } {
@@ -48,10 +53,7 @@ export function signerOf(cluster: Cluster): {
       intermediatesPem: rotation.CrossSignedPem,
     };
   }
-  return {
-    authority: { certificatePem: cluster.TLSInfo.TrustRoot, keyPem: cluster.Private.CaKeyPem },
-    intermediatesPem: '',
-  };
+  return { authority: presentRoot(cluster), intermediatesPem: cluster.Private.CaCrossSignedPem ?? '' };
 }
 
 /** The names under which a node of the role may be called. */
@@ -60,7 +62,7 @@ function dnsNamesOf(role: NodeRole, nodeId: NodeId): string[] {
 }
 
 /**
- * The certificate (PEM, with intermediates while the root is replaced) of a node for the key of its request.
+ * The certificate (PEM, with an intermediate once the root was replaced) of a node for the key of its request.
  * Whatever subject and names the request asks for are ignored. Throws `invalid-argument` for a bad request.
  */
 export async function signNodeCertificate(

@@ -47,10 +47,3 @@ export function withRotated(
       what.unlockKey && isLocking ? { ...cluster.Private, UnlockKey: newUnlockKey(random) } : cluster.Private,
   };
 }
-
-/** The cluster as its spec's autolock wants it: with an unlock key while managers lock, without one otherwise. */
-export function withUnlockKeyAsWanted(cluster: Cluster, random: Random): Cluster {
-  const { UnlockKey, ...rest } = cluster.Private;
-  if (!cluster.Spec.EncryptionConfig.AutoLockManagers) return { ...cluster, Private: rest };
-  return { ...cluster, Private: { ...rest, UnlockKey: UnlockKey ?? newUnlockKey(random) } };
-}

@@ -8,7 +8,7 @@ import type { Cluster, ClusterNode, SwarmSpec } from '../../../proto/docker.ts';
 import { ShoalError } from '../../../proto/errors.ts';
 import { asId, type NodeId } from '../../../proto/ids.ts';
 import { silentLog } from '../../../proto/ports.ts';
-import { createRpcServer, type RpcServer } from '../../../proto/rpc.ts';
+import { createRpcServer, type NodeIdentity, type RpcServer } from '../../../proto/rpc.ts';
 import { VirtualClock } from '../../simulation/clock.ts';
 import { seededRandom } from '../../simulation/random.ts';
 
@@ -18,6 +18,8 @@ export class TestAuthority {
   readonly random = seededRandom(7);
   readonly service: CertificateService;
   readonly first: Bootstrapped;
+  /** What the port shows. */
+  served: NodeIdentity;
   address = '';
   private server: RpcServer | undefined;
   private index = 0;
@@ -25,6 +27,7 @@ export class TestAuthority {
   private constructor(clock: VirtualClock, first: Bootstrapped) {
     this.clock = clock;
     this.first = first;
+    this.served = first.identity;
     this.service = new CertificateService({
       store: this.store,
       propose: (changes) => this.propose(changes),
@@ -58,6 +61,12 @@ export class TestAuthority {
     this.server.addService('CA', handlers.CA);
     this.server.addService('NodeCA', handlers.NodeCA);
     this.address = `127.0.0.1:${await this.server.listen('127.0.0.1:0')}`;
+  }
+
+  /** From now on new connections see this certificate. */
+  serve(identity: NodeIdentity): void {
+    this.served = identity;
+    this.server?.setIdentity(identity);
   }
 
   get cluster(): Cluster {

@@ -1,12 +1,7 @@
 import assert from 'node:assert/strict';
 import { bootstrapCluster } from '../../../manager/ca/bootstrap.ts';
 import { issueLocally } from '../../../manager/ca/root.ts';
-import {
-  newJoinTokens,
-  roleOfToken,
-  withRotated,
-  withUnlockKeyAsWanted,
-} from '../../../manager/ca/tokens.ts';
+import { newJoinTokens, roleOfToken, withRotated } from '../../../manager/ca/tokens.ts';
 import { decodeEntry, encodeEntry } from '../../../manager/store/change.ts';
 import { Store } from '../../../manager/store/store.ts';
 import { rootDigestOf, verifyIdentity } from '../../../proto/certificate.ts';
@@ -116,15 +111,5 @@ describe('join tokens of a cluster', () => {
     assert.equal(locked.JoinTokens.Worker, cluster.JoinTokens.Worker);
     assert.notEqual(locked.JoinTokens.Manager, cluster.JoinTokens.Manager);
     assert.match(locked.Private.UnlockKey!, /^SWMKEY-1-/);
-  });
-
-  it('come with an unlock key as long as managers lock, the same all that time', async () => {
-    const random = seededRandom(8);
-    const { cluster } = await bootstrapCluster({ random, clock });
-    const spec = (isOn: boolean) => ({ ...cluster.Spec, EncryptionConfig: { AutoLockManagers: isOn } });
-    const on = withUnlockKeyAsWanted({ ...cluster, Spec: spec(true) }, random);
-    assert.match(on.Private.UnlockKey!, /^SWMKEY-1-/);
-    assert.deepEqual(withUnlockKeyAsWanted(on, random), on);
-    assert.equal(withUnlockKeyAsWanted({ ...on, Spec: spec(false) }, random).Private.UnlockKey, undefined);
   });
 });
