@@ -410,7 +410,8 @@ function missedReason(missed: Missed, hasLeft: boolean): string {
   if (missed.sessionId === undefined) {
     return `heartbeat failure: the node did not come back within ${seconds} s after the leader changed`;
   }
-  if (hasLeft) return `heartbeat failure: the node's agent ended its session ${seconds} s ago`;
+  if (hasLeft)
+    return `heartbeat failure: the agent's connection ended, and nothing was heard from the node for ${seconds} s`;
   return `heartbeat failure: nothing heard from the node for ${seconds} s`;
 }
 

@@ -337,6 +337,12 @@ function dockerPort(port: WirePort): PortConfig {
   };
 }
 
+/** A stock engine names a port once for IPv4 and once for IPv6; it is one port. */
+function dockerPorts(ports: readonly WirePort[]): PortConfig[] {
+  const unique = new Map(ports.map(dockerPort).map((port) => [JSON.stringify(port), port]));
+  return [...unique.values()];
+}
+
 /** A network as a task's attachment carries it. */
 export function wireNetwork(network: Network): WireNetwork {
   const driver = wireDriver(network.Spec.DriverConfiguration);
@@ -399,7 +405,7 @@ export function dockerTaskStatus(status: WireTaskStatus, now: number): TaskStatu
         ExitCode: container.exit_code ?? 0,
       },
     }),
-    ...(ports?.ports && { PortStatus: { Ports: ports.ports.map(dockerPort) } }),
+    ...(ports?.ports && { PortStatus: { Ports: dockerPorts(ports.ports) } }),
   };
 }
 

@@ -199,7 +199,7 @@ describe('dispatcher', () => {
       await bed.clock.run(2_000);
       assert.equal(bed.node('node1').Status.State, 'ready');
       await bed.clock.run(2_000);
-      assert.match(bed.node('node1').Status.Message ?? '', /ended its session/);
+      assert.match(bed.node('node1').Status.Message ?? '', /connection ended/);
     });
 
     it('a loss that could not be stored is stored later', async () => {

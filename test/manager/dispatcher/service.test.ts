@@ -90,7 +90,7 @@ describe('dispatcher over gRPC', () => {
     // A call on the same connection is answered after the cancellation before it was read.
     await assert.rejects(channel.call('Dispatcher', 'Heartbeat', { session_id: 'wrong' }));
     await bed.clock.run(10_000);
-    assert.match(bed.node(nodeId).Status.Message ?? '', /ended its session/);
+    assert.match(bed.node(nodeId).Status.Message ?? '', /connection ended/);
   });
 
   it('a manager that does not lead names the one that does, in a way that stock engines read too', async () => {

@@ -87,6 +87,14 @@ describe('dispatcher/wire', () => {
     assert.deepEqual(dockerTaskStatus(wireTaskStatus(status), 0), status);
   });
 
+  it('a port that a stock engine names twice is one port', () => {
+    const port = { protocol: 'TCP', target_port: 80, published_port: 8080, publish_mode: 'HOST' } as const;
+    const status = dockerTaskStatus({ state: 'RUNNING', port_status: { ports: [port, { ...port }] } }, 0);
+    assert.deepEqual(status.PortStatus?.Ports, [
+      { Protocol: 'tcp', TargetPort: 80, PublishedPort: 8080, PublishMode: 'host' },
+    ]);
+  });
+
   it('a first report without a time gets the time of its arrival', () => {
     const status = dockerTaskStatus({ state: 'ACCEPTED', message: 'accepted' }, Date.UTC(2026, 0, 2));
     assert.deepEqual(status, {
