@@ -1,0 +1,199 @@
+/**
+ * The connection to one other member: a long-lived stream for messages, snapshots in chunks beside it.
+ *
+ * In: messages. Out: frames, as long as the other side takes them; beyond a bound they are dropped and
+ * reported, for the consensus core sends again what matters. It reconnects by itself with a short backoff.
+ */
+import type { ClientDuplexStream } from '@grpc/grpc-js';
+import { messageOf } from '../../proto/errors.ts';
+import type { RaftFrame, RaftFrame__Output } from '../../proto/generated/shoal/v1/RaftFrame.ts';
+import type { Clock, Log, Timer } from '../../proto/ports.ts';
+import type { RpcChannel } from '../../proto/rpc.ts';
+import type { Member } from './contract.ts';
+import type { Message } from './core/types.ts';
+import { decodeMessages, encodeMessages } from './message-codec.ts';
+import { chunksOf } from './snapshot.ts';
+
+const firstBackoffMs = 100;
+const longestBackoffMs = 1_000;
+const maxQueuedBytes = 32 * 2 ** 20;
+const chunkBytes = 2 ** 20;
+const snapshotTimeoutMs = 600_000;
+/** How long an ended stream may take to deliver its last frames. */
+const lingerMs = 1_000;
+
+type FrameStream = ClientDuplexStream<RaftFrame, RaftFrame__Output>;
+
+type Connection =
+  | { readonly kind: 'waiting'; readonly timer: Timer }
+  | { readonly kind: 'open'; readonly stream: FrameStream; isEstablished: boolean; isFull: boolean }
+  | { readonly kind: 'closed' };
+
+export interface PeerOptions {
+  readonly member: Member;
+  readonly clusterId: string;
+  readonly channel: RpcChannel;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly receive: (message: Message) => void;
+  readonly unreachable: () => void;
+  readonly snapshotSent: (ok: boolean) => void;
+}
+
+export class Peer {
+  readonly #options: PeerOptions;
+  #connection: Connection;
+  #backoffMs = firstBackoffMs;
+  #queue: Buffer[] = [];
+  #queuedBytes = 0;
+  #isSendingSnapshot = false;
+  #wasReported = false;
+
+  constructor(options: PeerOptions) {
+    this.#options = options;
+    this.#connection = this.#open();
+  }
+
+  get member(): Member {
+    return this.#options.member;
+  }
+
+  get channel(): RpcChannel {
+    return this.#options.channel;
+  }
+
+  /** Whether the other side has answered on the stream that stands now. */
+  get isConnected(): boolean {
+    return this.#connection.kind === 'open' && this.#connection.isEstablished;
+  }
+
+  send(messages: readonly Message[]): void {
+    let frames = messages;
+    if (messages.some(({ type }) => type === 'MsgSnap')) {
+      frames = messages.filter(({ type }) => type !== 'MsgSnap');
+      for (const message of messages) if (message.type === 'MsgSnap') this.#sendSnapshot(message);
+    }
+    if (frames.length > 0) this.#write(encodeMessages(frames));
+  }
+
+  /** What was handed over before still goes out, if the other side takes it. */
+  close(): void {
+    const connection = this.#connection;
+    this.#connection = { kind: 'closed' };
+    const { clock, channel } = this.#options;
+    if (connection.kind === 'waiting') connection.timer.cancel();
+    if (connection.kind !== 'open') {
+      channel.close();
+      return;
+    }
+    const timer = clock.after(lingerMs, () => connection.stream.cancel());
+    connection.stream.on('status', () => {
+      timer.cancel();
+      channel.close();
+    });
+    connection.stream.end();
+  }
+
+  #write(payload: Buffer): void {
+    const connection = this.#connection;
+    if (connection.kind === 'open' && !connection.isFull) {
+      if (!connection.stream.write({ payload })) connection.isFull = true;
+      return;
+    }
+    if (connection.kind !== 'open' || this.#queuedBytes + payload.length > maxQueuedBytes) {
+      this.#options.unreachable();
+      return;
+    }
+    this.#queue.push(payload);
+    this.#queuedBytes += payload.length;
+  }
+
+  #drained(): void {
+    const connection = this.#connection;
+    if (connection.kind !== 'open') return;
+    connection.isFull = false;
+    const queue = this.#queue;
+    this.#queue = [];
+    this.#queuedBytes = 0;
+    for (const payload of queue) this.#write(payload);
+  }
+
+  #open(): Connection {
+    const { channel, clusterId, receive, log, member } = this.#options;
+    const stream = channel.client('Raft').Stream();
+    const connection: Connection = { kind: 'open', stream, isEstablished: false, isFull: false };
+    stream.on('metadata', () => {
+      connection.isEstablished = true;
+      this.#backoffMs = firstBackoffMs;
+      this.#wasReported = false;
+    });
+    stream.on('drain', () => this.#drained());
+    stream.on('data', (frame) => {
+      try {
+        for (const message of decodeMessages(frame.payload ?? Buffer.alloc(0))) receive(message);
+      } catch (error) {
+        log.warn(
+          { manager: member.address, problem: messageOf(error) },
+          'a manager sent what cannot be read',
+        );
+      }
+    });
+    // The outcome comes as 'status' in every case; an error without a listener would end the process.
+    stream.on('error', () => {});
+    stream.on('status', (status) => this.#lost(stream, status.details));
+    // Says which cluster this is, and opens the stream on the other side.
+    stream.write({ cluster_id: clusterId });
+    return connection;
+  }
+
+  #lost(stream: FrameStream, problem: string): void {
+    if (this.#connection.kind !== 'open' || this.#connection.stream !== stream) return;
+    const { clock, log, member, unreachable } = this.#options;
+    this.#queue = [];
+    this.#queuedBytes = 0;
+    const timer = clock.after(this.#backoffMs, () => {
+      this.#connection = this.#open();
+    });
+    this.#backoffMs = Math.min(2 * this.#backoffMs, longestBackoffMs);
+    this.#connection = { kind: 'waiting', timer };
+    // One line for each loss, not for each attempt.
+    if (!this.#wasReported)
+      log.warn({ manager: member.address, problem }, 'the connection to a manager is lost');
+    this.#wasReported = true;
+    unreachable();
+  }
+
+  #sendSnapshot(message: Message): void {
+    // The core asks again after it was told how this one ended.
+    if (this.#isSendingSnapshot || this.#connection.kind !== 'open') {
+      if (!this.#isSendingSnapshot) this.#options.snapshotSent(false);
+      return;
+    }
+    this.#isSendingSnapshot = true;
+    const { channel, clock, clusterId, log, member, snapshotSent } = this.#options;
+    const data = message.snapshot?.data ?? new Uint8Array(0);
+    const deadline = clock.now() + snapshotTimeoutMs;
+    const call = channel.client('Raft').InstallSnapshot({ deadline }, (error) => {
+      this.#isSendingSnapshot = false;
+      if (error !== null) {
+        log.warn({ manager: member.address, problem: error.details }, 'a manager did not get its snapshot');
+      }
+      snapshotSent(error === null);
+    });
+    const chunks = chunksOf(data, chunkBytes);
+    let isFirst = true;
+    const push = () => {
+      for (let next = chunks.next(); !next.done; next = chunks.next()) {
+        const head = isFirst
+          ? { message: encodeMessages([message]), total_bytes: data.length, cluster_id: clusterId }
+          : {};
+        isFirst = false;
+        if (!call.write({ ...head, data: next.value.data, offset: next.value.offset })) return;
+      }
+      call.end();
+    };
+    call.on('error', () => {});
+    call.on('drain', push);
+    push();
+  }
+}

@@ -1,0 +1,176 @@
+/**
+ * The RaftTransport over gRPC: one connection for each other member, and questions to the leader.
+ *
+ * In: messages and the list of members. Out: messages at the other members' doors; unreachable members and
+ * the fate of snapshots reported to this member's node. It orders and repeats nothing, and may lose.
+ */
+import type { ServerDuplexStream } from '@grpc/grpc-js';
+import { pack, unpack } from 'msgpackr';
+import { isShoalError, ShoalError } from '../../proto/errors.ts';
+import type { RaftFrame, RaftFrame__Output } from '../../proto/generated/shoal/v1/RaftFrame.ts';
+import type { Clock, Log } from '../../proto/ports.ts';
+import { createChannel, type Keepalive, type NodeIdentity, type RpcChannel } from '../../proto/rpc.ts';
+import type { Member, ProposalResult, RaftNode, RaftTransport } from './contract.ts';
+import type { MemberId, Message } from './core/types.ts';
+import { encodeMessages } from './message-codec.ts';
+import { Peer } from './peer.ts';
+
+export interface PeersOptions {
+  readonly clusterId: string;
+  /** This node's certificate as of now; asked for each new connection. */
+  readonly identity: () => NodeIdentity;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** How long a question to the leader may take. Default 10 s. */
+  readonly forwardTimeoutMs?: number;
+  readonly keepalive?: Keepalive;
+}
+
+export type InboundStream = ServerDuplexStream<RaftFrame__Output, RaftFrame>;
+
+/** The transport, with the ends that the node and the server side hold. */
+export interface Peers extends RaftTransport {
+  /** The node that receives; to be called once, right after createRaftNode. */
+  attach(node: RaftNode): void;
+  isConnected(member: Member): boolean;
+  /** From the server side: `stream` was opened by member `from`; answers to strangers go back through it. */
+  opened(from: MemberId, stream: InboundStream): void;
+  closed(stream: InboundStream): void;
+  /** Connects anew to everyone, with the identity as of now (it was renewed, or the roots changed). */
+  reconnect(): void;
+  close(): void;
+}
+
+const defaultForwardTimeoutMs = 10_000;
+
+/** Connects to nobody until the node says who the members are. */
+export function createPeers(options: PeersOptions): Peers {
+  return new GrpcPeers(options);
+}
+
+class GrpcPeers implements Peers {
+  readonly #options: PeersOptions;
+  readonly #peers = new Map<MemberId, Peer>();
+  readonly #inbound = new Map<MemberId, InboundStream>();
+  #node: RaftNode | undefined;
+
+  constructor(options: PeersOptions) {
+    this.#options = options;
+  }
+
+  attach(node: RaftNode): void {
+    this.#node = node;
+  }
+
+  setMembers(members: readonly Member[]): void {
+    const wanted = new Map(members.map((member) => [member.raftId, member]));
+    for (const [raftId, peer] of this.#peers) {
+      if (wanted.get(raftId)?.address === peer.member.address) continue;
+      this.#peers.delete(raftId);
+      peer.close();
+    }
+    for (const member of members) {
+      if (!this.#peers.has(member.raftId)) this.#peers.set(member.raftId, this.#connect(member));
+    }
+  }
+
+  send(to: Member, messages: readonly Message[]): void {
+    const peer = this.#peers.get(to.raftId);
+    if (peer !== undefined) peer.send(messages);
+    // Someone this member does not know, or knows no longer, is answered where the question came from.
+    else this.#inbound.get(to.raftId)?.write({ payload: encodeMessages(messages) });
+  }
+
+  isConnected(member: Member): boolean {
+    return this.#peers.get(member.raftId)?.isConnected === true;
+  }
+
+  async forwardProposal(leader: Member, data: Uint8Array): Promise<ProposalResult> {
+    const channel = this.#channelTo(leader);
+    try {
+      const answer = await channel.call('Forward', 'Propose', { data }, { deadline: this.#deadline() });
+      return { index: Number(answer.index ?? 0), result: unpack(answer.result ?? Buffer.alloc(0)) };
+    } catch (error) {
+      throw outcomeOf(leader, error);
+    }
+  }
+
+  async forwardReadIndex(leader: Member): Promise<number> {
+    const channel = this.#channelTo(leader);
+    const answer = await channel.call('Forward', 'ReadIndex', {}, { deadline: this.#deadline() });
+    return Number(answer.index ?? 0);
+  }
+
+  opened(from: MemberId, stream: InboundStream): void {
+    this.#inbound.set(from, stream);
+  }
+
+  closed(stream: InboundStream): void {
+    for (const [from, known] of this.#inbound) if (known === stream) this.#inbound.delete(from);
+  }
+
+  reconnect(): void {
+    const members = [...this.#peers.values()].map(({ member }) => member);
+    this.close();
+    this.setMembers(members);
+  }
+
+  close(): void {
+    for (const peer of this.#peers.values()) peer.close();
+    this.#peers.clear();
+  }
+
+  #connect(member: Member): Peer {
+    const { clusterId, clock, log, identity, keepalive } = this.#options;
+    const own = identity();
+    const channel = createChannel(member.address, {
+      identity: own,
+      roots: own.rootsPem,
+      serverName: 'swarm-manager',
+      keepalive,
+    });
+    const { raftId } = member;
+    return new Peer({
+      member,
+      clusterId,
+      channel,
+      clock,
+      log,
+      receive: (message) => this.#node?.receive(message),
+      unreachable: () => this.#node?.reportUnreachable(raftId),
+      snapshotSent: (ok) => this.#node?.reportSnapshot(raftId, ok),
+    });
+  }
+
+  #channelTo(leader: Member): RpcChannel {
+    const peer = this.#peers.get(leader.raftId);
+    // Not asking at all is the one failure that leaves no doubt.
+    if (peer === undefined || !peer.isConnected) {
+      throw new ShoalError('unavailable', `the leader at ${leader.address} cannot be reached`, {
+        details: { outcome: 'not-appended' },
+      });
+    }
+    return peer.channel;
+  }
+
+  #deadline(): number {
+    return this.#options.clock.now() + (this.#options.forwardTimeoutMs ?? defaultForwardTimeoutMs);
+  }
+}
+
+/** What the leader said itself stands; a connection that broke half-way leaves the outcome open. */
+function outcomeOf(leader: Member, error: unknown): unknown {
+  if (!isShoalError(error) || error.details.outcome !== undefined || error.code === 'not-leader')
+    return error;
+  if (error.code !== 'unavailable' && error.code !== 'timeout') return error;
+  return new ShoalError(
+    'unavailable',
+    `the leader at ${leader.address} did not answer (${error.message}); whether the change was made is unknown: look before repeating it`,
+    { cause: error, details: { outcome: 'unknown' } },
+  );
+}
+
+/** A state machine's answer for the wire. */
+export function encodeResult(result: unknown): Buffer {
+  return pack(result);
+}

@@ -1,0 +1,155 @@
+/**
+ * The server side of the transport: what other managers send arrives here.
+ *
+ * In: calls on the cluster's port, from certificates of role manager of this very cluster only. Out: messages
+ * for the node, and the leader's answers to forwarded questions. It decides nothing.
+ */
+import { type handleBidiStreamingCall, type handleClientStreamingCall, Metadata } from '@grpc/grpc-js';
+import { ShoalError } from '../../proto/errors.ts';
+import type { RaftFrame, RaftFrame__Output } from '../../proto/generated/shoal/v1/RaftFrame.ts';
+import type { SnapshotChunk__Output } from '../../proto/generated/shoal/v1/SnapshotChunk.ts';
+import type { SnapshotResult } from '../../proto/generated/shoal/v1/SnapshotResult.ts';
+import { type AuthenticatedCall, type RpcServer, requireRole } from '../../proto/rpc.ts';
+import { failStream, toGrpcStatus, unaryHandler } from '../../proto/rpc-status.ts';
+import type { RaftNode } from './contract.ts';
+import type { Message } from './core/types.ts';
+import { decodeMessages, withSnapshotData } from './message-codec.ts';
+import { encodeResult, type Peers } from './peers.ts';
+import { ChunkAssembly } from './snapshot.ts';
+
+const maxSnapshotBytes = 2 ** 31;
+
+export interface RaftServicesOptions {
+  readonly clusterId: string;
+}
+
+/** Registers shoal.v1.Raft and shoal.v1.Forward on the cluster's port. */
+export function registerRaftServices(
+  server: RpcServer,
+  node: RaftNode,
+  peers: Peers,
+  options: RaftServicesOptions,
+): void {
+  server.addService('Raft', {
+    Stream: streamHandler(node, peers, options.clusterId),
+    InstallSnapshot: snapshotHandler(node, options.clusterId),
+  });
+  server.addService('Forward', {
+    Propose: unaryHandler(async (request, call) => {
+      requireManager(call, options.clusterId);
+      const { index, result } = await node.proposeAsLeader(request.data ?? new Uint8Array(0));
+      return { index: String(index), result: encodeResult(result) };
+    }),
+    ReadIndex: unaryHandler(async (_request, call) => {
+      requireManager(call, options.clusterId);
+      return { index: String(await node.readIndexAsLeader()) };
+    }),
+  });
+}
+
+/** Takes the services off the port, when this node is no manager any more. */
+export function removeRaftServices(server: RpcServer): void {
+  server.removeService('Raft');
+  server.removeService('Forward');
+}
+
+function requireManager(call: AuthenticatedCall, clusterId: string): void {
+  const identity = requireRole(call, 'manager');
+  if (identity.clusterId === clusterId) return;
+  throw new ShoalError('permission-denied', `node ${identity.nodeId} belongs to another cluster`);
+}
+
+function streamHandler(
+  node: RaftNode,
+  peers: Peers,
+  clusterId: string,
+): handleBidiStreamingCall<RaftFrame__Output, RaftFrame> {
+  return (stream) => {
+    try {
+      requireManager(stream, clusterId);
+    } catch (error) {
+      failStream(stream, error);
+      return;
+    }
+    let isKnown = false;
+    // Tells the other side that the stream stands, before there is anything to say.
+    stream.sendMetadata(new Metadata());
+    stream.on('data', (frame) => {
+      try {
+        if (frame.payload === undefined || frame.payload.length === 0) return;
+        for (const message of decodeMessages(frame.payload)) {
+          if (!isKnown) peers.opened(message.from, stream);
+          isKnown = true;
+          node.receive(message);
+        }
+      } catch (error) {
+        failStream(stream, error);
+      }
+    });
+    stream.on('end', () => {
+      peers.closed(stream);
+      stream.end();
+    });
+    stream.on('cancelled', () => peers.closed(stream));
+    stream.on('error', () => peers.closed(stream));
+  };
+}
+
+function snapshotHandler(
+  node: RaftNode,
+  clusterId: string,
+): handleClientStreamingCall<SnapshotChunk__Output, SnapshotResult> {
+  return (call, callback) => {
+    let announced: { readonly message: Message; readonly assembly: ChunkAssembly } | undefined;
+    let isOver = false;
+    const refuse = (error: unknown) => {
+      if (isOver) return;
+      isOver = true;
+      callback(toGrpcStatus(error));
+    };
+    try {
+      requireManager(call, clusterId);
+    } catch (error) {
+      refuse(error);
+      return;
+    }
+    call.on('data', (chunk) => {
+      if (isOver) return;
+      try {
+        announced ??= announcementOf(chunk);
+        announced.assembly.add(Number(chunk.offset ?? 0), chunk.data ?? new Uint8Array(0));
+      } catch (error) {
+        refuse(error);
+      }
+    });
+    call.on('error', () => {
+      isOver = true;
+    });
+    call.on('end', () => {
+      if (isOver) return;
+      const whole = announced?.assembly.whole();
+      if (announced === undefined || whole === undefined) {
+        refuse(new ShoalError('invalid-argument', 'the snapshot ended before it was complete'));
+        return;
+      }
+      isOver = true;
+      node.receive(withSnapshotData(announced.message, whole));
+      callback(null, { received_bytes: String(whole.length) });
+    });
+  };
+}
+
+function announcementOf(chunk: SnapshotChunk__Output): {
+  readonly message: Message;
+  readonly assembly: ChunkAssembly;
+} {
+  const [message] = decodeMessages(chunk.message ?? new Uint8Array(0));
+  const totalBytes = Number(chunk.total_bytes ?? 0);
+  if (message?.type !== 'MsgSnap' || !(totalBytes <= maxSnapshotBytes)) {
+    throw new ShoalError(
+      'invalid-argument',
+      'the first chunk does not announce a snapshot of a fitting size',
+    );
+  }
+  return { message, assembly: new ChunkAssembly(totalBytes) };
+}
