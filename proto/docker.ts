@@ -155,6 +155,8 @@ export interface ClusterNode extends Meta<NodeId> {
   Private: {
     /** The role of the certificate that was issued last. */
     Role: NodeRole;
+    /** Since when Status.State is down; ms since the epoch. Kept by the store. */
+    DownSince?: number;
     Certificate?: {
       State: 'pending' | 'issued' | 'rotate';
       /** PEM of the request and, once issued, of the certificate chain. */
@@ -403,10 +405,14 @@ export interface Task extends Meta<TaskId> {
   Private: {
     /** Not to be started before this time (restart delay); ms since the epoch. */
     StartAt?: number;
-    /** The task of the same slot that this one replaces after a failure. */
+    /** The task of the same slot that this one takes over from. */
     Replaces?: TaskId;
+    /** Why it takes over: that task ended, its node was lost to it, or it was of another revision. */
+    Cause?: 'failure' | 'node' | 'update';
     /** When this task's Status first reached running; ms since the epoch. Kept by the store. */
     RunningSince?: number;
+    /** When this task's Status first was terminal; ms since the epoch. Kept by the store. */
+    EndedAt?: number;
   };
 }
 

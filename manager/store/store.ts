@@ -7,6 +7,7 @@
  * restore.
  */
 import { ShoalError } from '../../proto/errors.ts';
+import { isTerminal } from '../../proto/task-state.ts';
 import { type Change, decodeEntry, type Entry, monotonicTaskFields } from './change.ts';
 import { decodeSnapshot, encodeSnapshot } from './snapshot.ts';
 import { type AnyObject, type IdOf, type Kind, kinds, nameOf, type ObjectOf, tables } from './tables.ts';
@@ -168,7 +169,8 @@ export class Store implements View {
     const Version = { Index: index };
     if (change.op === 'create') {
       if (previous) return refuse('already-exists', `${change.kind} ${change.object.ID} already exists`);
-      return { ...change.object, Version, CreatedAt: time, UpdatedAt: time } as AnyObject;
+      const created = { ...change.object, Version, CreatedAt: time, UpdatedAt: time } as AnyObject;
+      return withMoments(change.kind, created, now);
     }
     if (change.op === 'merge') {
       if (!previous) return undefined;
@@ -177,11 +179,7 @@ export class Store implements View {
           ? monotonicTaskFields(previous as ObjectOf['task'], change.fields)
           : change.fields;
       if (Object.keys(fields).length === 0) return undefined;
-      return withRunningSince(
-        change.kind,
-        { ...previous, ...fields, Version, UpdatedAt: time } as AnyObject,
-        now,
-      );
+      return withMoments(change.kind, { ...previous, ...fields, Version, UpdatedAt: time } as AnyObject, now);
     }
     if (!previous) return refuse('not-found', `${change.kind} ${change.object.ID} not found`);
     if (previous.Version.Index !== change.object.Version.Index) {
@@ -193,7 +191,7 @@ export class Store implements View {
       CreatedAt: previous.CreatedAt,
       UpdatedAt: time,
     } as AnyObject;
-    return withRunningSince(change.kind, replaced, now);
+    return withMoments(change.kind, replaced, now);
   }
 
   private nameConflict(kind: Kind, object: AnyObject): ApplyResult | undefined {
@@ -235,12 +233,32 @@ function refuse(code: 'out-of-sequence' | 'already-exists' | 'not-found', messag
   return { ok: false, code, message };
 }
 
-/** Notes when a task first ran, from the entry's time, so that every manager notes the same. */
-function withRunningSince(kind: Kind, object: AnyObject, now: number): AnyObject {
-  if (kind !== 'task') return object;
-  const task = object as ObjectOf['task'];
-  if (task.Status.State !== 'running' || task.Private.RunningSince !== undefined) return object;
-  return { ...task, Private: { ...task.Private, RunningSince: now } };
+/**
+ * Notes when a task first ran and when it ended, and since when a node is down: from the entry's time, so
+ * that every manager notes the same.
+ */
+function withMoments(kind: Kind, object: AnyObject, now: number): AnyObject {
+  if (kind === 'task') return withTaskMoments(object as ObjectOf['task'], now);
+  if (kind === 'node') return withDownSince(object as ObjectOf['node'], now);
+  return object;
+}
+
+function withTaskMoments(task: ObjectOf['task'], now: number): ObjectOf['task'] {
+  const { RunningSince, EndedAt } = task.Private;
+  if (task.Status.State === 'running' && RunningSince === undefined) {
+    return { ...task, Private: { ...task.Private, RunningSince: now } };
+  }
+  if (isTerminal(task.Status.State) && EndedAt === undefined) {
+    return { ...task, Private: { ...task.Private, EndedAt: now } };
+  }
+  return task;
+}
+
+function withDownSince(node: ObjectOf['node'], now: number): ObjectOf['node'] {
+  const isDown = node.Status.State === 'down';
+  if (isDown === (node.Private.DownSince !== undefined)) return node;
+  const { DownSince: _, ...rest } = node.Private;
+  return { ...node, Private: isDown ? { ...rest, DownSince: now } : rest };
 }
 
 function indexesOf(kind: Kind): [string, (object: AnyObject) => readonly string[]][] {

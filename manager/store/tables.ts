@@ -82,6 +82,8 @@ export const tables: { readonly [K in Kind]: Table<ObjectOf[K]> } = {
         uniqueStrings((service.Spec.TaskTemplate.ContainerSpec.Secrets ?? []).map((ref) => ref.SecretID)),
       config: (service) =>
         uniqueStrings((service.Spec.TaskTemplate.ContainerSpec.Configs ?? []).map((ref) => ref.ConfigID)),
+      /** By the field of Spec.Mode that is set, e.g. `Global`. */
+      mode: (service) => Object.keys(service.Spec.Mode),
     },
   },
   revision: { uniqueName: false, indexes: { service: (revision) => [revision.ServiceID] } },

@@ -1,0 +1,132 @@
+/** What the decisions about one service have in common: what they see, and the changes they may ask for. */
+import type { ClusterNode, Service, ServiceSpec, Task } from '../../proto/docker.ts';
+import type { NodeId, TaskId } from '../../proto/ids.ts';
+import { isTerminal } from '../../proto/task-state.ts';
+import { type Change, newMeta } from '../store/change.ts';
+import { explainConstraints, parseConstraints } from '../store/constraint.ts';
+import type { NewId } from '../store/reconciler.ts';
+import type { View } from '../store/store.ts';
+import { dirtyTest } from './revision.ts';
+import { isHandedOut, type Slot } from './slots.ts';
+
+export interface Context {
+  readonly view: View;
+  readonly service: Service;
+  /** ms since the epoch. */
+  readonly now: number;
+  readonly newId: NewId;
+  isDirty(task: Task): boolean;
+}
+
+export function makeContext(view: View, service: Service, now: number, newId: NewId): Context {
+  return { view, service, now, newId, isDirty: dirtyTest(view, service) };
+}
+
+/** The spec that a task was made from; the service's own when its revision is gone. */
+export function specOf(context: Context, task: Task): ServiceSpec {
+  return context.view.get('revision', task.RevisionID)?.Spec ?? context.service.Spec;
+}
+
+/** What a person calls a node. */
+export function nodeName(node: ClusterNode): string {
+  return node.Description.Hostname || node.ID;
+}
+
+/** Why a node can't have any task, in words; undefined when it can. */
+export function nodeProblem(node: ClusterNode | undefined, id: NodeId): string | undefined {
+  if (!node) return `node ${id} was removed`;
+  if (node.Status.State === 'down') return `node ${nodeName(node)} is down`;
+  if (node.Spec.Availability === 'drain') return `node ${nodeName(node)} is drained`;
+  return undefined;
+}
+
+/** Why a node does not satisfy a spec's placement constraints, in words; undefined when it does. */
+export function constraintProblem(node: ClusterNode, spec: ServiceSpec): string | undefined {
+  const explanation = explainConstraints(parseConstraints(spec.TaskTemplate.Placement?.Constraints), node);
+  return explanation && `node ${nodeName(node)} does not satisfy the constraint ${explanation}`;
+}
+
+/**
+ * Why a task can't stay where it is, in words; undefined when it can. Constraints count when the node
+ * changed (the task's own are broken too): after a change of the spec, tasks move by the rolling update.
+ */
+export function lossOf(context: Context, task: Task): string | undefined {
+  if (task.NodeID === undefined) return undefined;
+  const node = context.view.get('node', task.NodeID);
+  const problem = nodeProblem(node, task.NodeID);
+  if (problem !== undefined || node === undefined) return problem;
+  if (!constraintProblem(node, context.service.Spec)) return undefined;
+  return constraintProblem(node, specOf(context, task));
+}
+
+interface Succession {
+  readonly replaces?: TaskId;
+  readonly cause?: NonNullable<Task['Private']['Cause']>;
+  /** ms since the epoch; absent or past: at once. */
+  readonly startAt?: number | undefined;
+  /** Whether an earlier task of the slot is still stopping, and must be waited for. */
+  readonly waits: boolean;
+  /** Why there is a new task, in words. */
+  readonly reason?: string | undefined;
+}
+
+/** Creates a task of the service's current revision in a slot. */
+export function createTask(context: Context, place: Slot['place'], succession: Succession): Change {
+  const { service, now } = context;
+  const { replaces, cause, startAt, waits, reason } = succession;
+  const isDelayed = startAt !== undefined && startAt > now;
+  const message = 'pending task scheduling';
+  const task: Task = {
+    ...newMeta(context.newId<TaskId>()),
+    ServiceID: service.ID,
+    RevisionID: service.Private.RevisionID,
+    ...place,
+    Labels: {},
+    Status: {
+      Timestamp: new Date(now).toISOString(),
+      State: 'pending',
+      Message: reason === undefined ? message : `${message}: ${reason}`,
+    },
+    DesiredState: isDelayed || waits ? 'ready' : 'running',
+    Private: {
+      ...(isDelayed ? { StartAt: startAt } : {}),
+      ...(replaces === undefined ? {} : { Replaces: replaces }),
+      ...(cause === undefined ? {} : { Cause: cause }),
+    },
+  };
+  return { op: 'create', kind: 'task', object: task };
+}
+
+/**
+ * Tells a task to stop and stay in the history. Its status is its agent's to write, but for what no agent
+ * can tell: that it never got to one, or that the agent is gone.
+ */
+export function stopTask(context: Context, task: Task): Change {
+  const Status = lastWords(context.view, task, context.now);
+  const fields: Partial<Task> = { DesiredState: 'shutdown', ...(Status ? { Status } : {}) };
+  return { op: 'merge', kind: 'task', id: task.ID, fields };
+}
+
+function lastWords(view: View, task: Task, now: number): Task['Status'] | undefined {
+  if (isTerminal(task.Status.State)) return undefined;
+  const Timestamp = new Date(now).toISOString();
+  if (!isHandedOut(task)) {
+    return { ...task.Status, Timestamp, State: 'shutdown', Message: 'shut down before it had started' };
+  }
+  const node = view.get('node', task.NodeID);
+  if (!node) return orphaned(task, now, `node ${task.NodeID} was removed`);
+  if (node.Status.State !== 'down') return undefined;
+  const Err = `node ${nodeName(node)} is down`;
+  return { ...task.Status, Message: Err, Err };
+}
+
+/** The status of a task that nobody will ever report on again. */
+export function orphaned(task: Task, now: number, reason: string): Task['Status'] {
+  const Timestamp = new Date(now).toISOString();
+  return { ...task.Status, Timestamp, State: 'orphaned', Message: 'orphaned', Err: reason };
+}
+
+/** Tells a task to stop and be forgotten. */
+export function removeTask(task: Task): Change {
+  return { op: 'merge', kind: 'task', id: task.ID, fields: { DesiredState: 'remove' } };
+}

@@ -1,0 +1,161 @@
+/**
+ * Mending one slot, without a look at the others: what ended is restarted as the policy says, what lost
+ * its node is replaced at once, what waited long enough is started, a swap that came through is ended, and
+ * what is there twice is there once.
+ */
+import type { Task } from '../../proto/docker.ts';
+import { isTerminal } from '../../proto/task-state.ts';
+import type { Change } from '../store/change.ts';
+import { earlier } from '../store/reconciler.ts';
+import { type Context, createTask, lossOf, stopTask } from './context.ts';
+import { mayRestart, restartDelayMs } from './restart.ts';
+import { createdAtMs, isActive, isRollingOut, isServing, isStopping, lastWord, type Slot } from './slots.ts';
+
+export interface SlotPlan {
+  readonly slot: Slot;
+  /** Whether tasks may be created in the slot. */
+  readonly mayReplace: boolean;
+  readonly changes: readonly Change[];
+  readonly wakeAt: number | undefined;
+  /**
+   * - live: a task of it runs or is to run
+   * - finished: its last task ended and is not to be restarted
+   * - dead: it has nothing, and nothing says that it should not
+   */
+  readonly state: 'live' | 'finished' | 'dead';
+}
+
+/** An active task that can't go on as it is. */
+interface Casualty {
+  readonly task: Task;
+  /** Why it can't stay on its node; undefined when it ended by itself. */
+  readonly loss: string | undefined;
+}
+
+const minimumStopWaitMs = 60_000;
+const stopWaitMarginMs = 10_000;
+const defaultStopGraceMs = 10_000;
+
+/** What to do about a slot. `mayReplace`: whether tasks may be created in it. */
+export function mendSlot(context: Context, slot: Slot, mayReplace = true): SlotPlan {
+  const active = slot.tasks.filter(isActive);
+  const casualties: Casualty[] = [];
+  const sound: Task[] = [];
+  for (const task of active) {
+    const loss = lossOf(context, task);
+    if (loss !== undefined || isTerminal(task.Status.State)) casualties.push({ task, loss });
+    else sound.push(task);
+  }
+  const kept = chooseKept(context, sound);
+  const dropped = sound.filter((task) => !kept.includes(task));
+  const source = mayReplace ? toSucceed(context, casualties, kept) : undefined;
+  const pausedUntil = source && isStillDelayed(context, source) ? source.task.Private.StartAt : undefined;
+  const stopped = [...dropped, ...casualties.map(({ task }) => task)].filter(
+    (task) => pausedUntil === undefined || task !== source?.task,
+  );
+  const changes = stopped.map((task) => stopTask(context, task));
+  const successor = source && pausedUntil === undefined ? succeed(context, slot, source, stopped) : undefined;
+  if (successor) changes.push(successor);
+  const promotions = promote(context, slot, kept, stopped);
+  changes.push(...promotions.changes);
+  const isLive = kept.length > 0 || successor !== undefined || pausedUntil !== undefined;
+  return {
+    slot,
+    mayReplace,
+    changes,
+    wakeAt: earlier(pausedUntil, promotions.wakeAt),
+    state: isLive ? 'live' : restState(context, slot),
+  };
+}
+
+/** The sound tasks that stay: one of the current revision, or of another, or both while they are swapped. */
+function chooseKept(context: Context, sound: readonly Task[]): Task[] {
+  const clean = best(sound.filter((task) => !context.isDirty(task)));
+  const dirty = best(sound.filter((task) => context.isDirty(task)));
+  if (clean && dirty && isServing(dirty) && !isServing(clean)) return [clean, dirty];
+  const one = clean ?? dirty;
+  return one ? [one] : [];
+}
+
+function best(tasks: readonly Task[]): Task | undefined {
+  return tasks.find(isServing) ?? tasks[0];
+}
+
+/** The casualty that needs a successor, if one does. */
+function toSucceed(
+  context: Context,
+  casualties: readonly Casualty[],
+  kept: readonly Task[],
+): Casualty | undefined {
+  if (kept.some((task) => !context.isDirty(task))) return undefined;
+  const source = casualties.findLast(({ task }) => !context.isDirty(task)) ?? casualties.at(-1);
+  if (!source || kept.length === 0) return source;
+  // An older revision still serves here: only an update under way tries the newer one again.
+  return isRollingOut(context.service) && !context.isDirty(source.task) ? source : undefined;
+}
+
+/** Whether a task failed before its restart delay was over: another one now would make a tight circle. */
+function isStillDelayed(context: Context, { task, loss }: Casualty): boolean {
+  return loss === undefined && (task.Private.StartAt ?? 0) > context.now;
+}
+
+function succeed(
+  context: Context,
+  slot: Slot,
+  { task, loss }: Casualty,
+  stopped: readonly Task[],
+): Change | undefined {
+  if (!mayRestart(context, slot.tasks, task)) return undefined;
+  const hasEnded = isTerminal(task.Status.State);
+  // An update's task that was lost before it ran is still the update's to wait for.
+  const isUnsettled = task.Private.Cause === 'update' && task.Private.RunningSince === undefined;
+  const isUpdate = !hasEnded && isUnsettled && !context.isDirty(task);
+  const startAt = loss === undefined ? context.now + restartDelayMs(context, task) : task.Private.StartAt;
+  return createTask(context, slot.place, {
+    replaces: task.ID,
+    cause: hasEnded ? 'failure' : isUpdate ? 'update' : 'node',
+    startAt,
+    waits: mustWait(context, slot, stopped),
+    reason: loss ?? `task ${task.ID} ended (${task.Status.State})`,
+  });
+}
+
+/** Whether an earlier task of a slot is yet to stop; `stopped` are those told so only now. */
+export function mustWait(context: Context, slot: Slot, stopped: readonly Task[]): boolean {
+  return (
+    slot.tasks.some((task) => isStopping(context.view, task)) ||
+    stopped.some((task) => isStopping(context.view, { ...task, DesiredState: 'shutdown' }))
+  );
+}
+
+/** Lets tasks run whose delay is over and whose predecessors have stopped, or had time enough to. */
+function promote(
+  context: Context,
+  slot: Slot,
+  kept: readonly Task[],
+  stopped: readonly Task[],
+): { changes: Change[]; wakeAt: number | undefined } {
+  const changes: Change[] = [];
+  let wakeAt: number | undefined;
+  for (const task of kept) {
+    if (task.DesiredState !== 'ready') continue;
+    const startAt = task.Private.StartAt ?? 0;
+    const patienceEnds = Math.max(startAt, createdAtMs(task)) + stopWaitMs(context);
+    const dueAt = mustWait(context, slot, stopped) ? patienceEnds : startAt;
+    if (dueAt > context.now) wakeAt = earlier(wakeAt, dueAt);
+    else changes.push({ op: 'merge', kind: 'task', id: task.ID, fields: { DesiredState: 'running' } });
+  }
+  return { changes, wakeAt };
+}
+
+/** How long a successor waits for a task that does not stop: a minute, or what stopping may take. */
+function stopWaitMs(context: Context): number {
+  const grace = context.service.Spec.TaskTemplate.ContainerSpec.StopGracePeriod;
+  const graceMs = grace === undefined ? defaultStopGraceMs : grace / 1e6;
+  return Math.max(minimumStopWaitMs, graceMs + stopWaitMarginMs);
+}
+
+function restState(context: Context, slot: Slot): 'finished' | 'dead' {
+  const last = lastWord(slot.tasks);
+  return last && !mayRestart(context, slot.tasks, last) ? 'finished' : 'dead';
+}
