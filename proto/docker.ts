@@ -413,6 +413,8 @@ export interface Task extends Meta<TaskId> {
     RunningSince?: number;
     /** When this task's Status first was terminal; ms since the epoch. Kept by the store. */
     EndedAt?: number;
+    /** When its DesiredState first was past running; ms since the epoch. Kept by the store. */
+    RetiredAt?: number;
   };
 }
 

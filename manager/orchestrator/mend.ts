@@ -9,7 +9,7 @@ import type { Change } from '../store/change.ts';
 import { earlier } from '../store/reconciler.ts';
 import { type Context, createTask, lossOf, stopTask } from './context.ts';
 import { mayRestart, restartDelayMs } from './restart.ts';
-import { createdAtMs, isActive, isRollingOut, isServing, isStopping, lastWord, type Slot } from './slots.ts';
+import { createdAtMs, isActive, isPaused, isServing, isStopping, lastWord, type Slot } from './slots.ts';
 
 export interface SlotPlan {
   readonly slot: Slot;
@@ -90,8 +90,8 @@ function toSucceed(
   if (kept.some((task) => !context.isDirty(task))) return undefined;
   const source = casualties.findLast(({ task }) => !context.isDirty(task)) ?? casualties.at(-1);
   if (!source || kept.length === 0) return source;
-  // An older revision still serves here: only an update under way tries the newer one again.
-  return isRollingOut(context.service) && !context.isDirty(source.task) ? source : undefined;
+  // An older revision still serves here: the newer one is tried again, but not in an update that is paused.
+  return isPaused(context.service) || context.isDirty(source.task) ? undefined : source;
 }
 
 /** Whether a task failed before its restart delay was over: another one now would make a tight circle. */

@@ -136,10 +136,9 @@ function isHistory(task: Task): boolean {
 function isEvidence(task: Task, tasks: readonly Task[], service: Service): boolean {
   if (task === lastWord(tasks) || isCountedRestart(task, tasks, service)) return true;
   if (!isAttempt(service, task)) return false;
-  return (
-    isRollingOut(service) ||
-    tasks.some((other) => isActive(other) && other.RevisionID !== service.Private.RevisionID)
-  );
+  const isOutdated = (other: Task | undefined) => other?.RevisionID !== service.Private.RevisionID;
+  const isTriedInVain = isOutdated(lastWord(tasks)) || tasks.filter(isActive).some(isOutdated);
+  return isRollingOut(service) || isTriedInVain;
 }
 
 function isCountedRestart(task: Task, tasks: readonly Task[], service: Service): boolean {

@@ -12,7 +12,15 @@ import type { Change } from '../store/change.ts';
 import { earlier, nothing, type Reconciliation, reconciliation } from '../store/reconciler.ts';
 import { type Context, createTask, stopTask } from './context.ts';
 import { mustWait, type SlotPlan } from './mend.ts';
-import { createdAtMs, endedByItself, isActive, isRollingOut, isServing, lastWord } from './slots.ts';
+import {
+  createdAtMs,
+  endedByItself,
+  isActive,
+  isPaused,
+  isRollingOut,
+  isServing,
+  lastWord,
+} from './slots.ts';
 
 interface Row {
   readonly plan: SlotPlan;
@@ -41,11 +49,10 @@ const defaultMonitorMs = 5_000;
 /** The next step of the service's update, given what is known of its slots. */
 export function rollOut(context: Context, plans: readonly SlotPlan[]): Reconciliation {
   const { service } = context;
-  const state = service.UpdateStatus?.State;
-  if (state === 'paused' || state === 'rollback_paused') return nothing;
+  if (isPaused(service)) return nothing;
   const settings = settingsOf(service);
   const rows = plans.map((plan) => rowOf(context, plan, settings));
-  if (!isRollingOut(service)) return rows.some(isToBeTried) ? begin(context) : nothing;
+  if (!isRollingOut(service)) return rows.some(isUnderWay) ? begin(context) : nothing;
   const failed = failureToActOn(rows, settings);
   if (failed) return { changes: [actOnFailure(context, failed, settings)] };
   return advance(context, rows, settings);
@@ -111,6 +118,12 @@ function latest(times: readonly (number | undefined)[]): number | undefined {
 
 function isToBeTried(row: Row): boolean {
   return row.isDirty && row.attempts.length === 0;
+}
+
+/** Whether a slot holds, beside or instead of a current one, a task that this update has yet to see off. */
+function isUnderWay(row: Row): boolean {
+  const isSwapping = row.plan.mayReplace && row.outdated.length > 0;
+  return (row.isDirty || isSwapping) && row.attempts.length === 0;
 }
 
 // ---------------------------------------------------------------- failures
@@ -181,8 +194,8 @@ function advance(context: Context, rows: readonly Row[], settings: Settings): Re
     .map((row) => row.busyUntil)
     .filter(Number.isFinite)
     .reduce<number | undefined>(earlier, undefined);
-  const isUnderWay = rows.some((row) => isToBeTried(row) || row.busyUntil === Number.POSITIVE_INFINITY);
-  if (isUnderWay) return reconciliation(changes, coolAt);
+  const isPending = rows.some((row) => isUnderWay(row) || row.busyUntil === Number.POSITIVE_INFINITY);
+  if (isPending) return reconciliation(changes, coolAt);
   return complete(context, rows, settings);
 }
 

@@ -45,20 +45,20 @@ export function endedByItself(task: Task): boolean {
 }
 
 /**
- * The task that says how things stand with a slot in which none is active: the one that ended by itself
- * last, unless another was made after. Tasks to be forgotten do not count.
+ * The task that says how things stand with a slot in which none is active: the one that was active last.
+ * Tasks to be forgotten do not count.
  */
 export function lastWord(tasks: readonly Task[]): Task | undefined {
   let last: Task | undefined;
   for (const task of tasks) {
     if (task.DesiredState === 'remove') continue;
-    if (last === undefined || momentMs(task) >= momentMs(last)) last = task;
+    if (last === undefined || retiredAtMs(task) >= retiredAtMs(last)) last = task;
   }
   return last;
 }
 
-function momentMs(task: Task): number {
-  return endedByItself(task) ? (task.Private.EndedAt ?? createdAtMs(task)) : createdAtMs(task);
+function retiredAtMs(task: Task): number {
+  return task.Private.RetiredAt ?? Number.POSITIVE_INFINITY;
 }
 
 /** When a task was created, in ms since the epoch. */
@@ -70,6 +70,12 @@ export function createdAtMs(task: Task): number {
 export function isRollingOut(service: Service): boolean {
   const state = service.UpdateStatus?.State;
   return state === 'updating' || state === 'rollback_started';
+}
+
+/** Whether an update or rollback of the service was stopped by failures. */
+export function isPaused(service: Service): boolean {
+  const state = service.UpdateStatus?.State;
+  return state === 'paused' || state === 'rollback_paused';
 }
 
 /** The slots of a replicated service's tasks, by number, in rising order. */

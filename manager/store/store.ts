@@ -234,7 +234,7 @@ function refuse(code: 'out-of-sequence' | 'already-exists' | 'not-found', messag
 }
 
 /**
- * Notes when a task first ran and when it ended, and since when a node is down: from the entry's time, so
+ * Notes when a task first ran, ended and was no longer wanted, and since when a node is down: from the entry's time, so
  * that every manager notes the same.
  */
 function withMoments(kind: Kind, object: AnyObject, now: number): AnyObject {
@@ -244,14 +244,14 @@ function withMoments(kind: Kind, object: AnyObject, now: number): AnyObject {
 }
 
 function withTaskMoments(task: ObjectOf['task'], now: number): ObjectOf['task'] {
-  const { RunningSince, EndedAt } = task.Private;
-  if (task.Status.State === 'running' && RunningSince === undefined) {
-    return { ...task, Private: { ...task.Private, RunningSince: now } };
-  }
-  if (isTerminal(task.Status.State) && EndedAt === undefined) {
-    return { ...task, Private: { ...task.Private, EndedAt: now } };
-  }
-  return task;
+  const { RunningSince, EndedAt, RetiredAt } = task.Private;
+  const moments: Partial<ObjectOf['task']['Private']> = {};
+  if (task.Status.State === 'running' && RunningSince === undefined) moments.RunningSince = now;
+  if (isTerminal(task.Status.State) && EndedAt === undefined) moments.EndedAt = now;
+  const isRetired = task.DesiredState === 'shutdown' || task.DesiredState === 'remove';
+  if (isRetired && RetiredAt === undefined) moments.RetiredAt = now;
+  if (Object.keys(moments).length === 0) return task;
+  return { ...task, Private: { ...task.Private, ...moments } };
 }
 
 function withDownSince(node: ObjectOf['node'], now: number): ObjectOf['node'] {
