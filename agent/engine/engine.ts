@@ -42,7 +42,10 @@ export interface ContainerState {
   }[];
 }
 
-/** A change worth looking at a container again for. `engine-lost`/`engine-back`: the event stream broke or returned. */
+/**
+ * A change worth looking at a container again for. `engine-lost`: the event stream broke; `engine-back`: it stands
+ * (said the first time too), and what happened before it did was not told.
+ */
 export type EngineEvent =
   | {
       readonly kind: 'container';
@@ -109,9 +112,12 @@ export interface Engine {
   /** Containers that carry all of `labels`, running or not. */
   list(labels: Readonly<Record<string, string>>): Promise<readonly ContainerState[]>;
   logs(containerId: string, options: LogOptions, signal: AbortSignal): AsyncIterable<EngineLogLine>;
-  /** Idempotent. Resolves with the engine's id of the network. */
+  /**
+   * Idempotent by name and labels, also for several daemons at once. Resolves with the engine's id of the network;
+   * 'already-exists' when the name belongs to a network without these labels.
+   */
   ensureNetwork(request: EngineNetworkRequest): Promise<string>;
-  /** Does nothing when it is gone; resolves false while containers still use it. */
+  /** Does nothing when it is gone; resolves false while containers, running or not, still use it. */
   removeNetwork(name: string): Promise<boolean>;
   listNetworks(
     labels: Readonly<Record<string, string>>,

@@ -1,0 +1,109 @@
+/**
+ * One request to the Docker Engine API, through dockerode's modem: typed path, query and body in, JSON or a
+ * stream out, and every fault as a ShoalError with the engine's own words. It knows no container.
+ */
+import type { IncomingMessage } from 'node:http';
+import Docker from 'dockerode';
+import { type ErrorCode, messageOf, ShoalError } from '../../proto/errors.ts';
+
+export interface ApiRequest {
+  readonly method: 'GET' | 'POST' | 'DELETE';
+  readonly path: string;
+  readonly query?: Readonly<Record<string, string | number | boolean | undefined>>;
+  readonly body?: unknown;
+  /** X-Registry-Auth. */
+  readonly registryAuth?: string | undefined;
+  readonly signal?: AbortSignal;
+}
+
+interface Dial {
+  path: string;
+  method: string;
+  statusCodes: Record<number, true>;
+  isStream: boolean;
+  options: { _query: Record<string, string>; _body: unknown };
+  abortSignal?: AbortSignal;
+  headers: Record<string, string>;
+}
+type Modem = { dial(options: Dial, callback: (error: unknown, answer: unknown) => void): void };
+
+const accepted: Record<number, true> = { 200: true, 201: true, 204: true, 304: true };
+
+/** Where the engine listens: `unix:///path`, a plain path, or `tcp://host:port`. */
+export class DockerApi {
+  readonly address: string;
+  readonly #modem: Modem;
+
+  constructor(address: string) {
+    this.address = address;
+    const socketPath = address.replace(/^unix:\/\//, '');
+    const url = /^(tcp|http):\/\//.test(address) ? new URL(address.replace(/^tcp:/, 'http:')) : undefined;
+    const docker = new Docker(
+      url === undefined
+        ? { socketPath }
+        : { host: url.hostname, port: Number(url.port || 2375), protocol: 'http' },
+    );
+    this.#modem = docker.modem as Modem;
+  }
+
+  /** The JSON of the answer (undefined when it is empty). */
+  async json<T>(request: ApiRequest): Promise<T> {
+    return (await this.#dial(request, false)) as T;
+  }
+
+  /** The answer as a stream; the request's signal ends it. */
+  async stream(request: ApiRequest): Promise<IncomingMessage> {
+    return (await this.#dial(request, true)) as IncomingMessage;
+  }
+
+  #dial(request: ApiRequest, isStream: boolean): Promise<unknown> {
+    const query: Record<string, string> = {};
+    for (const [key, value] of Object.entries(request.query ?? {})) {
+      if (value !== undefined) query[key] = String(value);
+    }
+    return new Promise((resolve, reject) => {
+      if (request.signal?.aborted) {
+        reject(request.signal.reason);
+        return;
+      }
+      this.#modem.dial(
+        {
+          path: `${request.path}?`,
+          method: request.method,
+          statusCodes: accepted,
+          isStream,
+          options: { _query: query, _body: request.body ?? {} },
+          headers: request.registryAuth ? { 'X-Registry-Auth': request.registryAuth } : {},
+          ...(request.signal && { abortSignal: request.signal }),
+        },
+        (error, answer) => {
+          if (request.signal?.aborted && error) reject(request.signal.reason);
+          else if (error) reject(errorOf(error, this.address));
+          else resolve(answer);
+        },
+      );
+    });
+  }
+}
+
+const codeOfStatus: Readonly<Record<number, ErrorCode>> = {
+  404: 'not-found',
+  409: 'already-exists',
+  501: 'not-supported',
+  503: 'unavailable',
+};
+
+/** The engine's refusal, or its silence, as a ShoalError. */
+export function errorOf(error: unknown, address: string): ShoalError {
+  const { statusCode, json } = error as { statusCode?: number; json?: { message?: string } | null };
+  if (statusCode === undefined) {
+    const message = `Cannot connect to the container engine at ${address}: ${messageOf(error)}. Is it running?`;
+    return new ShoalError('unavailable', message, { cause: error });
+  }
+  const words =
+    json?.message ?? messageOf(error).replace(/^\(HTTP code \d+\) (?:unexpected|server error) - /, '');
+  return new ShoalError(codeOfStatus[statusCode] ?? 'invalid-argument', words.trim(), {
+    cause: error,
+    details: { status: String(statusCode) },
+  });
+}
