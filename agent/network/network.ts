@@ -1,0 +1,146 @@
+/**
+ * Attaches tasks to networks. In: tasks that are prepared, that run already, that are gone. Out: the engine's
+ * networks, made before the first task and removed some time after the last, and each task's attachment. It
+ * never chooses an address (the managers do) and never touches a network that does not carry a cluster
+ * network's id.
+ */
+import { isShoalError, messageOf } from '../../proto/errors.ts';
+import type { Clock, Log, Timer } from '../../proto/ports.ts';
+import type { Attachment } from '../engine/container-spec.ts';
+import type { Engine, EngineNetworkRequest } from '../engine/engine.ts';
+import type { WireNetwork, WireTask } from '../wire.ts';
+import {
+  attachedNetwork,
+  engineNetwork,
+  isClusterNetwork,
+  networkIdLabel,
+  networkIdsOf,
+  unusedNetworks,
+  wantedAttachment,
+} from './plan.ts';
+
+/** The next task of the same service is often seconds away; making a network takes a tenth of one. */
+const lingerMs = 5_000;
+const rememberMs = 60_000;
+const maxNameAttempts = 3;
+
+interface Known {
+  readonly name: string;
+  readonly atMs: number;
+}
+
+export class Networks {
+  readonly #engine: Engine;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  /** Task id → ids of the cluster networks it uses. */
+  readonly #uses = new Map<string, readonly string[]>();
+  readonly #known = new Map<string, Known>();
+  readonly #making = new Map<string, Promise<string>>();
+  #prune: Timer | undefined;
+  #isStopped = false;
+
+  constructor(engine: Engine, clock: Clock, log: Log) {
+    this.#engine = engine;
+    this.#clock = clock;
+    this.#log = log;
+  }
+
+  /** Makes what `task` needs and says how its container is to be attached. */
+  async attach(task: WireTask): Promise<Attachment> {
+    const wanted = wantedAttachment(task);
+    if (wanted.kind === 'mode') return wanted;
+    this.adopt(task);
+    const networks = await Promise.all(
+      wanted.attachments.map(async (attachment) => {
+        const network = attachment.network!;
+        const name = isClusterNetwork(network)
+          ? await this.#ensure(network)
+          : (network.spec?.annotations?.name ?? network.id ?? '');
+        return attachedNetwork(task, attachment, name);
+      }),
+    );
+    return { kind: 'networks', networks };
+  }
+
+  /** Notes that `task`, which has its container already, uses its networks. */
+  adopt(task: WireTask): void {
+    this.#uses.set(task.id ?? '', networkIdsOf(task));
+  }
+
+  /** Notes that the task's container is gone. */
+  release(taskId: string): void {
+    const used = this.#uses.get(taskId);
+    this.#uses.delete(taskId);
+    if (used !== undefined && used.length > 0) this.pruneSoon();
+  }
+
+  /** A network turned out to be missing: what is known of the engine's networks is looked up anew. */
+  forget(): void {
+    this.#known.clear();
+  }
+
+  /** Removes, after a while, what no task here uses; the engine keeps what others' containers use. */
+  pruneSoon(): void {
+    if (this.#isStopped) return;
+    this.#prune ??= this.#clock.after(lingerMs, () => {
+      this.#prune = undefined;
+      void this.prune();
+    });
+  }
+
+  /** Removes now what no task here uses. Failures are logged: the next release tries again. */
+  async prune(): Promise<void> {
+    try {
+      const ours = (await this.#engine.listNetworks({})).filter(
+        ({ labels }) => labels[networkIdLabel] !== undefined,
+      );
+      for (const name of unusedNetworks(ours, this.#usedIds())) {
+        const id = ours.find((network) => network.name === name)?.labels[networkIdLabel] ?? '';
+        if (this.#making.has(id) || this.#usedIds().has(id)) continue;
+        this.#known.delete(id);
+        if (await this.#engine.removeNetwork(name)) this.#log.info({ network: name }, 'network removed');
+      }
+    } catch (error) {
+      this.#log.warn({ reason: messageOf(error) }, 'unused networks could not be removed');
+    }
+  }
+
+  /** No more pruning; the networks stay. */
+  stop(): void {
+    this.#isStopped = true;
+    this.#prune?.cancel();
+  }
+
+  #usedIds(): Set<string> {
+    return new Set([...this.#uses.values()].flat());
+  }
+
+  #ensure(network: WireNetwork): Promise<string> {
+    const id = network.id ?? '';
+    const known = this.#known.get(id);
+    if (known !== undefined && this.#clock.monotonicMs() - known.atMs < rememberMs) {
+      return Promise.resolve(known.name);
+    }
+    let making = this.#making.get(id);
+    if (making === undefined) {
+      making = this.#make(network).finally(() => this.#making.delete(id));
+      this.#making.set(id, making);
+    }
+    return making;
+  }
+
+  async #make(network: WireNetwork): Promise<string> {
+    for (let attempt = 1; ; attempt += 1) {
+      const request: EngineNetworkRequest = engineNetwork(network, await this.#engine.listNetworks({}));
+      try {
+        await this.#engine.ensureNetwork(request);
+        this.#known.set(network.id ?? '', { name: request.name, atMs: this.#clock.monotonicMs() });
+        return request.name;
+      } catch (error) {
+        // The name was taken between looking and making: look again, then the id tells them apart.
+        if (attempt >= maxNameAttempts || !isShoalError(error, 'already-exists')) throw error;
+      }
+    }
+  }
+}

@@ -1,0 +1,126 @@
+/**
+ * Which networks of the engine a task needs, and how they are to be. Pure. Every cluster network that a task on
+ * this node is attached to is one bridge network of the engine, labelled with the cluster network's id; daemons
+ * that share an engine share it. Nothing of it leaves the host, so a network's `encrypted` option has nothing to do.
+ */
+import type { AttachedNetwork } from '../engine/container-spec.ts';
+import type { EngineNetworkRequest } from '../engine/engine.ts';
+import type { WireAttachment, WireNetwork, WireTask } from '../wire.ts';
+
+export const networkIdLabel = 'shoal.network.id';
+
+const shortIdLength = 12;
+const modes: Readonly<Record<string, string>> = {
+  host: 'host',
+  none: 'none',
+  null: 'none',
+  bridge: 'bridge',
+};
+/** Labels that tools of Docker set on networks and look for. */
+const copiedLabels = /^com\.docker\.(stack|compose)\./;
+
+export interface ExistingNetwork {
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+/** What a task is attached to, before any network was made. */
+export type WantedAttachment =
+  | { readonly kind: 'mode'; readonly mode: string }
+  | { readonly kind: 'networks'; readonly attachments: readonly WireAttachment[] };
+
+/** The engine's own mode (host, none, bridge) when the task asks for one, else its cluster networks. */
+export function wantedAttachment(task: WireTask): WantedAttachment {
+  const attachments = (task.networks ?? []).filter(({ network }) => network !== undefined);
+  for (const { network } of attachments) {
+    const mode = modeOf(network);
+    if (mode !== undefined) return { kind: 'mode', mode };
+  }
+  return { kind: 'networks', attachments };
+}
+
+function modeOf(network: WireNetwork | undefined): string | undefined {
+  const name = network?.spec?.annotations?.name ?? '';
+  const driver = network?.driver_state?.name || network?.spec?.driver_config?.name || '';
+  if (Object.hasOwn(modes, name)) return modes[name];
+  return driver === 'host' || driver === 'null' ? modes[driver] : undefined;
+}
+
+/** Whether the cluster gave the network a subnet; one without is the engine's own, made by its administrator. */
+export function isClusterNetwork(network: WireNetwork): boolean {
+  return (network.ipam?.configs ?? []).some(({ subnet }) => subnet !== undefined && subnet !== '');
+}
+
+/**
+ * How the engine's network for `network` is to be: the one that carries its id when there is one among
+ * `existing`, else its own name, with its id behind it when that name is someone else's.
+ */
+export function engineNetwork(
+  network: WireNetwork,
+  existing: readonly ExistingNetwork[],
+): EngineNetworkRequest {
+  const id = network.id ?? '';
+  const name = network.spec?.annotations?.name || id;
+  const own = existing.find(({ labels }) => labels[networkIdLabel] === id);
+  const isTaken = existing.some((other) => other.name === name);
+  const labels: Record<string, string> = { [networkIdLabel]: id };
+  for (const [key, value] of Object.entries(network.spec?.annotations?.labels ?? {})) {
+    if (copiedLabels.test(key)) labels[key] = value;
+  }
+  return {
+    name: own?.name ?? (isTaken ? `${name}.${id.slice(0, shortIdLength)}` : name),
+    labels: own?.labels ?? labels,
+    subnets: (network.ipam?.configs ?? [])
+      .filter(({ subnet }) => subnet !== undefined && subnet !== '')
+      .map(({ subnet, gateway, range }) => ({
+        subnet: subnet!,
+        ...(gateway ? { gateway: gateway.replace(/\/\d+$/, '') } : {}),
+        ...(range ? { ipRange: range } : {}),
+      })),
+    internal: network.spec?.internal === true,
+    options: bridgeOptions(network),
+  };
+}
+
+/** Options that mean something to a bridge; the overlay's own do not. */
+function bridgeOptions(network: WireNetwork): Record<string, string> {
+  const options: Record<string, string> = {};
+  for (const [key, value] of Object.entries(network.spec?.driver_config?.options ?? {})) {
+    if (key.startsWith('com.docker.network.bridge.') || key === 'com.docker.network.driver.mtu') {
+      options[key] = value;
+    }
+  }
+  return options;
+}
+
+/**
+ * The task's end of a network. The engine's DNS answers the service's name, `tasks.<service>` and the aliases
+ * with the addresses of all containers that carry them.
+ */
+export function attachedNetwork(task: WireTask, attachment: WireAttachment, name: string): AttachedNetwork {
+  const service = task.service_annotations?.name;
+  const isCluster = attachment.network !== undefined && isClusterNetwork(attachment.network);
+  const aliases = [...(service ? [service, `tasks.${service}`] : []), ...(attachment.aliases ?? [])];
+  return {
+    name,
+    addresses: isCluster ? (attachment.addresses ?? []) : [],
+    aliases: [...new Set(aliases)],
+    driverOptions: attachment.driver_attachment_opts ?? {},
+  };
+}
+
+/** Ids of the cluster networks that `task` uses on this node. */
+export function networkIdsOf(task: WireTask): string[] {
+  const wanted = wantedAttachment(task);
+  if (wanted.kind === 'mode') return [];
+  return wanted.attachments.flatMap(({ network }) =>
+    network?.id !== undefined && isClusterNetwork(network) ? network.id : [],
+  );
+}
+
+/** Names of the networks made for a cluster that none of `usedIds` needs any more. */
+export function unusedNetworks(existing: readonly ExistingNetwork[], usedIds: ReadonlySet<string>): string[] {
+  return existing
+    .filter(({ labels }) => labels[networkIdLabel] !== undefined && !usedIds.has(labels[networkIdLabel]))
+    .map(({ name }) => name);
+}
