@@ -1,0 +1,394 @@
+/**
+ * Drives one task: asks transition.ts what to do next and does it, one action at a time. In: what managers want,
+ * what happens to the container. Out: containers, and a status for every change. It decides nothing itself, and
+ * while the engine does not answer it waits: a task is never lost because the engine is.
+ */
+import { isShoalError, messageOf } from '../proto/errors.ts';
+import type { Clock, Log, Timer } from '../proto/ports.ts';
+import { isTerminal, taskStateRank } from '../proto/task-state.ts';
+import {
+  containerOf,
+  containerRequest,
+  type NodeForTasks,
+  stopGraceMs,
+  taskIdLabel,
+} from './engine/container-spec.ts';
+import type { ContainerRequest, ContainerState, Engine } from './engine/engine.ts';
+import type { Gate } from './gate.ts';
+import type { Networks } from './network/network.ts';
+import { type Payloads, planFiles, type TaskFiles } from './secrets.ts';
+import { type Action, type ContainerView, transition, type Wanted } from './transition.ts';
+import { type AgentStatus, desiredOf, type WireTask } from './wire.ts';
+
+const firstRetryMs = 250;
+const lastRetryMs = 5_000;
+const unavailablePrefix = 'engine unavailable: ';
+
+/** What every task of a node shares. */
+export interface TaskSurroundings {
+  readonly engine: Engine;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly node: () => NodeForTasks;
+  readonly networks: Networks;
+  readonly files: TaskFiles;
+  readonly payloads: Payloads;
+  /** Bounds how many containers are made and started at once. */
+  readonly gate: Gate;
+}
+
+export interface TaskListener {
+  /** The task's status is another one. */
+  onStatus(status: AgentStatus): void;
+  /** Nothing is left of a task that was removed from the node. */
+  onForgotten(): void;
+}
+
+export class TaskDriver {
+  readonly id: string;
+  readonly #around: TaskSurroundings;
+  readonly #listener: TaskListener;
+  #task: WireTask;
+  #status: AgentStatus;
+  #wanted: Wanted;
+  #view: ContainerView;
+  #isBusy = false;
+  #isStale = false;
+  #isForgotten = false;
+  /** Set while the engine does not answer this task; the loop waits for it. */
+  #retry: Timer | undefined;
+  #retryMs = firstRetryMs;
+  /** Ends a preparation that is no longer wanted. */
+  #preparing: AbortController | undefined;
+  /** A start that failed for a network that went away is prepared anew once. */
+  #wasPreparedAnew = false;
+
+  constructor(
+    task: WireTask,
+    status: AgentStatus,
+    view: ContainerView,
+    around: TaskSurroundings,
+    listener: TaskListener,
+  ) {
+    this.id = task.id ?? '';
+    this.#task = task;
+    this.#status = status;
+    this.#wanted = desiredOf(task);
+    this.#view = 'absent';
+    this.#around = around;
+    this.#listener = listener;
+    if (view !== 'absent') {
+      around.networks.adopt(task);
+      this.#see(view);
+    }
+  }
+
+  get status(): AgentStatus {
+    return this.#status;
+  }
+
+  get task(): WireTask {
+    return this.#task;
+  }
+
+  /** The id of the task's container; undefined while it has none. */
+  get containerId(): string | undefined {
+    return typeof this.#view === 'object' ? this.#view.id : this.#status.container?.id;
+  }
+
+  /** Begins, or goes on. */
+  start(): void {
+    this.#poke();
+  }
+
+  /** The managers sent the task again. */
+  update(task: WireTask): void {
+    this.#task = task;
+    if (this.#wanted !== 'gone') this.#want(desiredOf(task));
+  }
+
+  /** The task is no longer assigned to this node: its container is stopped and removed. */
+  remove(): void {
+    this.#want('gone');
+  }
+
+  /** Something happened to the task's container. */
+  onContainerChange(action: 'start' | 'die' | 'oom' | 'destroy' | 'health_status'): void {
+    // A start is always this task's own doing, and looked at when it is done.
+    if (action === 'start') return;
+    this.#isStale = true;
+    this.#poke();
+  }
+
+  /** The engine stopped answering. Statuses stay as they are and say so. */
+  onEngineLost(reason: string): void {
+    if (this.#isBusy) return;
+    if (this.#status.container !== undefined) this.#noteUnavailable(reason);
+    if (typeof this.#view === 'object') this.#view = 'unknown';
+  }
+
+  /**
+   * What the engine had of this task when it was last asked for all. A task that has looked for itself since, or
+   * that is at work, looks again instead: its own knowledge is newer.
+   */
+  onEngineBack(view: ContainerState | 'absent'): void {
+    this.#retry?.cancel();
+    this.#retry = undefined;
+    this.#retryMs = firstRetryMs;
+    if (!this.#isBusy && this.#view === 'unknown') this.#see(view);
+    else this.#isStale = true;
+    this.#poke();
+  }
+
+  /** Stops driving; the container is left as it is. */
+  abandon(): void {
+    this.#isForgotten = true;
+    this.#retry?.cancel();
+    this.#preparing?.abort(new Error('the daemon is stopping'));
+  }
+
+  #want(wanted: Wanted): void {
+    if (wanted === this.#wanted) return;
+    this.#wanted = wanted;
+    if (wanted === 'shutdown' || wanted === 'gone') {
+      this.#preparing?.abort(new Error('the task is no longer wanted'));
+    }
+    this.#poke();
+  }
+
+  #poke(): void {
+    if (this.#isBusy || this.#isForgotten || this.#retry !== undefined) return;
+    this.#isBusy = true;
+    void this.#run();
+  }
+
+  async #run(): Promise<void> {
+    try {
+      while (!this.#isForgotten) {
+        if (this.#isStale) await this.#look();
+        const action = transition(this.#status, this.#wanted, this.#view);
+        if (action.kind === 'rest' && !this.#isStale) break;
+        await this.#carryOut(action);
+      }
+      this.#isBusy = false;
+      if (this.#view !== 'unknown') this.#clearUnavailable();
+    } catch (error) {
+      this.#isBusy = false;
+      if (!this.#isForgotten) this.#waitForEngine(error);
+    }
+  }
+
+  /** Throws only what is worth trying again: that the engine did not answer, or refused a stop or a removal. */
+  async #carryOut(action: Action): Promise<void> {
+    switch (action.kind) {
+      case 'rest':
+        return;
+      case 'advance':
+        this.#advance(action.state, action.message, action.err ?? '');
+        return;
+      case 'prepare':
+        await this.#prepare();
+        return;
+      case 'start':
+        await this.#start();
+        return;
+      case 'stop':
+        await this.#ignoreMissing((id) => this.#around.engine.stop(id, stopGraceMs(this.#task)));
+        await this.#look();
+        return;
+      case 'remove':
+        await this.#ignoreMissing((id) => this.#around.engine.remove(id));
+        this.#view = 'absent';
+        return;
+      case 'forget':
+        await this.#forget();
+    }
+  }
+
+  async #prepare(): Promise<void> {
+    const abort = new AbortController();
+    this.#preparing = abort;
+    try {
+      const request = await this.#request(abort.signal);
+      if (abort.signal.aborted) return;
+      await this.#around.gate.run(() => this.#create(request, abort.signal));
+    } catch (error) {
+      if (isShoalError(error, 'unavailable')) throw error;
+      if (abort.signal.aborted) return;
+      this.#advance('rejected', this.#status.message, messageOf(error));
+    } finally {
+      this.#preparing = undefined;
+    }
+  }
+
+  /** Everything a container needs, made side by side. */
+  async #request(signal: AbortSignal): Promise<ContainerRequest> {
+    const { engine, networks, files, payloads } = this.#around;
+    const node = this.#around.node();
+    const spec = containerOf(this.#task);
+    const planned = planFiles(this.#task, node, payloads);
+    const work = [
+      networks.attach(this.#task),
+      files.write(this.id, planned),
+      engine.pull(spec.image ?? '', spec.pull_options?.registry_auth || undefined, signal),
+    ] as const;
+    // A file or network that comes after the task was given up would stay: none is left under way.
+    await Promise.allSettled(work);
+    const [attachment, mounts] = await Promise.all(work);
+    return containerRequest(this.#task, node, attachment, mounts);
+  }
+
+  async #create(request: ContainerRequest, signal: AbortSignal): Promise<void> {
+    const { engine, networks } = this.#around;
+    for (let attempt = 1; !signal.aborted; attempt += 1) {
+      try {
+        const { id } = await engine.create(request);
+        this.#see(createdContainer(id, request));
+        return;
+      } catch (error) {
+        if (attempt > 2) throw error;
+        if (isShoalError(error, 'already-exists')) {
+          if (await this.#adoptNamesake(error)) return;
+        } else if (isMissingNetwork(error)) {
+          networks.forget();
+          await networks.attach(this.#task);
+        } else {
+          throw error;
+        }
+      }
+    }
+  }
+
+  /**
+   * The name is taken: by what this task's earlier attempt left when the daemon was killed. One that was only
+   * created may be half made and goes; one that was started is the task's container. Whether it was adopted.
+   */
+  async #adoptNamesake(conflict: unknown): Promise<boolean> {
+    const { engine } = this.#around;
+    const [found] = await engine.list({ [taskIdLabel]: this.id });
+    if (found === undefined) throw conflict;
+    if (found.phase === 'created' || found.phase === 'dead') {
+      await engine.remove(found.id);
+      return false;
+    }
+    this.#see(found);
+    return true;
+  }
+
+  async #start(): Promise<void> {
+    const view = this.#view;
+    if (typeof view !== 'object') return;
+    try {
+      await this.#around.gate.run(() => this.#around.engine.start(view.id));
+      await this.#look();
+    } catch (error) {
+      if (isShoalError(error, 'unavailable')) throw error;
+      if (isMissingNetwork(error) && !this.#wasPreparedAnew) {
+        this.#wasPreparedAnew = true;
+        this.#around.networks.forget();
+        await this.#ignoreMissing((id) => this.#around.engine.remove(id));
+        this.#view = 'absent';
+        await this.#prepare();
+        return;
+      }
+      this.#advance('failed', this.#status.message, `starting container failed: ${messageOf(error)}`);
+    }
+  }
+
+  async #forget(): Promise<void> {
+    await this.#around.files.remove(this.id);
+    this.#around.networks.release(this.id);
+    this.#isForgotten = true;
+    this.#listener.onForgotten();
+  }
+
+  async #ignoreMissing(work: (containerId: string) => Promise<void>): Promise<void> {
+    const id = this.containerId;
+    if (id === undefined) return;
+    try {
+      await work(id);
+    } catch (error) {
+      if (!isShoalError(error, 'not-found')) throw error;
+    }
+  }
+
+  /** Asks the engine for the container as it is now. */
+  async #look(): Promise<void> {
+    const id = this.containerId;
+    this.#isStale = false;
+    if (id === undefined) return;
+    try {
+      this.#see(await this.#around.engine.inspect(id));
+    } catch (error) {
+      if (!isShoalError(error, 'not-found')) throw error;
+      this.#view = 'absent';
+    }
+  }
+
+  #see(view: ContainerView): void {
+    this.#view = view;
+    if (typeof view !== 'object') return;
+    const ports = view.ports.length > 0 ? view.ports : this.#status.ports;
+    this.#status = {
+      ...this.#status,
+      container: { id: view.id, pid: view.pid, exitCode: view.exitCode },
+      ...(ports === undefined ? {} : { ports }),
+    };
+    // A container that was started proves that its task was, whatever was last written down.
+    if (view.phase !== 'created' && taskStateRank[this.#status.state] < taskStateRank.starting) {
+      this.#status = { ...this.#status, state: 'starting', message: 'starting', err: '' };
+    }
+  }
+
+  #advance(state: AgentStatus['state'], message: string, err: string): void {
+    if (taskStateRank[state] < taskStateRank[this.#status.state]) return;
+    this.#setStatus({ ...this.#status, state, message, err });
+  }
+
+  #setStatus(status: AgentStatus): void {
+    this.#status = { ...status, atMs: this.#around.clock.now() };
+    this.#listener.onStatus(this.#status);
+  }
+
+  #waitForEngine(error: unknown): void {
+    this.#around.log.warn({ task: this.id, reason: messageOf(error) }, 'task waits for the engine');
+    if (isShoalError(error, 'unavailable')) this.#noteUnavailable(messageOf(error));
+    this.#isStale = true;
+    this.#retry = this.#around.clock.after(this.#retryMs, () => {
+      this.#retry = undefined;
+      this.#poke();
+    });
+    this.#retryMs = Math.min(this.#retryMs * 2, lastRetryMs);
+  }
+
+  #noteUnavailable(reason: string): void {
+    if (isTerminal(this.#status.state) || this.#status.err.startsWith(unavailablePrefix)) return;
+    this.#setStatus({ ...this.#status, err: `${unavailablePrefix}${reason}` });
+  }
+
+  #clearUnavailable(): void {
+    if (!this.#status.err.startsWith(unavailablePrefix)) return;
+    this.#setStatus({ ...this.#status, err: '' });
+  }
+}
+
+/** A container that has just been made is known without asking. */
+function createdContainer(id: string, request: ContainerRequest): ContainerState {
+  return {
+    id,
+    name: request.name,
+    labels: request.labels,
+    phase: 'created',
+    pid: 0,
+    exitCode: 0,
+    oomKilled: false,
+    error: '',
+    health: 'none',
+    healthOutput: '',
+    ports: [],
+  };
+}
+
+function isMissingNetwork(error: unknown): boolean {
+  return isShoalError(error) && /network .*not found/i.test(error.message);
+}
