@@ -141,8 +141,8 @@ export interface NodeFacts {
 
 /** A node's description. A node whose engine never answered has no resources, so that nothing is placed there. */
 export function describeNode({ hostname, engine, unavailableBecause }: NodeFacts): WireDescription {
-  const labels: Record<string, string> = { ...engine?.labels };
-  if (engine !== undefined) labels[engineIdLabel] = engine.engineId;
+  // The label also tells managers that this is an agent of ours: it is there even before the engine answered.
+  const labels: Record<string, string> = { ...engine?.labels, [engineIdLabel]: engine?.engineId ?? '' };
   if (unavailableBecause !== undefined) labels[engineUnavailableLabel] = unavailableBecause;
   return {
     hostname,

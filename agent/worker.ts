@@ -36,6 +36,8 @@ export interface WorkerOptions {
   readonly files: TaskFiles;
   readonly reporter: Reporter;
   readonly node: () => NodeForTasks;
+  /** Told of every event of the engine, after the tasks. */
+  readonly onEngineEvent?: (event: EngineEvent) => void;
 }
 
 /** What the engine has of this node's tasks, by task id; undefined while it has not answered. */
@@ -221,6 +223,7 @@ export class Worker {
         if (driver.containerId === event.containerId) driver.onContainerChange(event.action);
       }
     }
+    this.#options.onEngineEvent?.(event);
   }
 
   /** Compares all tasks with what the engine has; tried again until it answers. */
@@ -228,12 +231,10 @@ export class Worker {
     if (this.#looking || this.#stopped.signal.aborted) return;
     this.#looking = true;
     try {
-      const before = new Set(this.#tasks.values());
       const containers = await this.#options.engine.list({ [nodeIdLabel]: this.#options.node().id });
       const found = new Map(containers.map((state) => [state.labels[taskIdLabel] ?? '', state]));
       this.#found = found;
-      // A task that came while the engine was listing looks for itself.
-      for (const driver of before) driver.onEngineBack(found.get(driver.id) ?? 'absent');
+      for (const driver of [...this.#tasks.values()]) driver.onEngineBack(found.get(driver.id) ?? 'absent');
       this.#removeStrangers();
     } catch (error) {
       this.#log.warn({ reason: messageOf(error) }, 'the containers of this node could not be listed');

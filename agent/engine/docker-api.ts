@@ -3,7 +3,6 @@
  * stream out, and every fault as a ShoalError with the engine's own words. It knows no container.
  */
 import type { IncomingMessage } from 'node:http';
-import Docker from 'dockerode';
 import { type ErrorCode, messageOf, ShoalError } from '../../proto/errors.ts';
 
 export interface ApiRequest {
@@ -16,6 +15,11 @@ export interface ApiRequest {
   readonly signal?: AbortSignal;
 }
 
+/** dockerode's way of sending a request. */
+export interface Modem {
+  dial(options: Dial, callback: (error: unknown, answer: unknown) => void): void;
+}
+
 interface Dial {
   path: string;
   method: string;
@@ -25,25 +29,17 @@ interface Dial {
   abortSignal?: AbortSignal;
   headers: Record<string, string>;
 }
-type Modem = { dial(options: Dial, callback: (error: unknown, answer: unknown) => void): void };
 
 const accepted: Record<number, true> = { 200: true, 201: true, 204: true, 304: true };
 
-/** Where the engine listens: `unix:///path`, a plain path, or `tcp://host:port`. */
 export class DockerApi {
   readonly address: string;
   readonly #modem: Modem;
 
-  constructor(address: string) {
+  /** `address` is where `modem` leads, for messages. */
+  constructor(modem: Modem, address: string) {
+    this.#modem = modem;
     this.address = address;
-    const socketPath = address.replace(/^unix:\/\//, '');
-    const url = /^(tcp|http):\/\//.test(address) ? new URL(address.replace(/^tcp:/, 'http:')) : undefined;
-    const docker = new Docker(
-      url === undefined
-        ? { socketPath }
-        : { host: url.hostname, port: Number(url.port || 2375), protocol: 'http' },
-    );
-    this.#modem = docker.modem as Modem;
   }
 
   /** The JSON of the answer (undefined when it is empty). */

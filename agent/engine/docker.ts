@@ -3,9 +3,10 @@
  * engines drop old ones, and every field used here has kept its meaning since 1.41. The only user
  * of the engine's socket. In: the engine's contract. Out: requests over the socket. It remembers no container.
  */
+import Docker from 'dockerode';
 import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
 import { type Clock, delay, type Log, type Random, silentLog } from '../../proto/ports.ts';
-import { DockerApi } from './docker-api.ts';
+import { DockerApi, type Modem } from './docker-api.ts';
 import { jsonLines, logLines } from './docker-stream.ts';
 import type {
   ContainerRequest,
@@ -66,7 +67,7 @@ export class DockerEngine implements Engine {
   readonly #images: Images;
 
   constructor(options: DockerEngineOptions) {
-    this.#api = new DockerApi(options.address);
+    this.#api = new DockerApi(modemFor(options.address), options.address);
     this.#clock = options.clock;
     this.#random = options.random;
     this.#log = options.log ?? silentLog;
@@ -382,6 +383,17 @@ export class DockerEngine implements Engine {
 /** Whether a network was refused for a name or a subnet that another one has. */
 function isTaken(error: unknown): boolean {
   return isShoalError(error) && error.code !== 'unavailable' && /overlap|already exists/.test(error.message);
+}
+
+/** `unix:///path`, a plain path, or `tcp://host:port`. */
+function modemFor(address: string): Modem {
+  const url = /^(tcp|http):\/\//.test(address) ? new URL(address.replace(/^tcp:/, 'http:')) : undefined;
+  const docker = new Docker(
+    url === undefined
+      ? { socketPath: address.replace(/^unix:\/\//, '') }
+      : { host: url.hostname, port: Number(url.port || 2375), protocol: 'http' },
+  );
+  return docker.modem as Modem;
 }
 
 function containerPath(containerId: string, rest = ''): string {

@@ -1,0 +1,283 @@
+/**
+ * The agent: what a node does. In: its identity, its engine, where managers are. Out: containers, networks and files
+ * for the tasks that the managers assign, and reports of how they are. Stopping the agent touches no container;
+ * only leaving does. It knows no manager's code: a manager on the same machine is one more address.
+ */
+import { join } from 'node:path';
+import { messageOf } from '../proto/errors.ts';
+import type { NodeTLSInfo } from '../proto/generated/docker/swarmkit/v1/NodeTLSInfo.ts';
+import type { Clock, Log, Random, Timer } from '../proto/ports.ts';
+import type { NodeIdentity, Role } from '../proto/rpc.ts';
+import { type ConnectDispatcher, grpcDispatcher } from './dispatcher-client.ts';
+import type { NodeForTasks } from './engine/container-spec.ts';
+import type { Engine, EngineDescription, EngineEvent } from './engine/engine.ts';
+import { FileJournal, type Journal } from './journal.ts';
+import { LogForwarder } from './logs.ts';
+import { Remotes } from './remotes.ts';
+import { Reporter } from './reporter.ts';
+import { MemoryFolder, type TaskFiles } from './secrets.ts';
+import { Session, type SessionState } from './session.ts';
+import { describeNode, type WireDescription, type WireSessionMessage } from './wire.ts';
+import { Worker } from './worker.ts';
+
+const describeAgainMs = 30_000;
+const describeTimeoutMs = 3_000;
+/** An engine that restarts is away for about a second: not worth telling the managers. */
+const tellUnavailableMs = 3_000;
+const leaveTimeoutMs = 60_000;
+
+/** Who this node is, by its certificate. */
+export interface AgentIdentity {
+  readonly nodeId: string;
+  readonly role: Role;
+  readonly credentials: NodeIdentity;
+  /** What `docker node inspect` shows of the certificate's issuer. */
+  readonly tlsInfo?: NodeTLSInfo;
+}
+
+export interface IdentityProvider {
+  current(): AgentIdentity;
+  /** Calls `listener` when the certificate or the roots are others; the answer takes it off again. */
+  onChange(listener: () => void): () => void;
+}
+
+export interface AgentOptions {
+  readonly identity: IdentityProvider;
+  readonly engine: Engine;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly hostname: string;
+  /** host:port of managers to begin with; those of the journal come on top. */
+  readonly managers: readonly string[];
+  /** Folders of the daemon: the journal goes to <dataDir>/agent, files of tasks to <runDir>/files (in memory). */
+  readonly dataDir: string;
+  readonly runDir: string;
+  /** Generic resources of the node, e.g. [{ discrete_resource_spec: { kind: 'GPU', value: '2' } }]. */
+  readonly genericResources?: NonNullable<NonNullable<WireDescription['resources']>['generic']>;
+  /** In place of gRPC, the journal on disk and the files in memory. */
+  readonly connect?: ConnectDispatcher;
+  readonly journal?: Journal;
+  readonly files?: TaskFiles;
+}
+
+export class Agent {
+  readonly #options: AgentOptions;
+  readonly #log: Log;
+  readonly #journal: Journal;
+  readonly #files: TaskFiles;
+  readonly #remotes: Remotes;
+  readonly #worker: Worker;
+  readonly #session: Session;
+  readonly #listeners = new Set<(message: WireSessionMessage) => void>();
+  #engine: EngineDescription | undefined;
+  #unavailableBecause: string | undefined;
+  #told = '';
+  #timers = new Set<Timer>();
+  #tellUnavailable: Timer | undefined;
+  #offIdentity: () => void = () => {};
+  #isRunning = false;
+  #lastMessage: WireSessionMessage | undefined;
+
+  constructor(options: AgentOptions) {
+    const { clock, random, log, engine, identity } = options;
+    this.#options = options;
+    this.#log = log;
+    this.#journal = options.journal ?? new FileJournal(join(options.dataDir, 'agent'), log);
+    this.#files = options.files ?? new MemoryFolder(join(options.runDir, 'files'));
+    this.#remotes = new Remotes(random, options.managers);
+    const nodeId = (): string => identity.current().nodeId;
+    const reporter = new Reporter(clock, log, nodeId);
+    const worker = new Worker({
+      engine,
+      clock,
+      log,
+      journal: this.#journal,
+      files: this.#files,
+      reporter,
+      node: () => this.#node(),
+      onEngineEvent: (event) => this.#onEngineEvent(event),
+    });
+    this.#worker = worker;
+    const logs = new LogForwarder({
+      engine,
+      clock,
+      log,
+      nodeId,
+      tasks: () => worker.tasks(),
+      onTasks: (listener) => worker.onTasks(listener),
+    });
+    this.#session = new Session({
+      connect: options.connect ?? grpcDispatcher(clock),
+      identity: () => identity.current().credentials,
+      description: () => this.#describe(),
+      clock,
+      random,
+      log,
+      remotes: this.#remotes,
+      worker,
+      reporter,
+      logs,
+      onMessage: (message) => this.#onMessage(message),
+      onManagers: (managers) => this.#journal.putManagers(managers),
+    });
+  }
+
+  /** Takes up what was running and opens a session; resolves when that is under way. */
+  async start(): Promise<void> {
+    this.#isRunning = true;
+    const { tasks, managers } = await this.#journal.load();
+    this.#remotes.replace([
+      ...managers,
+      ...this.#remotes.list().filter(({ address }) => !managers.some((known) => known.address === address)),
+    ]);
+    await this.#lookAtEngine();
+    if (!this.#isRunning) return;
+    this.#worker.start(tasks);
+    this.#offIdentity = this.#options.identity.onChange(() => this.#session.reopen());
+    this.#session.start();
+    this.#lookAgain();
+  }
+
+  /** Ends the session. Containers go on running. */
+  async stop(): Promise<void> {
+    this.#isRunning = false;
+    this.#offIdentity();
+    for (const timer of this.#timers) timer.cancel();
+    this.#timers.clear();
+    this.#tellUnavailable?.cancel();
+    this.#session.stop();
+    this.#worker.stop();
+    await this.#journal.flush();
+  }
+
+  /**
+   * Leaves the cluster: ends the node's tasks, removes their containers, networks and files and forgets them.
+   * Resolves after a minute even when the engine does not answer; what is left is then logged.
+   */
+  async leave(): Promise<void> {
+    this.#session.stop();
+    const left = await this.#within(
+      leaveTimeoutMs,
+      this.#worker.leave().then(() => true),
+    );
+    if (left !== true) this.#log.error({}, 'containers of this node are left: the engine does not answer');
+    await this.stop();
+    await this.#journal.clear();
+  }
+
+  /** How the session with the managers stands. */
+  get session(): SessionState {
+    return this.#session.state;
+  }
+
+  /** Addresses of the managers, as last heard of. */
+  get managers(): readonly { readonly nodeId: string; readonly address: string }[] {
+    return this.#remotes.list();
+  }
+
+  /** What the engine said of itself last; undefined when it never answered. */
+  get engineDescription(): EngineDescription | undefined {
+    return this.#engine;
+  }
+
+  /**
+   * Calls `listener` with every session message: the node as the managers see it (its wanted role, its
+   * availability, whether its certificate is to be renewed), the managers, the root certificate. The last one, if
+   * there was one, comes at once. The answer takes the listener off again.
+   */
+  onSessionMessage(listener: (message: WireSessionMessage) => void): () => void {
+    this.#listeners.add(listener);
+    if (this.#lastMessage !== undefined) listener(this.#lastMessage);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** The manager in this process knows who leads (host:port). */
+  leaderHint(address: string): void {
+    this.#session.leaderHint(address);
+  }
+
+  #node(): NodeForTasks {
+    return {
+      id: this.#options.identity.current().nodeId,
+      hostname: this.#options.hostname,
+      architecture: this.#engine?.platform.Architecture ?? '',
+      os: this.#engine?.platform.OS ?? '',
+    };
+  }
+
+  #describe(): WireDescription {
+    const { hostname, identity, genericResources } = this.#options;
+    const description = describeNode({
+      hostname,
+      engine: this.#engine,
+      unavailableBecause: this.#unavailableBecause,
+    });
+    const { tlsInfo } = identity.current();
+    const whole: WireDescription = {
+      ...description,
+      resources: { ...description.resources, ...(genericResources && { generic: genericResources }) },
+      ...(tlsInfo && { tls_info: tlsInfo }),
+    };
+    this.#told = JSON.stringify(whole);
+    return whole;
+  }
+
+  #onMessage(message: WireSessionMessage): void {
+    this.#lastMessage = message;
+    for (const listener of [...this.#listeners]) listener(message);
+  }
+
+  #onEngineEvent(event: EngineEvent): void {
+    if (event.kind === 'engine-back') {
+      this.#tellUnavailable?.cancel();
+      this.#tellUnavailable = undefined;
+      void this.#lookAtEngine().then(() => this.#tellChanges());
+    } else if (event.kind === 'engine-lost') {
+      this.#tellUnavailable ??= this.#options.clock.after(tellUnavailableMs, () => {
+        this.#tellUnavailable = undefined;
+        this.#unavailableBecause = event.reason;
+        this.#tellChanges();
+      });
+    }
+  }
+
+  /** Opens the session anew when the node is not what was told last. */
+  #tellChanges(): void {
+    const before = this.#told;
+    this.#describe();
+    if (this.#isRunning && this.#told !== before) this.#session.reopen();
+  }
+
+  async #lookAtEngine(): Promise<void> {
+    try {
+      const description = await this.#within(describeTimeoutMs, this.#options.engine.describe());
+      if (description === undefined) throw new Error('the engine does not answer');
+      this.#engine = description;
+      this.#unavailableBecause = undefined;
+    } catch (error) {
+      this.#unavailableBecause ??= this.#engine === undefined ? messageOf(error) : undefined;
+      this.#log.warn({ reason: messageOf(error) }, 'the container engine cannot be described');
+    }
+  }
+
+  #lookAgain(): void {
+    const timer = this.#options.clock.after(describeAgainMs, () => {
+      this.#timers.delete(timer);
+      void this.#lookAtEngine().then(() => {
+        if (!this.#isRunning) return;
+        this.#tellChanges();
+        this.#lookAgain();
+      });
+    });
+    this.#timers.add(timer);
+  }
+
+  /** The outcome of `work`, or undefined when it takes longer. */
+  #within<T>(boundMs: number, work: Promise<T>): Promise<T | undefined> {
+    return new Promise((resolve, reject) => {
+      const timer = this.#options.clock.after(boundMs, () => resolve(undefined));
+      work.then(resolve, reject).finally(() => timer.cancel());
+    });
+  }
+}
