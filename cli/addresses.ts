@@ -1,0 +1,56 @@
+/** Which address this machine is reached by, when nobody said. */
+import { type NetworkInterfaceInfo, networkInterfaces } from 'node:os';
+import { ShoalError } from '../proto/errors.ts';
+
+export const defaultClusterPort = 2377;
+
+/** `host:port` of `text`, with the cluster's port where none is given. `what` names the flag in errors. */
+export function withPort(text: string, what: string): string {
+  const match = /^(\[[0-9a-fA-F:.]+\]|[^:\s]+)(?::(\d{1,5}))?$/.exec(text);
+  const port = Number(match?.[2] ?? defaultClusterPort);
+  if (!match || port < 1 || port > 65535) {
+    throw new ShoalError('invalid-argument', `${what} "${text}" is not an address: write HOST or HOST:PORT`);
+  }
+  return `${match[1]}:${port}`;
+}
+
+/** The host of `host:port`. */
+export function hostOf(address: string): string {
+  return address.slice(0, address.lastIndexOf(':'));
+}
+
+/** The port of `host:port`. */
+export function portOf(address: string): number {
+  return Number(address.slice(address.lastIndexOf(':') + 1));
+}
+
+/**
+ * The address that other nodes reach this one by: the one it listens on, when that is one; else the only
+ * address of this machine. Throws 'invalid-argument' when there are several, as Docker does.
+ */
+export function guessAdvertiseAddress(listenAddress: string): string {
+  const host = hostOf(listenAddress);
+  if (host !== '0.0.0.0' && host !== '[::]') return listenAddress;
+  const own = Object.entries(networkInterfaces()).flatMap(([name, infos]) =>
+    (infos ?? []).filter(isUsable).map((info) => ({ name, address: info.address })),
+  );
+  const outward = own.filter(({ name }) => !/^(docker|br-|veth|virbr|shoal)/.test(name));
+  const [only, ...others] = outward;
+  if (!only)
+    throw new ShoalError(
+      'invalid-argument',
+      'could not find the system’s IP address - specify one with --advertise-addr',
+    );
+  if (others.length > 0) {
+    const list = outward.map(({ name, address }) => `${address} on ${name}`).join(', ');
+    throw new ShoalError(
+      'invalid-argument',
+      `could not choose an IP address to advertise since this system has multiple addresses (${list}) - specify one with --advertise-addr`,
+    );
+  }
+  return `${only.address}:${portOf(listenAddress)}`;
+}
+
+function isUsable(info: NetworkInterfaceInfo): boolean {
+  return !info.internal && info.family === 'IPv4';
+}

@@ -1,0 +1,172 @@
+#!/usr/bin/env node
+/**
+ * shoald, the daemon's program. In: flags and signals. Out: the API on its sockets, metrics, a log on
+ * standard error. It reads its flags, makes the adapters to the machine and hands them to the daemon; it
+ * holds no state of its own.
+ */
+import { createHash } from 'node:crypto';
+import { mkdirSync, readFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import { hostname, tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { Command, CommanderError, Option } from 'commander';
+import { DockerEngine } from '../agent/engine/docker.ts';
+import type { Engine } from '../agent/engine/engine.ts';
+import { SimulatedEngine } from '../agent/engine/simulated.ts';
+import { type ApiListener, listen, type TlsMaterial } from '../manager/api/listen.ts';
+import { createApi } from '../manager/api/server.ts';
+import type { Metrics } from '../manager/metrics.ts';
+import { messageOf, ShoalError } from '../proto/errors.ts';
+import type { Log } from '../proto/ports.ts';
+import { packageVersion } from '../proto/version.ts';
+import { hostOf, portOf, withPort } from './addresses.ts';
+import { defaultHost } from './client.ts';
+import { collect } from './context.ts';
+import { Daemon } from './daemon.ts';
+import { type LogLevel, logLevels, realClock, realLog, realRandom } from './runtime.ts';
+
+interface Flags {
+  dataDir: string;
+  host?: string[];
+  listenAddr: string;
+  advertiseAddr?: string;
+  engine: string;
+  metricsAddr: string;
+  logLevel: LogLevel;
+  name?: string;
+  tlscacert?: string;
+  tlscert?: string;
+  tlskey?: string;
+}
+
+function makeProgram(): Command {
+  return new Command('shoald')
+    .description('the daemon: an agent, and a manager where the node is one')
+    .version(packageVersion(), '-v, --version')
+    .option('--data-dir <path>', "this node's state", '/var/lib/shoal')
+    .option(
+      '--host <address>',
+      `where the API listens: unix:///PATH or tcp://HOST:PORT (default ${defaultHost})`,
+      collect,
+    )
+    .option('--listen-addr <address>', 'where managers listen for nodes', '0.0.0.0:2377')
+    .option('--advertise-addr <address>', 'address that other nodes reach this one by (HOST[:PORT])')
+    .option(
+      '--engine <address>',
+      'unix:///PATH of the container engine, or "simulated"',
+      'unix:///var/run/docker.sock',
+    )
+    .option('--metrics-addr <address>', 'where /metrics is served; empty: nowhere', '127.0.0.1:9323')
+    .addOption(
+      new Option('--log-level <level>', 'least level that is logged').choices(logLevels).default('info'),
+    )
+    .option('--name <name>', "the node's name (default: the host's name)")
+    .option('--tlscacert <path>', 'authority whose clients may use a tcp:// host')
+    .option('--tlscert <path>', 'certificate of a tcp:// host')
+    .option('--tlskey <path>', 'key of a tcp:// host')
+    .exitOverride();
+}
+
+function engineOf(address: string, log: Log): Engine {
+  if (address === 'simulated')
+    return new SimulatedEngine({
+      clock: realClock,
+      random: realRandom,
+      engineId: `simulated-${hostname()}`,
+      hostname: hostname(),
+    });
+  if (address.startsWith('unix://'))
+    return new DockerEngine({ address, clock: realClock, random: realRandom, log });
+  throw new ShoalError('invalid-argument', `--engine "${address}": write unix:///PATH or simulated`);
+}
+
+function tlsOf(flags: Flags): { tls: TlsMaterial } | Record<string, never> {
+  if (!flags.tlscacert || !flags.tlscert || !flags.tlskey) return {};
+  const read = (path: string): string => readFileSync(path, 'utf8');
+  return { tls: { ca: read(flags.tlscacert), cert: read(flags.tlscert), key: read(flags.tlskey) } };
+}
+
+/** Secrets lie in memory only: below /run, a folder for each data directory, so that daemons can share a host. */
+function runDirOf(dataDir: string): string {
+  const name = createHash('sha256').update(dataDir).digest('hex').slice(0, 12);
+  return process.getuid?.() === 0
+    ? `/run/shoal/nodes/${name}`
+    : join(tmpdir(), `shoal-${process.getuid?.()}`, name);
+}
+
+function serveMetrics(address: string, metrics: Metrics, log: Log): Server | undefined {
+  if (address === '') return undefined;
+  const server = createServer((request, response) => {
+    if (request.url !== '/metrics') {
+      response.writeHead(404).end('metrics are at /metrics\n');
+      return;
+    }
+    metrics.registry.metrics().then(
+      (text) => response.writeHead(200, { 'Content-Type': metrics.registry.contentType }).end(text),
+      (error) => response.writeHead(500).end(`${messageOf(error)}\n`),
+    );
+  });
+  server.on('error', (error) => log.error({ address }, `metrics are not served: ${messageOf(error)}`));
+  server.listen(portOf(address), hostOf(address).replace(/^\[|\]$/g, ''));
+  return server;
+}
+
+async function run(flags: Flags): Promise<void> {
+  const log = realLog(flags.logLevel);
+  const dataDir = resolve(flags.dataDir);
+  const hosts = flags.host ?? [defaultHost];
+  const fatal = (error: unknown): void => {
+    log.error({}, messageOf(error));
+    process.exit(1);
+  };
+  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  const daemon = new Daemon({
+    dataDir,
+    runDir: runDirOf(dataDir),
+    listenAddress: withPort(flags.listenAddr, '--listen-addr'),
+    advertiseAddress: flags.advertiseAddr,
+    hostname: flags.name ?? hostname(),
+    engine: engineOf(flags.engine, log),
+    clock: realClock,
+    random: realRandom,
+    log,
+    onFatal: fatal,
+  });
+  await daemon.start();
+  for (const host of hosts)
+    if (host.startsWith('unix://')) mkdirSync(dirname(host.slice('unix://'.length)), { recursive: true });
+  const api = await listen(createApi(daemon), hosts, { log, ...tlsOf(flags) });
+  const metrics = serveMetrics(flags.metricsAddr, daemon.metrics, log);
+  endOnSignal(daemon, api, metrics, log);
+}
+
+function endOnSignal(daemon: Daemon, api: ApiListener, metrics: Server | undefined, log: Log): void {
+  let ending = false;
+  const end = async (signal: string): Promise<void> => {
+    if (ending) process.exit(1);
+    ending = true;
+    log.info({ signal }, 'ending; containers go on');
+    metrics?.close();
+    await daemon.stop();
+    await api.close();
+    process.exit(0);
+  };
+  for (const signal of ['SIGTERM', 'SIGINT']) {
+    process.on(signal, () => {
+      end(signal).catch((error) => {
+        log.error({}, messageOf(error));
+        process.exit(1);
+      });
+    });
+  }
+}
+
+try {
+  const program = makeProgram();
+  program.parse();
+  await run(program.opts<Flags>());
+} catch (error) {
+  if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? 0 : 2);
+  process.stderr.write(`shoald: ${messageOf(error)}\n`);
+  process.exit(1);
+}

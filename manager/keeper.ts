@@ -1,0 +1,59 @@
+/**
+ * Keeps each node's object in step with the Raft group: its ManagerStatus, and the way from one role to
+ * another. In: the nodes and the group as the leader sees them. Out: changes, and members to take out.
+ * Pure; leader.ts carries it out.
+ */
+import type { ClusterNode } from '../proto/docker.ts';
+import { roleStep } from './ca/roles.ts';
+import type { RaftStatus } from './raft/contract.ts';
+import type { Change } from './store/change.ts';
+import type { View } from './store/store.ts';
+
+export interface KeeperPlan {
+  readonly changes: readonly Change[];
+  /** Nodes whose members are to leave the group, demoted ones; in order. */
+  readonly removals: readonly string[];
+}
+
+type ManagerStatus = NonNullable<ClusterNode['ManagerStatus']>;
+
+/** What differs between the nodes' objects and the group, and who is to leave it. */
+export function keeperPlan(view: View, status: RaftStatus): KeeperPlan {
+  const memberIds = status.members.map((member) => member.nodeId);
+  const changes: Change[] = [];
+  const removals: string[] = [];
+  for (const node of view.list('node')) {
+    const wanted = managerStatusOf(node, status);
+    if (!sameStatus(node.ManagerStatus, wanted)) {
+      changes.push({
+        op: 'merge',
+        kind: 'node',
+        id: node.ID,
+        fields: { ManagerStatus: wanted } as Partial<ClusterNode>,
+      });
+    }
+    const step = roleStep(node, memberIds);
+    if (step.kind === 'remove-from-raft') removals.push(step.nodeId);
+    if (step.kind === 'set-certified-role') {
+      const Private = { ...node.Private, Role: step.role };
+      changes.push({ op: 'merge', kind: 'node', id: node.ID, fields: { Private } });
+    }
+  }
+  return { changes, removals };
+}
+
+/** Absent for nodes that are no members; the leader reaches itself. */
+function managerStatusOf(node: ClusterNode, status: RaftStatus): ManagerStatus | undefined {
+  const member = status.members.find((candidate) => candidate.nodeId === node.ID);
+  if (!member) return undefined;
+  const isLeader = status.leader?.raftId === member.raftId;
+  return {
+    ...(isLeader ? { Leader: true } : {}),
+    Reachability: member.isActive || isLeader ? 'reachable' : 'unreachable',
+    Addr: member.address,
+  };
+}
+
+function sameStatus(a: ManagerStatus | undefined, b: ManagerStatus | undefined): boolean {
+  return a?.Leader === b?.Leader && a?.Reachability === b?.Reachability && a?.Addr === b?.Addr;
+}

@@ -1,0 +1,122 @@
+/**
+ * What runs only on the leader, in one scope: begun when this manager has become the leader and applied
+ * everything before it, ended when it no longer is. Nothing in here outlives it; all it knows is in the
+ * store, so that the next leader goes on where this one stopped.
+ */
+import { isShoalError, messageOf } from '../proto/errors.ts';
+import type { Clock, Log, Random, Timer } from '../proto/ports.ts';
+import { compareTaskStates } from '../proto/task-state.ts';
+import { allocate, networkReconciler } from './allocator/allocate.ts';
+import { Dispatcher } from './dispatcher/dispatcher.ts';
+import { keeperPlan } from './keeper.ts';
+import { LogBroker } from './logs/broker.ts';
+import { ReconcileLoop } from './orchestrator/loop.ts';
+import { reconcilers } from './orchestrator/orchestrator.ts';
+import type { RaftNode } from './raft/contract.ts';
+import { schedulerReconciler } from './scheduler/schedule.ts';
+import type { Propose } from './store/change.ts';
+import type { Store } from './store/store.ts';
+import type { Commit } from './store/watch.ts';
+
+const keeperPeriodMs = 500;
+
+export interface LeaderOptions {
+  readonly store: Store;
+  readonly raft: RaftNode;
+  /** Through this manager as the leader only: refused as soon as another one leads. */
+  readonly propose: Propose;
+  readonly selfNodeId: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly observeSchedulingDelay: (delayMs: number) => void;
+}
+
+export class Leader {
+  readonly dispatcher: Dispatcher;
+  readonly logs: LogBroker;
+  private readonly options: LeaderOptions;
+  private readonly loop: ReconcileLoop;
+  private readonly stops: (() => void)[] = [];
+  private keeperTimer: Timer | undefined;
+  private keeping = false;
+  private stopped = false;
+
+  constructor(options: LeaderOptions) {
+    this.options = options;
+    const { store, propose, clock, random, log } = options;
+    this.dispatcher = new Dispatcher({ store, propose, clock, random, log });
+    this.logs = new LogBroker({ store, random });
+    this.loop = new ReconcileLoop({
+      store,
+      propose,
+      clock,
+      random,
+      log,
+      reconcilers: [networkReconciler(), ...reconcilers, schedulerReconciler()],
+      finish: allocate,
+    });
+  }
+
+  start(): void {
+    this.dispatcher.start();
+    this.logs.start();
+    this.loop.start();
+    this.stops.push(this.options.store.onCommit((commit) => this.observe(commit)));
+    this.stops.push(this.options.raft.onChange(() => void this.keep()));
+    this.scheduleKeeper();
+  }
+
+  /** Ends everything; agents are told where to go when it is known. */
+  stop(leaderAddress: string | undefined): void {
+    if (this.stopped) return;
+    this.stopped = true;
+    this.keeperTimer?.cancel();
+    for (const stop of this.stops) stop();
+    this.loop.stop();
+    this.dispatcher.stop(leaderAddress);
+    this.logs.stop(leaderAddress);
+  }
+
+  private scheduleKeeper(): void {
+    this.keeperTimer = this.options.clock.after(keeperPeriodMs, () => {
+      void this.keep().finally(() => {
+        if (!this.stopped) this.scheduleKeeper();
+      });
+    });
+  }
+
+  /** One step of bringing nodes and group together. What fails is tried again by the next one. */
+  private async keep(): Promise<void> {
+    if (this.keeping || this.stopped) return;
+    this.keeping = true;
+    const { raft, store, propose, selfNodeId, log } = this.options;
+    try {
+      const plan = keeperPlan(store, raft.status());
+      if (plan.changes.length > 0) await propose(plan.changes);
+      for (const nodeId of plan.removals) {
+        // A leader that is demoted first hands over; the next leader takes it out of the group.
+        if (nodeId === selfNodeId) await raft.transferLeadership();
+        else await raft.removeMember(nodeId);
+      }
+    } catch (error) {
+      if (!isShoalError(error, 'not-leader'))
+        log.warn({ error: messageOf(error) }, 'managers and nodes differ still');
+    } finally {
+      this.keeping = false;
+    }
+  }
+
+  private observe(commit: Commit): void {
+    if (commit.kind !== 'changed') return;
+    for (const event of commit.events) {
+      if (event.kind === 'node') void this.keep();
+      if (event.kind !== 'task' || event.op !== 'update') continue;
+      const wasWaiting =
+        event.previous !== undefined && compareTaskStates(event.previous.Status.State, 'assigned') < 0;
+      if (wasWaiting && compareTaskStates(event.object.Status.State, 'assigned') >= 0) {
+        this.options.observeSchedulingDelay(commit.now - Date.parse(event.object.CreatedAt));
+      }
+    }
+  }
+}

@@ -1,0 +1,269 @@
+/**
+ * A manager: one member of the group that holds the cluster's state.
+ *
+ * In: its disk, its transport to other managers, clock and chance; requests from the API and from agents.
+ * Out: the store, replicated; the leader's rooms while it leads. It puts the rooms together and decides
+ * nothing itself; it knows no sockets (server.ts binds it to the cluster's port), so that the simulator
+ * runs it as it is.
+ */
+import { messageOf, ShoalError } from '../proto/errors.ts';
+import type { NodeId } from '../proto/ids.ts';
+import type { Clock, Log, Random } from '../proto/ports.ts';
+import type { ManagedCluster } from './api/contract.ts';
+import { CertificateService } from './ca/service.ts';
+import { withRotated } from './ca/tokens.ts';
+import type { Dispatcher } from './dispatcher/dispatcher.ts';
+import { Leader } from './leader.ts';
+import type {
+  Disk,
+  Member,
+  ProposalResult,
+  RaftNode,
+  RaftStart,
+  RaftStatus,
+  RaftTransport,
+} from './raft/contract.ts';
+import { createRaftNode } from './raft/node.ts';
+import { type DataKeys, sealKeyFile } from './raft/seal.ts';
+import { type Change, encodeEntry } from './store/change.ts';
+import { type ApplyResult, Store } from './store/store.ts';
+
+export interface ManagerOptions {
+  readonly nodeId: NodeId;
+  readonly start: RaftStart;
+  /** The first entry of a new cluster; only with start.kind 'bootstrap'. */
+  readonly firstChanges?: readonly Change[];
+  readonly disk: Disk;
+  readonly dataKeys: DataKeys;
+  readonly transport: RaftTransport;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly observeCommit?: (latencyMs: number) => void;
+  readonly observeSchedulingDelay?: (delayMs: number) => void;
+  /** The member can't go on (a damaged log, a disk error): the process should end. */
+  readonly onFailure: (error: unknown) => void;
+  /** Raft's settings where they are not the defaults; see RaftNodeOptions. */
+  readonly tuning?: {
+    readonly tickMs?: number;
+    readonly electionTicks?: number;
+    readonly snapshotEntries?: number;
+    readonly keepEntries?: number;
+    readonly proposalTimeoutMs?: number;
+  };
+}
+
+/** The index that a bootstrap's snapshot has; the first entry is in it. */
+const bootstrapIndex = 1;
+const raftIdBytes = 6;
+
+export class Manager {
+  readonly store: Store;
+  readonly raft: RaftNode;
+  readonly certificates: CertificateService;
+  readonly nodeId: NodeId;
+  private readonly options: ManagerOptions;
+  private leader: Leader | undefined;
+  private stopped = false;
+  private readonly stopWatching: () => void;
+  /** The key that the file of data keys is sealed with; undefined while autolock is off. */
+  private unlockKey: string | undefined;
+  private sealing: Promise<void> = Promise.resolve();
+
+  private constructor(options: ManagerOptions, store: Store, raft: RaftNode) {
+    this.options = options;
+    this.store = store;
+    this.raft = raft;
+    this.nodeId = options.nodeId;
+    const { clock, random, log } = options;
+    this.certificates = new CertificateService({
+      store,
+      propose: (changes) => this.propose(changes),
+      readBarrier: () => raft.readBarrier(),
+      clock,
+      random,
+      log,
+    });
+    this.unlockKey = store.cluster()?.Private.UnlockKey;
+    const stopStore = store.onCommit(() => this.sealKeys());
+    const stopRaft = raft.onChange((status) => this.onRaft(status));
+    this.stopWatching = () => {
+      stopStore();
+      stopRaft();
+    };
+    this.onRaft(raft.status());
+  }
+
+  /** Starts a member; see createRaftNode for what is refused. */
+  static async start(options: ManagerOptions): Promise<Manager> {
+    const store = new Store();
+    if (options.firstChanges) {
+      store.applyEntry(bootstrapIndex, { now: options.clock.now(), changes: options.firstChanges });
+    }
+    const { start, disk, dataKeys, transport, clock, random, log, tuning } = options;
+    const raft = await createRaftNode({
+      start,
+      disk,
+      dataKeys,
+      transport,
+      clock,
+      random,
+      log,
+      stateMachine: store,
+      ...(options.observeCommit ? { onCommit: options.observeCommit } : {}),
+      onFailure: options.onFailure,
+      ...tuning,
+    });
+    return new Manager(options, store, raft);
+  }
+
+  /** The leader's dispatcher; undefined while another manager leads. */
+  dispatcher(): Dispatcher | undefined {
+    return this.leader?.dispatcher;
+  }
+
+  /** The leader's rooms; undefined while another manager leads. */
+  leading(): Leader | undefined {
+    return this.leader;
+  }
+
+  /** Who leads, as far as this manager knows. */
+  leaderMember(): Member | undefined {
+    return this.raft.status().leader;
+  }
+
+  isLeader(): boolean {
+    return this.raft.status().role === 'leader';
+  }
+
+  /** See Propose: through whichever manager leads. */
+  async propose(changes: readonly Change[]): Promise<number> {
+    const data = encodeEntry({ now: this.options.clock.now(), changes });
+    return committed(await this.raft.propose(data));
+  }
+
+  readBarrier(): Promise<void> {
+    return this.raft.readBarrier();
+  }
+
+  managerAddresses(): ReturnType<ManagedCluster['managerAddresses']> {
+    return this.raft
+      .status()
+      .members.map((member) => ({ NodeID: member.nodeId as NodeId, Addr: member.address }));
+  }
+
+  /** Rotates join tokens or the unlock key, as asked. */
+  async rotate(what: Parameters<ManagedCluster['rotate']>[0]): Promise<void> {
+    const cluster = this.store.cluster();
+    if (!cluster) throw new ShoalError('internal', 'the store holds no cluster');
+    const object = withRotated(cluster, what, this.options.random);
+    await this.propose([{ op: 'update', kind: 'cluster', object }]);
+  }
+
+  /** After a recovery by force: the managers that were lost are workers, should they ever come back. */
+  async forgetOtherManagers(): Promise<void> {
+    const others = this.store.find('node', 'role', 'manager').filter((node) => node.ID !== this.nodeId);
+    const changes = others.map((node): Change => {
+      return { op: 'merge', kind: 'node', id: node.ID, fields: { Spec: { ...node.Spec, Role: 'worker' } } };
+    });
+    if (changes.length > 0) await this.propose(changes);
+  }
+
+  /**
+   * Takes a node that holds a manager's certificate into the group; only on the leader. It begins as a
+   * learner and votes when it has caught up. A node that was a member before and comes with an empty disk
+   * gets a new number, for the old one may have voted.
+   */
+  async admit(nodeId: string, address: string): Promise<{ raftId: number; members: readonly Member[] }> {
+    const node = this.store.get('node', nodeId as NodeId);
+    if (!node)
+      throw new ShoalError('permission-denied', `node ${nodeId} was removed from this cluster; join it anew`);
+    const before = this.raft.status().members.find((member) => member.nodeId === nodeId);
+    if (before) await this.raft.removeMember(nodeId, { force: true });
+    const raftId = newRaftId(this.options.random);
+    await this.raft.addMember({ raftId, nodeId, address });
+    return { raftId, members: this.raft.status().members };
+  }
+
+  /** Stops; when `orderly`, leadership is handed over first. */
+  async stop(options: { readonly orderly: boolean }): Promise<void> {
+    if (this.stopped) return;
+    if (options.orderly && this.isLeader() && this.raft.status().members.length > 1) {
+      await this.raft.transferLeadership().catch(() => undefined);
+    }
+    this.stopped = true;
+    this.stopWatching();
+    this.endLeading();
+    await this.sealing;
+    await this.raft.stop();
+  }
+
+  /** When autolock was turned on or off or its key replaced, the file of data keys is sealed anew. */
+  private sealKeys(): void {
+    const wanted = this.store.cluster()?.Private.UnlockKey;
+    if (wanted === this.unlockKey) return;
+    this.unlockKey = wanted;
+    const { disk, random, dataKeys, log } = this.options;
+    this.sealing = this.sealing
+      .then(() => sealKeyFile(disk, random, dataKeys, wanted))
+      .catch((error) => log.error({ error: messageOf(error) }, 'the data keys could not be sealed anew'));
+  }
+
+  private onRaft(status: RaftStatus): void {
+    if (this.stopped) return;
+    if (status.role === 'leader' && !this.leader) void this.beginLeading(status.term);
+    if (status.role !== 'leader') this.endLeading();
+  }
+
+  /** The leader's rooms begin only once everything that was acknowledged before is applied here. */
+  private async beginLeading(term: number): Promise<void> {
+    const { clock, random, log } = this.options;
+    try {
+      await this.raft.readBarrier();
+    } catch {
+      return; // it lost the lead meanwhile; the next change of it begins anew
+    }
+    const status = this.raft.status();
+    if (this.stopped || this.leader || status.role !== 'leader' || status.term !== term) return;
+    const { store, raft } = this;
+    this.leader = new Leader({
+      store,
+      raft,
+      propose: (changes) => this.proposeAsLeader(changes),
+      selfNodeId: this.nodeId,
+      clock,
+      random,
+      log,
+      observeSchedulingDelay: this.options.observeSchedulingDelay ?? (() => {}),
+    });
+    this.leader.start();
+    log.info({ term }, 'this manager leads the cluster');
+  }
+
+  private endLeading(): void {
+    const { leader } = this;
+    if (!leader) return;
+    this.leader = undefined;
+    leader.stop(this.stopped ? undefined : this.leaderMember()?.address);
+    this.options.log.info({}, 'this manager no longer leads the cluster');
+  }
+
+  private async proposeAsLeader(changes: readonly Change[]): Promise<number> {
+    const data = encodeEntry({ now: this.options.clock.now(), changes });
+    return committed(await this.raft.proposeAsLeader(data));
+  }
+}
+
+/** The index of an applied proposal; throws what the store refused it with. */
+function committed({ index, result }: ProposalResult): number {
+  const applied = result as ApplyResult;
+  if (!applied.ok) throw new ShoalError(applied.code, applied.message);
+  return index;
+}
+
+/** A member number that was never used: 48 random bits, not 0. */
+export function newRaftId(random: Random): number {
+  let id = 0;
+  while (id === 0) id = [...random.bytes(raftIdBytes)].reduce((sum, byte) => sum * 256 + byte, 0);
+  return id;
+}

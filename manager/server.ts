@@ -1,0 +1,313 @@
+/**
+ * A manager on the cluster's port: its services for agents and for the other managers, bound to gRPC and
+ * TLS, its log on disk. In: the node's identity, addresses, folder, and how to begin. Out: a running
+ * manager as the API sees it. It checks roles and translates; it decides nothing.
+ */
+import { isShoalError, messageOf, ShoalError } from '../proto/errors.ts';
+import type { ClusterId, NodeId } from '../proto/ids.ts';
+import { type Clock, delay, type Log, type Random } from '../proto/ports.ts';
+import {
+  createChannel,
+  createRpcServer,
+  type NodeIdentity,
+  type RpcServer,
+  requireRole,
+} from '../proto/rpc.ts';
+import { unaryHandler } from '../proto/rpc-status.ts';
+import type { ManagedCluster } from './api/contract.ts';
+import { certificateHandlers } from './ca/rpc.ts';
+import { registerDispatcher } from './dispatcher/service.ts';
+import { type OpenLogs, readLogs } from './logs/reader.ts';
+import { registerLogs, subscribeThrough } from './logs/service.ts';
+import { Manager } from './manager.ts';
+import type { Metrics } from './metrics.ts';
+import type { Member, RaftStart } from './raft/contract.ts';
+import { openDisk } from './raft/disk.ts';
+import { createPeers, type Peers } from './raft/peers.ts';
+import { createKeyFile, keyFileState, openKeyFile } from './raft/seal.ts';
+import { registerRaftServices } from './raft/services.ts';
+import type { Change } from './store/change.ts';
+
+/** How this manager begins. `join` asks the managers at `remotes`; `resume` goes on from its disk. */
+export type ManagerStart =
+  | {
+      readonly kind: 'bootstrap';
+      readonly changes: readonly Change[];
+      readonly unlockKey: string | undefined;
+    }
+  | { readonly kind: 'join'; readonly remotes: readonly string[] }
+  | { readonly kind: 'resume'; readonly unlockKey: string | undefined }
+  | { readonly kind: 'force-new-cluster'; readonly unlockKey: string | undefined };
+
+export interface ManagerServerOptions {
+  readonly identity: NodeIdentity;
+  readonly nodeId: NodeId;
+  readonly clusterId: ClusterId;
+  readonly listenAddress: string;
+  readonly advertiseAddress: string;
+  /** Folder of the Raft log. */
+  readonly folder: string;
+  readonly start: ManagerStart;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly metrics: Metrics;
+  readonly onFailure: (error: unknown) => void;
+}
+
+const joinTimeoutMs = 20_000;
+const joinRetryMs = 300;
+const callTimeoutMs = 10_000;
+
+export class ManagerServer {
+  readonly manager: Manager;
+  private readonly options: ManagerServerOptions;
+  private readonly server: RpcServer;
+  private readonly peers: Peers;
+  /** What is shown to others now. */
+  private readonly shown: { identity: NodeIdentity };
+
+  private constructor(
+    options: ManagerServerOptions,
+    server: RpcServer,
+    peers: Peers,
+    manager: Manager,
+    shown: { identity: NodeIdentity },
+  ) {
+    this.options = options;
+    this.shown = shown;
+    this.server = server;
+    this.peers = peers;
+    this.manager = manager;
+  }
+
+  /** Opens the port and starts the member. Throws what either refuses; then nothing stays open. */
+  static async start(options: ManagerServerOptions): Promise<ManagerServer> {
+    const { identity, clusterId, clock, random, log, metrics } = options;
+    const disk = await openDisk(options.folder);
+    const keyState = await keyFileState(disk);
+    const unlockKey = options.start.kind === 'join' ? undefined : options.start.unlockKey;
+    const dataKeys =
+      keyState === 'absent'
+        ? await createKeyFile(disk, random, unlockKey)
+        : await openKeyFile(disk, unlockKey);
+    const server = createRpcServer({ credentials: identity });
+    const shown = { identity };
+    const peers = createPeers({ clusterId, identity: () => shown.identity, clock, log });
+    try {
+      await server.listen(options.listenAddress);
+      const { start, firstChanges } = await raftStart(options);
+      const manager = await Manager.start({
+        nodeId: options.nodeId,
+        start,
+        ...(firstChanges ? { firstChanges } : {}),
+        disk,
+        dataKeys,
+        transport: peers,
+        clock,
+        random,
+        log,
+        observeCommit: (latencyMs) => metrics.observeCommit(latencyMs),
+        observeSchedulingDelay: (delayMs) => metrics.observeSchedulingDelay(delayMs),
+        onFailure: options.onFailure,
+      });
+      const made = new ManagerServer(options, server, peers, manager, shown);
+      peers.attach(manager.raft);
+      made.register();
+      return made;
+    } catch (error) {
+      peers.close();
+      await server.close();
+      throw error;
+    }
+  }
+
+  /** From now on this certificate is shown and these roots are trusted, on the port and towards peers. */
+  setIdentity(identity: NodeIdentity): void {
+    this.shown.identity = identity;
+    this.server.setIdentity(identity);
+    this.peers.reconnect();
+  }
+
+  async stop(options: { readonly orderly: boolean }): Promise<void> {
+    await this.manager.stop(options);
+    this.peers.close();
+    await this.server.close();
+  }
+
+  /** This manager's cluster for the API. */
+  cluster(): ManagedCluster {
+    const { manager } = this;
+    return {
+      store: manager.store,
+      nodeId: manager.nodeId,
+      propose: (changes) => manager.propose(changes),
+      readBarrier: () => manager.readBarrier(),
+      isLeader: () => manager.isLeader(),
+      managerAddresses: () => manager.managerAddresses(),
+      removeManager: (nodeId, force) => this.removeManager(nodeId, force),
+      rotate: (what) => manager.rotate(what),
+      logs: (request, signal) => readLogs(this.subscribe, request, signal),
+    };
+  }
+
+  private register(): void {
+    const { manager, server } = this;
+    const leader = (): Member | undefined => manager.leaderMember();
+    const handlers = certificateHandlers(manager.certificates);
+    server.addService('CA', handlers.CA);
+    server.addService('NodeCA', handlers.NodeCA);
+    registerDispatcher(server, { dispatcher: () => manager.dispatcher(), leader });
+    registerLogs(server, { broker: () => manager.leading()?.logs, leader });
+    registerRaftServices(server, manager.raft, this.peers, { clusterId: this.options.clusterId });
+    server.addService('Health', { Check: unaryHandler(() => ({ status: 'SERVING' as const })) });
+    server.addService('Membership', {
+      Join: unaryHandler(async (request, call) => {
+        const caller = requireRole(call, 'manager');
+        this.requireLeader();
+        const admitted = await manager.admit(caller.nodeId, request.address ?? '');
+        return {
+          raft_id: String(admitted.raftId),
+          members: admitted.members.map((member) => ({
+            raft_id: String(member.raftId),
+            node_id: member.nodeId,
+            address: member.address,
+          })),
+        };
+      }),
+      Leave: unaryHandler(async (request, call) => {
+        requireRole(call, 'manager');
+        this.requireLeader();
+        await manager.raft.removeMember(request.node_id ?? '', { force: request.force ?? false });
+        return {};
+      }),
+    });
+  }
+
+  private requireLeader(): void {
+    const leader = this.manager.leaderMember();
+    if (this.manager.isLeader()) return;
+    throw new ShoalError(
+      'not-leader',
+      `this manager does not lead the cluster${leader ? `; ${leader.address} does` : ''}`,
+      {
+        details: leader ? { leader: leader.address } : {},
+      },
+    );
+  }
+
+  private subscribe: OpenLogs = (request, sink) => {
+    const broker = this.manager.leading()?.logs;
+    if (broker) return broker.subscribe(request, sink);
+    const leader = this.manager.leaderMember();
+    if (!leader)
+      throw new ShoalError(
+        'no-quorum',
+        'no manager leads the cluster right now, and logs come through the leader; try again',
+      );
+    const channel = createChannel(leader.address, {
+      identity: this.shown.identity,
+      roots: this.shown.identity.rootsPem,
+      serverName: 'swarm-manager',
+    });
+    const handle = subscribeThrough(channel, request, sink);
+    return {
+      close: () => {
+        handle.close();
+        channel.close();
+      },
+    };
+  };
+
+  /** Takes a member out of the group, through whichever manager leads; a leader that goes hands over first. */
+  private async removeManager(nodeId: NodeId, force: boolean): Promise<void> {
+    const { manager } = this;
+    if (manager.isLeader() && nodeId === manager.nodeId) await manager.raft.transferLeadership();
+    if (manager.isLeader()) return manager.raft.removeMember(nodeId, { force });
+    const end = this.options.clock.monotonicMs() + callTimeoutMs;
+    for (;;) {
+      const leader = manager.leaderMember();
+      if (leader && leader.nodeId !== manager.nodeId) {
+        return callLeader(this.shown.identity, leader.address, this.options.clock, (channel, deadline) =>
+          channel.call('Membership', 'Leave', { node_id: nodeId, force }, { deadline }),
+        ).then(() => undefined);
+      }
+      if (this.options.clock.monotonicMs() > end)
+        throw new ShoalError('no-quorum', 'no manager leads the cluster right now; try again');
+      await delay(this.options.clock, joinRetryMs);
+    }
+  }
+}
+
+type Channel = ReturnType<typeof createChannel>;
+
+async function callLeader<T>(
+  identity: NodeIdentity,
+  address: string,
+  clock: Clock,
+  call: (channel: Channel, deadline: number) => Promise<T>,
+): Promise<T> {
+  const channel = createChannel(address, { identity, roots: identity.rootsPem, serverName: 'swarm-manager' });
+  try {
+    return await call(channel, clock.now() + callTimeoutMs);
+  } finally {
+    channel.close();
+  }
+}
+
+async function raftStart(
+  options: ManagerServerOptions,
+): Promise<{ start: RaftStart; firstChanges?: readonly Change[] }> {
+  const { start, nodeId, advertiseAddress: address } = options;
+  switch (start.kind) {
+    case 'bootstrap':
+      return {
+        start: { kind: 'bootstrap', self: { raftId: 1, nodeId, address } },
+        firstChanges: start.changes,
+      };
+    case 'resume':
+      return { start: { kind: 'restart' } };
+    case 'force-new-cluster':
+      return { start: { kind: 'force-new-cluster', self: { raftId: 1, nodeId, address } } };
+    case 'join': {
+      const { raftId, members } = await requestJoin(options, start.remotes);
+      return { start: { kind: 'join', self: { raftId, nodeId, address }, members } };
+    }
+  }
+}
+
+/** Asks the leader, wherever it is, to take this node into the group. Tries until it is found or time is up. */
+async function requestJoin(
+  options: ManagerServerOptions,
+  remotes: readonly string[],
+): Promise<{ raftId: number; members: Member[] }> {
+  const { clock, identity, nodeId, advertiseAddress } = options;
+  const end = clock.monotonicMs() + joinTimeoutMs;
+  let addresses = [...remotes];
+  let last: unknown;
+  while (clock.monotonicMs() < end) {
+    for (const address of addresses) {
+      try {
+        const answer = await callLeader(identity, address, clock, (channel, deadline) =>
+          channel.call('Membership', 'Join', { node_id: nodeId, address: advertiseAddress }, { deadline }),
+        );
+        const members = (answer.members ?? []).map((member) => ({
+          raftId: Number(member.raft_id),
+          nodeId: member.node_id ?? '',
+          address: member.address ?? '',
+        }));
+        return { raftId: Number(answer.raft_id), members };
+      } catch (error) {
+        last = error;
+        if (isShoalError(error) && !error.retriable) throw error;
+        const leader = isShoalError(error) ? error.details.leader : undefined;
+        if (leader) addresses = [leader, ...addresses.filter((known) => known !== leader)];
+      }
+    }
+    await delay(clock, joinRetryMs);
+  }
+  throw new ShoalError(
+    'unavailable',
+    `no manager took this node into the managers' group within ${joinTimeoutMs / 1000} s; the last answer: ${messageOf(last)}`,
+  );
+}
