@@ -16,6 +16,7 @@ import { nodeRoutes } from './nodes.ts';
 import { currentMinor, maximumMinor, minimumMinor } from './request.ts';
 import { secretRoutes } from './secrets.ts';
 import { serviceRoutes } from './services.ts';
+import { stackRoutes } from './stacks.ts';
 import { swarmRoutes } from './swarm.ts';
 import { systemRoutes } from './system.ts';
 import { taskRoutes } from './tasks.ts';
@@ -44,6 +45,7 @@ export function createApi(host: ApiHost): Express {
     secretRoutes,
     configRoutes,
     networkRoutes,
+    stackRoutes,
     eventRoutes,
   ];
   for (const routes of resources) app.use(routes(host));

@@ -133,7 +133,14 @@ const containerSpec = z.strictObject({
   DNSConfig: z.strictObject({ Nameservers: texts, Search: texts, Options: texts }).optional(),
   Secrets: z.array(secretReference).optional(),
   Configs: z.array(configReference).optional(),
-  Isolation: oneOf(['default', 'process', 'hyperv']),
+  Isolation: z
+    .custom((value) => isZero(value) || value === 'default', {
+      message: 'isolation other than "default" is for Windows containers, which Shoal does not run',
+      params: { code: 'not-supported' },
+    })
+    .transform(() => 'default')
+    .optional()
+    .default('default'),
   Init: flag,
   Sysctls: map,
   CapabilityAdd: texts,
@@ -262,14 +269,9 @@ const serviceSpec = z.strictObject({
 /** Reads a service spec. Throws ShoalError naming the field that is wrong, unknown or not supported. */
 export function readServiceSpec(body: unknown, what = 'ServiceSpec'): ServiceSpec {
   const spec = check<ServiceSpec>(serviceSpec, body, what);
-  const { ContainerSpec } = spec.TaskTemplate;
   const isReplicated = spec.Mode.Replicated !== undefined || Object.keys(spec.Mode).length === 0;
   return {
     ...spec,
     Mode: isReplicated ? { ...spec.Mode, Replicated: { Replicas: 1, ...spec.Mode.Replicated } } : spec.Mode,
-    TaskTemplate: {
-      ...spec.TaskTemplate,
-      ContainerSpec: { ...ContainerSpec, Isolation: ContainerSpec.Isolation ?? 'default' },
-    },
   };
 }

@@ -53,8 +53,11 @@ export function acceptServiceSpec(view: View, spec: ServiceSpec): ServiceSpec {
   return { ...accepted, TaskTemplate: { ...TaskTemplate, ...(Networks ? { Networks } : {}) } };
 }
 
-/** What can be said of a service spec without looking at other objects. */
-export function checkServiceShape(spec: ServiceSpec): void {
+/**
+ * What can be said of a service spec without looking at other objects. A stack's services name secrets
+ * and configs that may not have an id yet (`references: 'by-name'`).
+ */
+export function checkServiceShape(spec: ServiceSpec, references: 'by-id' | 'by-name' = 'by-id'): void {
   checkName(spec.Name);
   checkShoalLabels(spec);
   const task = spec.TaskTemplate;
@@ -65,22 +68,8 @@ export function checkServiceShape(spec: ServiceSpec): void {
   } catch (error) {
     throw asSwarmError(error);
   }
-  checkTargets(
-    'secret',
-    (task.ContainerSpec.Secrets ?? []).map((ref) => ({
-      id: ref.SecretID,
-      name: ref.SecretName,
-      file: ref.File?.Name,
-    })),
-  );
-  checkTargets(
-    'config',
-    (task.ContainerSpec.Configs ?? []).map((ref) => ({
-      id: ref.ConfigID,
-      name: ref.ConfigName,
-      file: ref.File?.Name,
-    })),
-  );
+  checkTargets('secret', secretTargets(task), references);
+  checkTargets('config', configTargets(task), references);
   checkContainer(task);
   checkMode(spec);
   checkUpdate(spec.UpdateConfig);
@@ -130,10 +119,24 @@ interface Target {
   readonly file: string | undefined;
 }
 
-function checkTargets(what: 'secret' | 'config', targets: readonly Target[]): void {
+function secretTargets(task: TaskSpec): Target[] {
+  const references = task.ContainerSpec.Secrets ?? [];
+  return references.map((ref) => ({ id: ref.SecretID, name: ref.SecretName, file: ref.File?.Name }));
+}
+
+function configTargets(task: TaskSpec): Target[] {
+  const references = task.ContainerSpec.Configs ?? [];
+  return references.map((ref) => ({ id: ref.ConfigID, name: ref.ConfigName, file: ref.File?.Name }));
+}
+
+function checkTargets(
+  what: 'secret' | 'config',
+  targets: readonly Target[],
+  references: 'by-id' | 'by-name',
+): void {
   const holders = new Map<string, string>();
   for (const { id, name, file } of targets) {
-    if (id === '' || name === '') throw invalid(`malformed ${what} reference`);
+    if ((id === '' && references === 'by-id') || name === '') throw invalid(`malformed ${what} reference`);
     if (file === undefined) throw invalid(`malformed ${what} reference, no target provided`);
     if (file === '') throw invalid(`malformed file ${what} reference, invalid target file name provided`);
     const holder = holders.get(file);
