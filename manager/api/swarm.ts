@@ -2,10 +2,12 @@
 import { type Request, Router } from 'express';
 import type { Cluster, SwarmSpec } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
+import type { Random } from '../../proto/ports.ts';
+import { withRotated } from '../ca/tokens.ts';
 import type { View } from '../store/store.ts';
 import { clusterAnswer } from './answers.ts';
 import { readInit, readJoin, readSwarmSpec, readUnlock, type SwarmSpecChange } from './cluster-schema.ts';
-import type { ApiHost, ManagedCluster, SwarmInitRequest } from './contract.ts';
+import type { ApiHost, SwarmInitRequest } from './contract.ts';
 import { isZero } from './fields.ts';
 import {
   commit,
@@ -146,20 +148,24 @@ async function updateSwarm(host: ApiHost, request: Request): Promise<void> {
   const cluster = clusterObject(managed.store);
   const Spec = mergedSpec(cluster.Spec, change);
   checkSwarmSpec(cluster.Spec, Spec);
-  await commit(managed, [
-    { op: 'update', kind: 'cluster', object: { ...cluster, Spec, Version: { Index: version } } },
-  ]);
-  const isLocking = Spec.EncryptionConfig.AutoLockManagers;
-  const needsKey = isLocking && cluster.Private.UnlockKey === undefined;
-  const unlockKey = isLocking && (rotation.unlockKey || needsKey);
-  if (rotation.worker || rotation.manager || unlockKey) await managed.rotate({ ...rotation, unlockKey });
-  else if (!isLocking && cluster.Private.UnlockKey !== undefined) await dropUnlockKey(managed);
+  const changed = withLockKey({ ...cluster, Spec, Version: { Index: version } }, rotation, host.random);
+  await commit(managed, [{ op: 'update', kind: 'cluster', object: changed }]);
 }
 
-async function dropUnlockKey(managed: ManagedCluster): Promise<void> {
-  const cluster = clusterObject(managed.store);
-  const { UnlockKey: _key, ...Private } = cluster.Private;
-  await commit(managed, [{ op: 'update', kind: 'cluster', object: { ...cluster, Private } }]);
+/**
+ * The cluster with what was asked to be rotated. It has an unlock key exactly while autolock is on, in
+ * the same entry, so that managers never lock without one.
+ */
+function withLockKey(
+  cluster: Cluster,
+  rotation: { worker: boolean; manager: boolean; unlockKey: boolean },
+  random: Random,
+): Cluster {
+  const { UnlockKey, ...Private } = cluster.Private;
+  if (!cluster.Spec.EncryptionConfig.AutoLockManagers) {
+    return withRotated({ ...cluster, Private }, { ...rotation, unlockKey: false }, random);
+  }
+  return withRotated(cluster, { ...rotation, unlockKey: rotation.unlockKey || !UnlockKey }, random);
 }
 
 /** As Docker does it: a field that says nothing leaves the cluster's as it is. */

@@ -131,15 +131,25 @@ describe('api: swarm update', () => {
     assert.deepEqual((await current()).Version, Version);
   });
 
-  it('rotates tokens and makes an unlock key when autolock is turned on', async () => {
-    const { Version, Spec } = await current();
-    const update = { ...Spec, EncryptionConfig: { AutoLockManagers: true } };
-    assert.equal(
-      (await api.post(`/swarm/update?version=${Version.Index}&rotateWorkerToken=true`, update)).status,
-      200,
-    );
-    assert.deepEqual(api.host.calls, ['rotate {"worker":true,"manager":false,"unlockKey":true}']);
-    assert.deepEqual((await api.get('/swarm/unlockkey')).json, { UnlockKey: '' });
+  it('rotates tokens, and has an unlock key exactly while autolock is on', async () => {
+    const update = async (isLocking: boolean, query: string) => {
+      const { Version, Spec } = await current();
+      const body = { ...Spec, EncryptionConfig: { AutoLockManagers: isLocking } };
+      assert.equal((await api.post(`/swarm/update?version=${Version.Index}${query}`, body)).status, 200);
+      return {
+        tokens: (await current()).JoinTokens,
+        key: (await api.get('/swarm/unlockkey')).json.UnlockKey,
+      };
+    };
+    const before = (await current()).JoinTokens;
+    const locked = await update(true, '&rotateWorkerToken=true');
+    assert.notEqual(locked.tokens.Worker, before.Worker);
+    assert.equal(locked.tokens.Manager, before.Manager);
+    assert.match(locked.key, /^SWMKEY-1-/);
+    assert.equal((await update(true, '')).key, locked.key);
+    assert.notEqual((await update(true, '&rotateManagerUnlockKey=1')).key, locked.key);
+    assert.equal((await update(false, '&rotateManagerUnlockKey=1')).key, '');
+    assert.equal(api.host.store.cluster()?.Private.UnlockKey, undefined);
   });
 });
 
