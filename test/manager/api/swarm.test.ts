@@ -1,6 +1,7 @@
 /** The cluster's own endpoints, and who may answer at all. */
 import assert from 'node:assert/strict';
 import type { Membership } from '../../../manager/api/contract.ts';
+import type { Change } from '../../../manager/store/change.ts';
 import { asId, type NodeId } from '../../../proto/ids.ts';
 import { TestApi } from './host.ts';
 
@@ -86,6 +87,43 @@ describe('api: membership', () => {
     const seen =
       (await api.get('/swarm')).text + (await api.get('/info')).text + (await api.get('/nodes')).text;
     assert.ok(!seen.includes('TOP-SECRET') && !seen.includes('Private'));
+  });
+});
+
+describe('api: a manager that follows', () => {
+  it('answers nothing older than what another manager acknowledged', async () => {
+    const leader = await TestApi.start();
+    const follower = await TestApi.start();
+    // What the leader committed reaches the follower's store only when a read waits for it.
+    const log: (readonly Change[])[] = [];
+    const led = leader.host.membership();
+    assert.ok(led.kind === 'manager');
+    const followed = follower.host.membership();
+    assert.ok(followed.kind === 'manager');
+    const propose = async (changes: readonly Change[]): Promise<number> => {
+      const index = await led.cluster.propose(changes);
+      log.push(changes);
+      return index;
+    };
+    const catchUp = async (): Promise<void> => {
+      for (const changes of log.splice(0)) follower.host.apply(changes);
+    };
+    leader.host.become({ kind: 'manager', cluster: { ...led.cluster, propose } });
+    follower.host.become({
+      kind: 'manager',
+      cluster: { ...followed.cluster, propose, readBarrier: catchUp },
+    });
+    try {
+      const config = { Name: 'c', Data: 'eA==' };
+      assert.equal((await leader.post('/configs/create', config)).status, 201);
+      assert.equal((await follower.get('/configs/c')).status, 200);
+      assert.equal((await leader.delete('/configs/c')).status, 204);
+      assert.equal((await follower.delete('/configs/c')).status, 404);
+      assert.equal((await follower.post('/configs/create', config)).status, 201);
+    } finally {
+      await leader.close();
+      await follower.close();
+    }
   });
 });
 
