@@ -99,6 +99,27 @@ describe('raft membership', () => {
     );
   });
 
+  it('changes several voters only jointly', () => {
+    const current = restoreMembership(stateOf({ voters: [1, 2, 3] }), 10, limits);
+    const several: ConfChangeSingle[] = [
+      { type: 'remove', member: 3 },
+      { type: 'add-voter', member: 4 },
+    ];
+    assert.throws(
+      () => simpleChange(context(current), several),
+      (error) => error instanceof ConfChangeError && error.reason === 'several-voters',
+    );
+    const { configuration } = changeMembership(context(current), {
+      transition: 'auto',
+      changes: several,
+      context: new Uint8Array(0),
+    });
+    assert.deepEqual(
+      [configuration.voters, configuration.votersOutgoing, configuration.autoLeave],
+      [[1, 2, 4], [1, 2, 3], true],
+    );
+  });
+
   it('leaves the membership it changes as it was', () => {
     const current = restoreMembership(stateOf({ voters: [1, 2, 3] }), 10, limits);
     const joint = enterJoint(context(current), [{ type: 'add-learner', member: 3 }], true);

@@ -82,6 +82,20 @@ describe('raft replication', () => {
       assert.equal(group.core(1).status().commit, 3);
     });
 
+    it('is committed at once when the one who is missing is removed', () => {
+      const group = new Group(2, plain);
+      group.elect(1);
+      const changes = [{ type: 'remove', member: 2 }] as const;
+      group.core(1).proposeConfChange({ transition: 'auto', changes, context: noBytes });
+      group.propose(1, 'x');
+      group.propose(1, 'y');
+      group.loses = ({ type, to, entries = [] }) =>
+        type === 'MsgApp' && to === 2 && entries.some((entry) => entry.type === 'normal');
+      group.settle();
+      assert.deepEqual(group.texts(1), ['x', 'y']);
+      assert.deepEqual(group.texts(2), []);
+    });
+
     it('reaches learners, whose answers do not count', () => {
       const group = new Group(3, plain, [1, 2], [3]);
       group.elect(1);
@@ -271,6 +285,17 @@ describe('raft replication', () => {
       assert.deepEqual(group.texts(2), ['0', '1', '2', '3']);
     });
 
+    it('answers what lies before its commit with that', () => {
+      const group = leading();
+      for (let i = 0; i < 4; i++) group.propose(1, `${i}`);
+      group.settle();
+      const { term, commit } = group.core(2).status();
+      group.get(2).compact(0);
+      group.core(2).step({ type: 'MsgApp', from: 1, to: 2, term, logTerm: 1, index: 1, commit: 2 });
+      const [answer] = group.process(group.get(2)).messages;
+      assert.deepEqual([answer!.reject, answer!.index], [undefined, commit]);
+    });
+
     it('tells a follower of the commit even if nothing else is to be said', () => {
       const group = leading();
       group.propose(1, 'x');
@@ -387,6 +412,70 @@ describe('raft replication', () => {
       assert.ok(!group.get(1).storage.snapshot().metadata.confState.learners.includes(4));
       assert.equal(group.get(4).digest, group.get(1).digest);
       assert.deepEqual(group.get(4).confState.learners, [4]);
+    });
+  });
+
+  describe('with asynchronous writes', () => {
+    const options = { ...plain, asyncStorageWrites: true };
+
+    it('keeps entries until the very ones are durable that stand there now', () => {
+      // 2 follows leader 1 in term 2, then 3 in term 3 who replaces its entries, then 1 again in term 4 who
+      // brings back the first ones; the writes of all three are still under way.
+      const group = new Group(3, options);
+      const follower = group.get(2);
+      const entry = (term: number): Entry => ({ term, index: 2, type: 'normal', data: noBytes });
+      for (const [term, from, of] of [
+        [2, 1, 2],
+        [3, 3, 3],
+        [4, 1, 2],
+      ] as const) {
+        const entries = [entry(of)];
+        follower.core.step({ type: 'MsgApp', from, to: 2, term, logTerm: 1, index: 1, entries });
+        group.process(follower);
+      }
+      group.work(follower, 'append');
+      group.work(follower, 'append');
+      assert.equal(follower.storage.term(2), 3, 'on the disk stands what is not meant to stay');
+      const heartbeat = { type: 'MsgHeartbeat', from: 1, to: 2, term: 4, commit: 2 } as const;
+      follower.core.step(heartbeat);
+      assert.equal(group.process(follower).committedEntries.length, 0, 'nothing is applied from there');
+      while (group.work(follower, 'append')) group.process(follower);
+      while (group.work(follower, 'apply')) group.process(follower);
+      assert.deepEqual([follower.storage.term(2), follower.applied], [2, 2]);
+    });
+
+    it('hands out on and on, without waiting for the disk', () => {
+      const group = new Group(3, options);
+      group.elect(1);
+      for (let i = 0; i < 3; i++) {
+        group.propose(1, `${i}`);
+        group.process(group.get(1));
+      }
+      assert.equal(group.get(1).appendWork.length, 3);
+      assert.deepEqual(
+        appends(group).filter((sent) => sent.startsWith('2')),
+        ['2:3-3', '2:4-4', '2:5-5'],
+      );
+      group.settle();
+      assert.deepEqual(group.texts(1), ['0', '1', '2']);
+      assert.throws(() => group.core(1).advance(), { code: 'internal' });
+    });
+  });
+
+  it('is handed out again only after it was dealt with', () => {
+    const group = new Group(1);
+    group.core(1).campaign();
+    group.core(1).ready();
+    assert.throws(() => group.core(1).ready(), { code: 'internal' });
+  });
+
+  it('takes no message that a member can only send to itself', () => {
+    const group = new Group(3);
+    for (const type of ['MsgHup', 'MsgBeat', 'MsgUnreachable', 'MsgSnapStatus', 'MsgCheckQuorum'] as const) {
+      assert.throws(() => group.core(1).step({ type, from: 2, to: 1, term: 0 }), { reason: 'local-message' });
+    }
+    assert.throws(() => group.core(1).step({ type: 'MsgAppResp', from: 9, to: 1, term: 1 }), {
+      reason: 'unknown-member',
     });
   });
 });
