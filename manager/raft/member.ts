@@ -250,15 +250,12 @@ export class RaftMember implements RaftNode {
   }
 
   reportUnreachable(raftId: MemberId): void {
-    if (!this.#isLeading) return;
-    this.#loop.core.reportUnreachable(raftId);
-    this.#loop.wake();
+    this.#loop.report((core) => core.reportUnreachable(raftId));
   }
 
   reportSnapshot(raftId: MemberId, ok: boolean): void {
-    if (!this.#isLeading) return;
-    this.#loop.core.reportSnapshot(raftId, ok);
-    this.#loop.wake();
+    // Also while the disk is full: the core waits for this before it sends the member anything again.
+    this.#loop.report((core) => core.reportSnapshot(raftId, ok));
   }
 
   onChange(listener: (status: RaftStatus) => void): () => void {

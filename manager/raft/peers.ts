@@ -76,9 +76,14 @@ class GrpcPeers implements Peers {
 
   send(to: Member, messages: readonly Message[]): void {
     const peer = this.#peers.get(to.raftId);
-    if (peer !== undefined) peer.send(messages);
+    if (peer !== undefined) {
+      peer.send(messages);
+      return;
+    }
     // Someone this member does not know, or knows no longer, is answered where the question came from.
-    else this.#inbound.get(to.raftId)?.write({ payload: encodeMessages(messages) });
+    const answers = messages.filter(({ type }) => type !== 'MsgSnap');
+    if (answers.length > 0) this.#inbound.get(to.raftId)?.write({ payload: encodeMessages(answers) });
+    if (answers.length < messages.length) this.#node?.reportSnapshot(to.raftId, false);
   }
 
   isConnected(member: Member): boolean {

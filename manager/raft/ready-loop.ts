@@ -148,6 +148,11 @@ export class ReadyLoop {
     this.#input(() => this.core.step(message));
   }
 
+  /** Something the transport found out about another member. */
+  report(tell: (core: RawNode) => void): void {
+    this.#input(() => tell(this.core));
+  }
+
   #input(action: () => void): void {
     if (this.#isStopped) return;
     try {

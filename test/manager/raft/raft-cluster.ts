@@ -187,15 +187,14 @@ export class RaftCluster {
     return {
       setMembers() {},
       send: (to, messages) => {
-        if (isCut(to.raftId)) return;
         const sender = this.seats.get(from)?.node;
         this.clock.after(latencyMs, () => {
-          const seat = this.seats.get(to.raftId);
-          if (isCut(to.raftId) || seat?.node === undefined) return;
           for (const message of messages) {
-            if (this.loses?.(message) === true) continue;
-            seat.node.receive(structuredClone(message));
-            if (message.type === 'MsgSnap') sender?.reportSnapshot(to.raftId, true);
+            const node = this.seats.get(to.raftId)?.node;
+            const arrives = node !== undefined && !isCut(to.raftId) && this.loses?.(message) !== true;
+            if (arrives) node.receive(structuredClone(message));
+            else sender?.reportUnreachable(to.raftId);
+            if (message.type === 'MsgSnap') sender?.reportSnapshot(to.raftId, arrives);
           }
         });
       },
