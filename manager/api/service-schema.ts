@@ -3,7 +3,7 @@
  * What the fields mean together is checked in validate.ts.
  */
 import { z } from 'zod';
-import type { ServiceSpec } from '../../proto/docker.ts';
+import type { ContainerSpec, HealthConfig, ServiceSpec } from '../../proto/docker.ts';
 import {
   check,
   count,
@@ -112,6 +112,8 @@ const configReference = z.strictObject({
 });
 
 const containerSpec = z.strictObject({
+  // Docker's published definition writes HealthCheck, its own clients Healthcheck; it reads both.
+  HealthCheck: healthcheck,
   Image: optionalText.default(''),
   Labels: map,
   Command: texts,
@@ -268,10 +270,22 @@ const serviceSpec = z.strictObject({
 
 /** Reads a service spec. Throws ShoalError naming the field that is wrong, unknown or not supported. */
 export function readServiceSpec(body: unknown, what = 'ServiceSpec'): ServiceSpec {
-  const spec = check<ServiceSpec>(serviceSpec, body, what);
+  const spec = withOneHealthcheck(check<ServiceSpec>(serviceSpec, body, what));
   const isReplicated = spec.Mode.Replicated !== undefined || Object.keys(spec.Mode).length === 0;
   return {
     ...spec,
     Mode: isReplicated ? { ...spec.Mode, Replicated: { Replicas: 1, ...spec.Mode.Replicated } } : spec.Mode,
+  };
+}
+
+function withOneHealthcheck(spec: ServiceSpec): ServiceSpec {
+  const { TaskTemplate } = spec;
+  const { HealthCheck, ...ContainerSpec } = TaskTemplate.ContainerSpec as ContainerSpec & {
+    HealthCheck?: HealthConfig;
+  };
+  if (!HealthCheck) return spec;
+  return {
+    ...spec,
+    TaskTemplate: { ...TaskTemplate, ContainerSpec: { Healthcheck: HealthCheck, ...ContainerSpec } },
   };
 }

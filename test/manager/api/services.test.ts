@@ -320,6 +320,14 @@ describe('api: services', () => {
       assert.deepEqual((await inspect('web')).Spec.Mode, { Replicated: { Replicas: 1 } });
     });
 
+    it('takes a health check under either of the names that Docker gives it', async () => {
+      const HealthCheck = { Test: ['CMD', 'true'], Retries: 2 };
+      await createOf(withField('TaskTemplate.ContainerSpec', { Image: 'a', HealthCheck }));
+      const { ContainerSpec } = (await inspect('web')).Spec.TaskTemplate;
+      assert.deepEqual(ContainerSpec.Healthcheck, HealthCheck);
+      assert.equal(ContainerSpec.HealthCheck, undefined);
+    });
+
     it('says where malformed JSON is wrong', async () => {
       const send = async (body: string, headers = {}) => api.send('POST', '/services/create', body, headers);
       assert.deepEqual((await send('{"Name":\n "web",}')).json, {
