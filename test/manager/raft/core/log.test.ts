@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import fc from 'fast-check';
 import {
   CompactedError,
   entriesSizeBytes,
@@ -179,6 +180,28 @@ describe('raft log', () => {
     assert.deepEqual(log.findConflictByTerm(4, 2), { index: 2, term: 2 });
     assert.deepEqual(log.findConflictByTerm(5, 1), { index: 0, term: 0 });
     assert.deepEqual(log.findConflictByTerm(9, 5), { index: 9, term: 0 }, 'not known: assume it does');
+  });
+
+  it('finds that place as going back one by one would', () => {
+    const rising = fc.array(fc.integer({ min: 0, max: 3 }), { maxLength: 12 }).map((steps) => {
+      let term = 1;
+      return steps.map((step) => (term += step));
+    });
+    const number = fc.integer({ min: 0, max: 15 });
+    fc.assert(
+      fc.property(rising, number, number, number, number, (terms, stable, compacted, index, term) => {
+        const { log, storage } = logOf(terms, Math.min(stable, terms.length));
+        if (compacted > 0 && compacted <= storage.lastIndex()) storage.compact(compacted);
+        let expected = { index: 0, term: 0 };
+        for (let at = index; at > 0; at--) {
+          const ours = log.term(at);
+          if (ours !== undefined && ours > term) continue;
+          expected = { index: at, term: ours ?? 0 };
+          break;
+        }
+        assert.deepEqual(log.findConflictByTerm(index, term), expected);
+      }),
+    );
   });
 
   it('knows whose log is ahead (Raft paper, 5.4.1)', () => {
