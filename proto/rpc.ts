@@ -6,8 +6,9 @@
  * certificate says), never reads keys from disk and never logs.
  */
 import { existsSync } from 'node:fs';
+import type { Http2SecureServer } from 'node:http2';
 import { dirname, join } from 'node:path';
-import type { PeerCertificate, SecureContextOptions } from 'node:tls';
+import type { PeerCertificate, SecureContextOptions, TLSSocket } from 'node:tls';
 import { createSecureContext } from 'node:tls';
 import { fileURLToPath } from 'node:url';
 import * as grpc from '@grpc/grpc-js';
@@ -177,8 +178,12 @@ export function createRpcServer(options: { credentials: NodeIdentity }): RpcServ
     listen(address) {
       return new Promise((resolve, reject) => {
         server.bindAsync(address, credentials, (error, port) => {
-          if (error === null) resolve(port);
-          else reject(new ShoalError('unavailable', `cannot listen on ${address}: ${error.message}`));
+          if (error !== null) {
+            reject(new ShoalError('unavailable', `cannot listen on ${address}: ${error.message}`));
+            return;
+          }
+          acceptWithoutAlpn(server);
+          resolve(port);
         });
       });
     },
@@ -192,6 +197,23 @@ export function createRpcServer(options: { credentials: NodeIdentity }): RpcServ
       return Promise.resolve();
     },
   };
+}
+
+/**
+ * A stock Docker Engine offers no application protocol in its TLS handshakes once it has renewed its certificate
+ * (seen with 20.10.24), and Node's HTTP/2 server turns such a connection away; Go's, which such engines are made
+ * for, takes it for HTTP/2. So does this port, on which nothing else is spoken. grpc-js has no public door to its
+ * HTTP/2 servers.
+ */
+function acceptWithoutAlpn(server: grpc.Server): void {
+  const { http2Servers } = server as unknown as { http2Servers?: Map<Http2SecureServer, unknown> };
+  if (!http2Servers?.size)
+    throw new ShoalError('internal', 'this version of grpc-js keeps its servers elsewhere');
+  for (const http2Server of http2Servers.keys()) {
+    http2Server.prependListener('secureConnection', (socket: TLSSocket) => {
+      if (socket.alpnProtocol === false) socket.alpnProtocol = 'h2';
+    });
+  }
 }
 
 /** The part of a server call that tells who calls. */

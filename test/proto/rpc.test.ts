@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { connect as connectHttp2 } from 'node:http2';
 import { connect, type TLSSocket } from 'node:tls';
 import { isShoalError, ShoalError } from '../../proto/errors.ts';
 import {
@@ -88,6 +89,32 @@ describe('proto/rpc', () => {
     assert.deepEqual(seen, [undefined]);
   });
 
+  it('answers a client that offers no application protocol, as a stock engine that has renewed', async () => {
+    const socket = await handshake(address, root.pem, 'TLSv1.3', []);
+    assert.equal(socket.alpnProtocol, false);
+    const session = connectHttp2('https://swarm-manager', { createConnection: () => socket });
+    try {
+      const status = await new Promise((resolve, reject) => {
+        session.on('error', reject);
+        const request = session.request({
+          ':method': 'POST',
+          ':path': '/docker.swarmkit.v1.CA/GetRootCACertificate',
+          'content-type': 'application/grpc',
+          te: 'trailers',
+        });
+        request.on('error', reject);
+        request.on('trailers', (trailers) => resolve(trailers['grpc-status']));
+        request.resume();
+        // An empty message: not compressed, no bytes.
+        request.end(Buffer.alloc(5));
+      });
+      assert.equal(status, '0');
+      assert.deepEqual(seen, [undefined]);
+    } finally {
+      session.destroy();
+    }
+  });
+
   it('reads the identity of a verified certificate and checks its role', async () => {
     await withChannel({ identity: worker }, async (channel) => {
       await askRoot(channel);
@@ -165,7 +192,12 @@ describe('proto/rpc', () => {
   });
 });
 
-function handshake(address: string, ca: string, version: 'TLSv1.2' | 'TLSv1.3'): Promise<TLSSocket> {
+function handshake(
+  address: string,
+  ca: string,
+  version: 'TLSv1.2' | 'TLSv1.3',
+  ALPNProtocols: string[] = ['h2'],
+): Promise<TLSSocket> {
   const [host = '', port] = address.split(':');
   return new Promise((resolve, reject) => {
     const socket = connect(
@@ -176,7 +208,7 @@ function handshake(address: string, ca: string, version: 'TLSv1.2' | 'TLSv1.3'):
         servername: 'swarm-manager',
         minVersion: version,
         maxVersion: version,
-        ALPNProtocols: ['h2'],
+        ALPNProtocols,
       },
       () => resolve(socket),
     );
