@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import { isActive } from '../../../manager/orchestrator/slots.ts';
 import type { Task } from '../../../proto/docker.ts';
 import { type Plan, plan, serviceId, specOf, take } from './model.ts';
 import { makeSpec } from './objects.ts';
