@@ -9,6 +9,7 @@ import { nodeAnswer } from './answers.ts';
 import { readNodeSpec } from './cluster-schema.ts';
 import type { ApiHost } from './contract.ts';
 import { checkFilters, type Filters, hasAskedPrefix, hasLabels, readFilters, wordsOf } from './filters.ts';
+import { answerList } from './list.ts';
 import { lookupNode } from './lookup.ts';
 import { commit, jsonBody, looseFlag, managedCluster, pathOf, swarmError, versionOf } from './request.ts';
 
@@ -20,7 +21,7 @@ export function nodeRoutes(host: ApiHost): Router {
   routes.get('/nodes', async (request, response) => {
     const filters = readFilters(request);
     const { store } = await managedCluster(host);
-    response.json(listNodes(store, filters).map(nodeAnswer));
+    await answerList(response, listNodes(store, filters).map(nodeAnswer));
   });
   routes.get('/nodes/:id', async (request, response) => {
     const cluster = await managedCluster(host);

@@ -17,6 +17,7 @@ import {
   splitLabel,
   valuesOf,
 } from './filters.ts';
+import { answerList } from './list.ts';
 import { lookup } from './lookup.ts';
 import { randomName } from './random-name.ts';
 import {
@@ -45,7 +46,8 @@ export function serviceRoutes(host: ApiHost): Router {
     const withStatus = apiVersion(request) >= statusMinor && strictFlag(request, 'status');
     const { store } = await managedCluster(host);
     const services = listServices(store, filters);
-    response.json(
+    await answerList(
+      response,
       services.map((service) => serviceAnswer(service, withStatus ? statusOf(store, service) : undefined)),
     );
   });

@@ -17,6 +17,7 @@ import {
   valuesOf,
   wordsOf,
 } from './filters.ts';
+import { answerList } from './list.ts';
 import { lookup, lookupNode } from './lookup.ts';
 import { managedCluster, pathOf } from './request.ts';
 
@@ -25,7 +26,10 @@ export function taskRoutes(host: ApiHost): Router {
   routes.get('/tasks', async (request, response) => {
     const filters = readFilters(request);
     const cluster = await managedCluster(host);
-    response.json(listTasks(cluster, filters).map((task) => taskAnswer(cluster.store, task)));
+    await answerList(
+      response,
+      listTasks(cluster, filters).map((task) => taskAnswer(cluster.store, task)),
+    );
   });
   routes.get('/tasks/:id', async (request, response) => {
     const { store } = await managedCluster(host);

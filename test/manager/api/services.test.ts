@@ -395,6 +395,22 @@ describe('api: tasks', () => {
     assert.equal((await api.get(`/tasks?${filters({ 'desired-state': ['odd'] })}`)).status, 400);
   });
 
+  it('answers a long list whole', async () => {
+    const { host } = api;
+    const many = Array.from({ length: 1001 }, (_, index) =>
+      testTask(host, webId, { Slot: index + 10, DesiredState: 'remove' }),
+    );
+    host.apply(many.map((object) => ({ op: 'create', kind: 'task', object })));
+    const answer = await api.get(`/tasks?${filters({ 'desired-state': ['remove'] })}`);
+    const slots = answer.json.map((task: { Slot: number }) => task.Slot);
+    assert.deepEqual(
+      slots,
+      many.map((task) => task.Slot),
+    );
+    assert.equal(answer.headers['content-type'], 'application/json');
+    host.apply(many.map(({ ID }) => ({ op: 'remove', kind: 'task', id: ID })));
+  });
+
   it('shows a task with the spec of its revision and nothing of ours', async () => {
     const [task] = (await api.get(`/tasks?${filters({ service: [webId] })}`)).json;
     const shown = (await api.get(`/tasks/${task.ID}`)).json;
