@@ -4,10 +4,10 @@
  * only leaving does. It knows no manager's code: a manager on the same machine is one more address.
  */
 import { join } from 'node:path';
-import { messageOf } from '../proto/errors.ts';
-import type { NodeTLSInfo } from '../proto/generated/docker/swarmkit/v1/NodeTLSInfo.ts';
+import type { TLSInfo } from '../proto/docker.ts';
+import { messageOf, ShoalError } from '../proto/errors.ts';
 import type { Clock, Log, Random, Timer } from '../proto/ports.ts';
-import type { NodeIdentity, Role } from '../proto/rpc.ts';
+import type { NodeIdentity } from '../proto/rpc.ts';
 import { type ConnectDispatcher, grpcDispatcher } from './dispatcher-client.ts';
 import type { NodeForTasks } from './engine/container-spec.ts';
 import type { Engine, EngineDescription, EngineEvent } from './engine/engine.ts';
@@ -17,7 +17,7 @@ import { Remotes } from './remotes.ts';
 import { Reporter } from './reporter.ts';
 import { MemoryFolder, type TaskFiles } from './secrets.ts';
 import { Session, type SessionState } from './session.ts';
-import { describeNode, type WireDescription, type WireSessionMessage } from './wire.ts';
+import { describeNode, type WireDescription, type WireSessionMessage, wireTlsInfo } from './wire.ts';
 import { Worker } from './worker.ts';
 
 const describeAgainMs = 30_000;
@@ -26,17 +26,14 @@ const describeTimeoutMs = 3_000;
 const tellUnavailableMs = 3_000;
 const leaveTimeoutMs = 60_000;
 
-/** Who this node is, by its certificate. */
-export interface AgentIdentity {
-  readonly nodeId: string;
-  readonly role: Role;
-  readonly credentials: NodeIdentity;
-  /** What `docker node inspect` shows of the certificate's issuer. */
-  readonly tlsInfo?: NodeTLSInfo;
-}
-
+/** Who this node is, by its certificate; identity.ts is one. */
 export interface IdentityProvider {
-  current(): AgentIdentity;
+  /** Undefined while the node has no certificate: the agent is not to be started then. */
+  current():
+    | { readonly identity: NodeIdentity; readonly certificate: { readonly nodeId: string } }
+    | undefined;
+  /** What `docker node inspect` shows of the certificate's issuer. */
+  tlsInfo(): TLSInfo | undefined;
   /** Calls `listener` when the certificate or the roots are others; the answer takes it off again. */
   onChange(listener: () => void): () => void;
 }
@@ -77,16 +74,17 @@ export class Agent {
   #tellUnavailable: Timer | undefined;
   #offIdentity: () => void = () => {};
   #isRunning = false;
+  #nodeId = '';
   #lastMessage: WireSessionMessage | undefined;
 
   constructor(options: AgentOptions) {
-    const { clock, random, log, engine, identity } = options;
+    const { clock, random, log, engine } = options;
     this.#options = options;
     this.#log = log;
     this.#journal = options.journal ?? new FileJournal(join(options.dataDir, 'agent'), log);
     this.#files = options.files ?? new MemoryFolder(join(options.runDir, 'files'));
     this.#remotes = new Remotes(random, options.managers);
-    const nodeId = (): string => identity.current().nodeId;
+    const nodeId = (): string => this.#nodeId;
     const reporter = new Reporter(clock, log, nodeId);
     const worker = new Worker({
       engine,
@@ -109,7 +107,7 @@ export class Agent {
     });
     this.#session = new Session({
       connect: options.connect ?? grpcDispatcher(clock),
-      identity: () => identity.current().credentials,
+      identity: () => this.#held().identity,
       description: () => this.#describe(),
       clock,
       random,
@@ -123,8 +121,12 @@ export class Agent {
     });
   }
 
-  /** Takes up what was running and opens a session; resolves when that is under way. */
+  /**
+   * Takes up what was running and opens a session; resolves when that is under way. Throws `failed-precondition`
+   * when the node has no certificate.
+   */
   async start(): Promise<void> {
+    this.#nodeId = this.#held().certificate.nodeId;
     this.#isRunning = true;
     const { tasks, managers } = await this.#journal.load();
     this.#remotes.replace([
@@ -164,6 +166,9 @@ export class Agent {
     if (left !== true) this.#log.error({}, 'containers of this node are left: the engine does not answer');
     await this.stop();
     await this.#journal.clear();
+    await this.#files
+      .clear()
+      .catch((error: unknown) => this.#log.error({ reason: messageOf(error) }, 'files of tasks are left'));
   }
 
   /** How the session with the managers stands. */
@@ -197,9 +202,15 @@ export class Agent {
     this.#session.leaderHint(address);
   }
 
+  #held() {
+    const held = this.#options.identity.current();
+    if (held !== undefined) return held;
+    throw new ShoalError('failed-precondition', 'this node has no certificate: it is not part of a cluster');
+  }
+
   #node(): NodeForTasks {
     return {
-      id: this.#options.identity.current().nodeId,
+      id: this.#nodeId,
       hostname: this.#options.hostname,
       architecture: this.#engine?.platform.Architecture ?? '',
       os: this.#engine?.platform.OS ?? '',
@@ -213,11 +224,11 @@ export class Agent {
       engine: this.#engine,
       unavailableBecause: this.#unavailableBecause,
     });
-    const { tlsInfo } = identity.current();
+    const tlsInfo = identity.tlsInfo();
     const whole: WireDescription = {
       ...description,
       resources: { ...description.resources, ...(genericResources && { generic: genericResources }) },
-      ...(tlsInfo && { tls_info: tlsInfo }),
+      ...(tlsInfo && { tls_info: wireTlsInfo(tlsInfo) }),
     };
     this.#told = JSON.stringify(whole);
     return whole;

@@ -4,7 +4,7 @@
  * the folder is not in memory and no tmpfs can be mounted there, the task is refused. They leave with the task.
  */
 import { execFile } from 'node:child_process';
-import { chmod, chown, mkdir, readdir, rm, statfs, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, readdir, readFile, rm, statfs, writeFile } from 'node:fs/promises';
 import { isAbsolute, join } from 'node:path';
 import { promisify } from 'node:util';
 import { messageOf, ShoalError } from '../proto/errors.ts';
@@ -16,6 +16,8 @@ import type { WireConfig, WireSecret, WireTask } from './wire.ts';
 const memoryFilesystems: ReadonlySet<number> = new Set([0x01021994, 0x858458f6]);
 const secretsFolder = '/run/secrets';
 const defaultMode = 0o444;
+/** Shown in the list of mounts. */
+const tmpfsName = 'shoal-files';
 const run = promisify(execFile);
 
 /** Looks up what a task's references name; undefined when the managers did not send it. */
@@ -41,6 +43,8 @@ export interface TaskFiles {
   remove(taskId: string): Promise<void>;
   /** Ids of the tasks that have files. */
   list(): Promise<readonly string[]>;
+  /** Removes everything, for good. */
+  clear(): Promise<void>;
 }
 
 /** The files that `task` gets. Throws `not-found` when one was not sent, `invalid-argument` for a bad template. */
@@ -158,18 +162,19 @@ export class MemoryFolder implements TaskFiles {
     return readdir(this.#folder).catch(() => []);
   }
 
+  async clear(): Promise<void> {
+    for (const taskId of await this.list()) await this.remove(taskId);
+    const mounts = await readFile('/proc/self/mounts', 'utf8').catch(() => '');
+    if (mounts.includes(`${tmpfsName} ${this.#folder} `)) await run('umount', [this.#folder]);
+    await rm(this.#folder, { recursive: true, force: true });
+    this.#ready = undefined;
+  }
+
   async #prepare(): Promise<void> {
     await mkdir(this.#folder, { recursive: true, mode: 0o700 });
     if (await isInMemory(this.#folder)) return;
     try {
-      await run('mount', [
-        '-t',
-        'tmpfs',
-        '-o',
-        'mode=0700,nosuid,nodev,noexec',
-        'shoal-secrets',
-        this.#folder,
-      ]);
+      await run('mount', ['-t', 'tmpfs', '-o', 'mode=0700,nosuid,nodev,noexec', tmpfsName, this.#folder]);
     } catch (error) {
       throw new ShoalError(
         'failed-precondition',
@@ -205,5 +210,9 @@ export class RememberedFiles implements TaskFiles {
 
   async list(): Promise<readonly string[]> {
     return [...this.files.keys()];
+  }
+
+  async clear(): Promise<void> {
+    this.files.clear();
   }
 }

@@ -25,7 +25,8 @@ const firstRetryMs = 50;
 const lastRetryMs = 1_500;
 /** A period of 0 on the wire would be a hot loop. */
 const shortestPeriodMs = 100;
-const shortestDeadlineMs = 750;
+/** A manager that is busy is not gone; a session that is opened anew makes it busier. */
+const shortestDeadlineMs = 1_000;
 const longestDeadlineMs = 3_000;
 /** Following hints in a circle is no progress. */
 const mostHintsInARow = 3;
@@ -201,7 +202,7 @@ export class Session {
 
   #beat(attempt: Attempt, sessionId: string, lastPeriodMs = 1_000): void {
     if (attempt.isOver) return;
-    const timeoutMs = Math.min(Math.max(lastPeriodMs * 0.75, shortestDeadlineMs), longestDeadlineMs);
+    const timeoutMs = Math.min(Math.max(lastPeriodMs, shortestDeadlineMs), longestDeadlineMs);
     attempt.client.heartbeat(sessionId, timeoutMs).then(
       (periodMs) => {
         if (attempt.isOver) return;

@@ -17,14 +17,20 @@ export type TemplateFunctions = Readonly<Record<string, (argument: string) => st
 export function expand(text: string, values: TemplateValues, functions: TemplateFunctions = {}): string {
   if (!text.includes('{{')) return text;
   const action = /(\s*)\{\{(- )?((?:"(?:\\.|[^"\\])*"|`[^`]*`|[^}"`]|\}(?!\}))*?)( -)?\}\}(\s*)/g;
-  const left = text.replace(
-    action,
-    (_all, before: string, trimBefore, body: string, trimAfter, after: string) => {
-      const value = evaluate(body.trim(), values, functions);
-      return `${trimBefore ? '' : before}${value}${trimAfter ? '' : after}`;
-    },
-  );
-  return left;
+  let expanded = '';
+  let end = 0;
+  for (const match of text.matchAll(action)) {
+    const [whole, before = '', trimBefore, body = '', trimAfter, after = ''] = match;
+    expanded += literal(text.slice(end, match.index));
+    expanded += `${trimBefore ? '' : before}${evaluate(body.trim(), values, functions)}${trimAfter ? '' : after}`;
+    end = match.index + whole.length;
+  }
+  return expanded + literal(text.slice(end));
+}
+
+function literal(text: string): string {
+  if (text.includes('{{')) throw refused(text.slice(text.indexOf('{{') + 2), 'it is not closed');
+  return text;
 }
 
 function evaluate(body: string, values: TemplateValues, functions: TemplateFunctions): string {

@@ -3,7 +3,7 @@
  * how times, durations, states and node descriptions look on the wire.
  */
 
-import { engineIdLabel } from '../proto/docker.ts';
+import { engineIdLabel, type TLSInfo } from '../proto/docker.ts';
 import type { AssignmentsMessage__Output } from '../proto/generated/docker/swarmkit/v1/AssignmentsMessage.ts';
 import type { Config__Output } from '../proto/generated/docker/swarmkit/v1/Config.ts';
 import type { Network__Output } from '../proto/generated/docker/swarmkit/v1/Network.ts';
@@ -159,5 +159,14 @@ export function describeNode({ hostname, engine, unavailableBecause }: NodeFacts
       labels,
       plugins: (engine?.plugins ?? []).map(({ type, name }) => ({ type, name })),
     },
+  };
+}
+
+/** The certificate's issuer as it is told to managers. */
+export function wireTlsInfo(info: TLSInfo): NonNullable<WireDescription['tls_info']> {
+  return {
+    trust_root: Buffer.from(info.TrustRoot),
+    cert_issuer_subject: Buffer.from(info.CertIssuerSubject, 'base64'),
+    cert_issuer_public_key: Buffer.from(info.CertIssuerPublicKey, 'base64'),
   };
 }

@@ -41,10 +41,10 @@ export async function startNode(
     const options: AgentOptions = {
       identity: {
         current: () => ({
-          nodeId,
-          role: 'worker',
-          credentials: { certificatePem: '', keyPem: '', rootsPem: '' },
+          identity: { certificatePem: '', keyPem: '', rootsPem: '' },
+          certificate: { nodeId },
         }),
+        tlsInfo: () => undefined,
         onChange: () => () => {},
       },
       engine,
