@@ -9,16 +9,26 @@ import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
 import type { Timer } from '../../proto/ports.ts';
 import type { Member, ProposalResult, RaftNode, RaftRole, RaftStatus } from './contract.ts';
 import type { ConfChangeV2, MemberId, Message, RawNode } from './core/types.ts';
-import { type Directory, decodeContext, encodeContext } from './directory.ts';
-import { type ChangeDoor, MembershipChanges } from './membership-changes.ts';
+import { type Directory, decodeContext } from './directory.ts';
+import { additionOf, type ChangeDoor, MembershipChanges, removalOf } from './membership-changes.ts';
 import type { RaftSettings } from './node.ts';
 import { PendingProposals, surelyNotAppended, unknownOutcome } from './proposals.ts';
 import { noQuorumError, type ReachView, refuseQuorumLoss } from './reach.ts';
 import { ReadPoints } from './read-points.ts';
 import { type LoopEvents, ReadyLoop } from './ready-loop.ts';
 import type { Recovered } from './recovery.ts';
+import {
+  hasFailed,
+  leftOpen,
+  notLeader,
+  refusedByDisk,
+  shuttingDown,
+  tooLarge,
+  wasRemoved,
+} from './refusals.ts';
 import { isRemovalNotice, removalNotice } from './removal-notice.ts';
 import type { Sealer } from './seal.ts';
+import { StatusBoard } from './status-board.ts';
 import { AppliedWaiters, SharedRequest } from './waiting.ts';
 
 const maxProposalBytes = 16 * 2 ** 20;
@@ -37,11 +47,10 @@ export class RaftMember implements RaftNode {
   readonly #readPoints: ReadPoints;
   readonly #barrier: SharedRequest<void>;
   readonly #forwardedPoint: SharedRequest<number>;
-  readonly #listeners = new Set<(status: RaftStatus) => void>();
+  readonly #board = new StatusBoard();
   readonly #lastHeardMs = new Map<MemberId, number>();
   /** Called, all of them, when the leader, the role or anything else may have changed. */
   #turns: (() => void)[] = [];
-  #shown = '';
   #ledTerm = 0;
   #isRemoved = false;
   #isStopped = false;
@@ -87,7 +96,7 @@ export class RaftMember implements RaftNode {
   }
 
   async propose(data: Uint8Array): Promise<ProposalResult> {
-    if (data.length > maxProposalBytes) throw tooLarge(data.length);
+    if (data.length > maxProposalBytes) throw tooLarge(data.length, maxProposalBytes);
     const deadlineMs = this.#deadlineMs();
     for (;;) {
       this.#refuseWhenUnable();
@@ -97,6 +106,8 @@ export class RaftMember implements RaftNode {
         if (leader !== undefined) return await this.#forward(leader, data, deadlineMs);
       } catch (error) {
         if (!surelyNotAppended(error)) throw error;
+        // There is a leader, so its own words say more than "no leader".
+        if (this.#settings.clock.monotonicMs() >= deadlineMs && leader !== undefined) throw error;
       }
       await this.#turn(deadlineMs);
     }
@@ -110,9 +121,8 @@ export class RaftMember implements RaftNode {
 
   proposeAsLeader(data: Uint8Array): Promise<ProposalResult> {
     try {
-      this.#refuseWhenUnable();
-      if (!this.#isLeading) throw this.#notLeader();
-      if (data.length > maxProposalBytes) throw tooLarge(data.length);
+      this.#refuseUnlessLeading();
+      if (data.length > maxProposalBytes) throw tooLarge(data.length, maxProposalBytes);
       return this.#pending.start(data, (bytes) => {
         try {
           this.#loop.core.propose(bytes);
@@ -147,40 +157,21 @@ export class RaftMember implements RaftNode {
   }
 
   async readIndexAsLeader(): Promise<number> {
-    this.#refuseWhenUnable();
-    if (!this.#isLeading) throw this.#notLeader();
+    this.#refuseUnlessLeading();
     return this.#readPoints.get();
   }
 
   async addMember(member: Member): Promise<void> {
-    this.#refuseWhenUnable();
-    if (!this.#isLeading) throw this.#notLeader();
-    await this.#changes.request((request) => {
-      const { members, removed } = this.#loop.directory;
-      if (removed.has(member.raftId)) {
-        throw new ShoalError(
-          'failed-precondition',
-          `Raft id ${member.raftId} was removed and is never used again`,
-        );
-      }
-      const type = members.has(member.raftId) ? 'update' : 'add-learner';
-      return {
-        transition: 'auto',
-        changes: [{ type, member: member.raftId }],
-        context: encodeContext({ request, member }),
-      };
-    });
+    this.#refuseUnlessLeading();
+    await this.#changes.request((request) => additionOf(this.#loop.directory, member, request));
   }
 
   async removeMember(nodeId: string, options: { readonly force?: boolean } = {}): Promise<void> {
-    this.#refuseWhenUnable();
-    if (!this.#isLeading) throw this.#notLeader();
+    this.#refuseUnlessLeading();
     await this.#changes.request((request) => {
-      const member = [...this.#loop.directory.members.values()].find((known) => known.nodeId === nodeId);
-      if (member === undefined) throw new ShoalError('not-found', `no manager with node id ${nodeId}`);
-      if (options.force !== true) refuseQuorumLoss(this.#reachView(), member.raftId);
-      const changes = [{ type: 'remove', member: member.raftId }] as const;
-      return { transition: 'auto', changes, context: encodeContext({ request }) };
+      const { change, raftId } = removalOf(this.#loop.directory, nodeId, request);
+      if (options.force !== true) refuseQuorumLoss(this.#reachView(), raftId);
+      return change;
     });
   }
 
@@ -259,17 +250,14 @@ export class RaftMember implements RaftNode {
   }
 
   onChange(listener: (status: RaftStatus) => void): () => void {
-    this.#listeners.add(listener);
-    return () => {
-      this.#listeners.delete(listener);
-    };
+    return this.#board.add(listener);
   }
 
   async stop(): Promise<void> {
     if (!this.#isStopped) {
       this.#isStopped = true;
       this.#ticker?.cancel();
-      this.#failAll(() => new ShoalError('unavailable', 'this manager is shutting down'));
+      this.#failAll(() => leftOpen(shuttingDown()));
       this.#takeTurns();
     }
     await this.#loop.stop();
@@ -331,7 +319,7 @@ export class RaftMember implements RaftNode {
       failed: (error) => {
         this.#failure = error;
         this.#ticker?.cancel();
-        this.#failAll(() => this.#unable());
+        this.#failAll(() => leftOpen(this.#unable()));
         this.#moved();
         this.#settings.onFailure?.(error);
       },
@@ -370,22 +358,12 @@ export class RaftMember implements RaftNode {
     }
     if (role === 'leader') this.#ledTerm = term;
     this.#takeTurns();
-    this.#show();
-  }
-
-  #show(): void {
-    if (this.#listeners.size === 0) return;
-    const { role, term, leader, members } = this.status();
-    const shown = JSON.stringify([role, term, leader, members.map(({ isActive, ...member }) => member)]);
-    if (shown === this.#shown) return;
-    this.#shown = shown;
-    const status = this.status();
-    for (const listener of [...this.#listeners]) listener(status);
+    this.#board.show(() => this.status());
   }
 
   #blocked(error: ShoalError | undefined): void {
     if (error !== undefined) {
-      this.#failAll(() => diskFull(error));
+      this.#failAll(() => leftOpen(error));
       const to = this.#loop.role === 'leader' ? this.#successor() : undefined;
       if (to !== undefined) {
         const { term } = this.#loop;
@@ -393,7 +371,7 @@ export class RaftMember implements RaftNode {
       }
     }
     this.#takeTurns();
-    this.#show();
+    this.#board.show(() => this.status());
   }
 
   #markRemoved(): void {
@@ -401,10 +379,10 @@ export class RaftMember implements RaftNode {
     this.#isRemoved = true;
     this.#ticker?.cancel();
     this.#settings.log.warn({}, 'this manager was removed from the cluster by the other managers');
-    this.#failAll(() => this.#unable());
+    this.#failAll(() => leftOpen(this.#unable()));
     this.#settings.transport.setMembers([]);
     this.#takeTurns();
-    this.#show();
+    this.#board.show(() => this.status());
     void this.#loop.stop();
   }
 
@@ -415,34 +393,25 @@ export class RaftMember implements RaftNode {
     this.#readPoints.failAll(error);
   }
 
+  /** What it throws leaves no doubt: nothing was appended. */
   #refuseWhenUnable(): void {
     const { blocked } = this.#loop;
     if (this.#isStopped || this.#isRemoved || this.#failure !== undefined) throw this.#unable();
-    if (blocked !== undefined) {
-      throw new ShoalError('disk-full', blocked.message, { cause: blocked, details: { outcome: 'refused' } });
-    }
+    if (blocked !== undefined) throw refusedByDisk(blocked);
+  }
+
+  #refuseUnlessLeading(): void {
+    this.#refuseWhenUnable();
+    if (!this.#isLeading) throw this.#notLeader();
   }
 
   #unable(): ShoalError {
-    if (this.#isRemoved) {
-      return new ShoalError(
-        'not-a-manager',
-        'this manager was removed from the cluster; join it anew to manage it',
-      );
-    }
-    if (this.#failure !== undefined) {
-      return new ShoalError('internal', `this manager has stopped: ${messageOf(this.#failure)}`);
-    }
-    return new ShoalError('unavailable', 'this manager is shutting down');
+    if (this.#isRemoved) return wasRemoved();
+    return this.#failure === undefined ? shuttingDown() : hasFailed(this.#failure);
   }
 
   #notLeader(): ShoalError {
-    const leader = this.#leader();
-    if (leader === undefined)
-      return new ShoalError('not-leader', 'this manager is not the leader, nor knows one');
-    return new ShoalError('not-leader', `this manager is not the leader; ${leader.address} is`, {
-      details: { leader: leader.address },
-    });
+    return notLeader(this.#leader());
   }
 
   #deadlineMs(): number {
@@ -450,8 +419,8 @@ export class RaftMember implements RaftNode {
   }
 
   get #isLeading(): boolean {
-    const { role, blocked } = this.#loop;
-    return role === 'leader' && blocked === undefined && !this.#isRemoved;
+    const { role, blocked, isStopped } = this.#loop;
+    return role === 'leader' && blocked === undefined && !isStopped && !this.#isStopped && !this.#isRemoved;
   }
 
   #leader(): Member | undefined {
@@ -461,12 +430,12 @@ export class RaftMember implements RaftNode {
   }
 
   #role(): RaftRole {
-    const { role, confState, blocked } = this.#loop;
+    const { role, confState } = this.#loop;
     if (this.#isRemoved) return 'removed';
     const { voters, votersOutgoing } = confState;
     if (![...voters, ...votersOutgoing].includes(this.#self.raftId)) return 'learner';
     if (role === 'pre-candidate') return 'candidate';
-    return blocked === undefined ? role : 'follower';
+    return role === 'leader' && !this.#isLeading ? 'follower' : role;
   }
 
   /** The voter that could lead next: reachable, with the longest log. */
@@ -531,18 +500,4 @@ export class RaftMember implements RaftNode {
     if (heardMs !== undefined && clock.monotonicMs() - heardMs < 2 * electionTicks * tickMs) return true;
     return this.#loop.role !== 'leader' && transport.isConnected?.(member) === true;
   }
-}
-
-function tooLarge(sizeBytes: number): ShoalError {
-  return new ShoalError(
-    'too-large',
-    `a change of ${sizeBytes} bytes is too large: at most ${maxProposalBytes} bytes can be changed at once`,
-  );
-}
-
-function diskFull(cause: ShoalError): ShoalError {
-  return new ShoalError('disk-full', `${cause.message}; a change under way may still be made`, {
-    cause,
-    details: { ...cause.details, outcome: 'unknown' },
-  });
 }

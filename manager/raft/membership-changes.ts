@@ -5,10 +5,11 @@
  * core, and the requests' promises settled. Learners that caught up are promoted here. It holds no
  * membership of its own and no timer.
  */
-import type { ShoalError } from '../../proto/errors.ts';
+import { ShoalError } from '../../proto/errors.ts';
+import type { Member } from './contract.ts';
 import { decodeConfChange } from './core/core.ts';
 import type { ConfChangeV2, Entry, MemberId } from './core/types.ts';
-import { type ChangeContext, decodeContext, encodeContext } from './directory.ts';
+import { type ChangeContext, type Directory, decodeContext, encodeContext } from './directory.ts';
 
 /** What the changes need of the member they run on. */
 export interface ChangeDoor {
@@ -148,4 +149,31 @@ export class MembershipChanges {
 
 function requestOf(entry: Entry): string | undefined {
   return decodeContext(decodeConfChange(entry.data).context)?.request;
+}
+
+/** Lets `member` in as a learner, or changes the address of one that is in. Throws for a removed raftId. */
+export function additionOf(directory: Directory, member: Member, request: string): ConfChangeV2 {
+  const { members, removed } = directory;
+  if (removed.has(member.raftId)) {
+    throw new ShoalError(
+      'failed-precondition',
+      `Raft id ${member.raftId} was removed and is never used again`,
+    );
+  }
+  const type = members.has(member.raftId) ? 'update' : 'add-learner';
+  const changes = [{ type, member: member.raftId }] as const;
+  return { transition: 'auto', changes, context: encodeContext({ request, member }) };
+}
+
+/** Takes out the manager on node `nodeId`. Throws 'not-found'. */
+export function removalOf(
+  directory: Directory,
+  nodeId: string,
+  request: string,
+): { readonly change: ConfChangeV2; readonly raftId: MemberId } {
+  const member = [...directory.members.values()].find((known) => known.nodeId === nodeId);
+  if (member === undefined) throw new ShoalError('not-found', `no manager with node id ${nodeId}`);
+  const { raftId } = member;
+  const changes = [{ type: 'remove', member: raftId }] as const;
+  return { change: { transition: 'auto', changes, context: encodeContext({ request }) }, raftId };
 }
