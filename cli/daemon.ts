@@ -7,7 +7,7 @@
  */
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Agent, type IdentityProvider } from '../agent/agent.ts';
+import { Agent } from '../agent/agent.ts';
 import type { Engine } from '../agent/engine/engine.ts';
 import { AgentIdentity, type HeldIdentity } from '../agent/identity.ts';
 import type {
@@ -308,7 +308,7 @@ export class Daemon implements ApiHost {
   private async becomeMember(manager: ManagerServer | undefined, remotes: readonly string[]): Promise<Agent> {
     const { clock, random, log } = this;
     const agent = new Agent({
-      identity: this.identityForAgent(),
+      identity: this.identity,
       engine: this.options.engine,
       clock,
       random,
@@ -336,30 +336,6 @@ export class Daemon implements ApiHost {
         this.log.error({ error: messageOf(error) }, 'the new roots could not be kept');
       });
     }
-  }
-
-  private identityForAgent(): IdentityProvider {
-    return {
-      current: () => {
-        const { certificate, identity } = this.mustHold();
-        const tlsInfo = this.identity.tlsInfo();
-        return {
-          nodeId: certificate.nodeId,
-          role: certificate.role,
-          credentials: identity,
-          ...(tlsInfo
-            ? {
-                tlsInfo: {
-                  trust_root: Buffer.from(tlsInfo.TrustRoot),
-                  cert_issuer_subject: Buffer.from(tlsInfo.CertIssuerSubject, 'base64'),
-                  cert_issuer_public_key: Buffer.from(tlsInfo.CertIssuerPublicKey, 'base64'),
-                },
-              }
-            : {}),
-        };
-      },
-      onChange: (listener) => this.identity.onChange(listener),
-    };
   }
 
   private follow(server: ManagerServer, agent: Agent): void {
