@@ -14,7 +14,7 @@ import {
   ProposalDropped,
   StepError,
 } from '../../../manager/raft/core/core.ts';
-import { MemoryStorage } from '../../../manager/raft/core/memory-storage.ts';
+import type { MemoryStorage } from '../../../manager/raft/core/memory-storage.ts';
 import type {
   ConfChangeTransition,
   ConfState,
@@ -33,37 +33,9 @@ import {
   describeRole,
   parseConfChanges,
 } from './describe.ts';
+import { HistoryStorage } from './history-storage.ts';
 
 const encoder = new TextEncoder();
-
-/** Gives out the newest snapshot of the state machine, whatever the log holds. */
-class HistoryStorage extends MemoryStorage {
-  readonly history: Snapshot[];
-
-  constructor(first: Snapshot) {
-    super();
-    this.history = [first];
-  }
-
-  override snapshot(): Snapshot {
-    return this.history.at(-1)!;
-  }
-
-  record(entry: Entry, update: Uint8Array, confState: ConfState | undefined): void {
-    const last = this.history.at(-1)!;
-    const data = new Uint8Array(last.data.length + update.length);
-    data.set(last.data);
-    data.set(update, last.data.length);
-    this.history.push({
-      metadata: {
-        index: entry.index,
-        term: entry.term,
-        confState: confState ?? last.metadata.confState,
-      },
-      data,
-    });
-  }
-}
 
 interface Member {
   readonly id: number;

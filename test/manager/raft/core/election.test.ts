@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import type { Message, MessageType } from '../../../../manager/raft/core/types.ts';
-import { confStateOf, Group } from './group.ts';
+import { seededRandom } from '../../../simulation/random.ts';
+import { confStateOf, Group, plain } from './group.ts';
 
-const plain = { preVote: false, checkQuorum: false };
 const preVote = { preVote: true, checkQuorum: false };
 
 function request(type: MessageType, from: number, to: number, term: number, log: [number, number]): Message {
@@ -58,6 +58,23 @@ describe('raft elections', () => {
       group.get(1).restart();
       const [answer] = answers(group, 1, request('MsgVote', 3, 1, 2, [1, 1]));
       assert.equal(answer!.reject, true);
+    });
+
+    it('are given in any role, to a candidate of a later term', () => {
+      for (const role of ['follower', 'pre-candidate', 'candidate', 'leader']) {
+        for (const type of ['MsgVote', 'MsgPreVote'] as const) {
+          const group = new Group(3, role === 'pre-candidate' ? preVote : plain);
+          if (role === 'leader') group.elect(1);
+          else if (role !== 'follower') group.core(1).campaign();
+          group.flush(1);
+          const { term, vote } = group.core(1).status();
+          const [answer] = answers(group, 1, request(type, 3, 1, term + 1, [9, 9]));
+          assert.notEqual(answer!.reject, true, `${type} by a ${role}`);
+          const after = group.core(1).status();
+          if (type === 'MsgVote') assert.deepEqual([after.role, after.vote], ['follower', 3]);
+          else assert.deepEqual([after.role, after.vote, after.term], [role, vote, term], 'no promise');
+        }
+      }
     });
 
     it('must be flushed before they are told', () => {
@@ -249,6 +266,26 @@ describe('raft elections', () => {
         1,
       );
     });
+
+    it('can be introduced member by member', () => {
+      const dice = seededRandom(1);
+      const random = (): number => dice.float();
+      const group = new Group(2, { ...preVote, random }, [1, 2, 3]);
+      group.add(3, confStateOf([1, 2, 3]), { ...plain, random });
+      group.elect(1);
+      group.isolate(3);
+      group.propose(1, 'x');
+      group.tick(40);
+      group.heal();
+      // Member 3, as yet without, is ahead in term and behind in its log.
+      group.tick(60);
+      assert.equal(group.roles().filter((role) => role === 'leader').length, 1);
+      assert.notEqual(group.roles()[2], 'leader');
+      group.get(1).crash();
+      group.get(1).restart();
+      group.tick(60);
+      assert.deepEqual(group.texts(3), ['x']);
+    });
   });
 
   describe('checked quorum (dissertation, 6.2 and 4.2.3)', () => {
@@ -284,6 +321,18 @@ describe('raft elections', () => {
       for (let i = 0; i < 2; i++) group.core(2).tick();
       const [answer] = answers(group, 2, request('MsgVote', 3, 2, term + 5, [9, 9]));
       assert.notEqual(answer!.reject, true);
+    });
+
+    it('counts a newcomer as heard of, until it had its chance', () => {
+      const group = new Group(1, checked);
+      group.elect(1);
+      const changes = [{ type: 'add-voter', member: 2 }] as const;
+      group.core(1).proposeConfChange({ transition: 'auto', changes, context: new Uint8Array(0) });
+      group.settle();
+      for (let i = 0; i < 10; i++) group.core(1).tick();
+      assert.equal(group.roles()[0], 'leader');
+      for (let i = 0; i < 10; i++) group.core(1).tick();
+      assert.equal(group.roles()[0], 'follower', 'two voters, and the other was never there');
     });
 
     it('frees a candidate whose term ran ahead, by telling the leader of it', () => {

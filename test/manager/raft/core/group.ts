@@ -41,6 +41,9 @@ export const defaults = {
   readOnly: 'safe',
 } as const;
 
+/** The bare algorithm. */
+export const plain = { preVote: false, checkQuorum: false };
+
 export type Options = Partial<Omit<CoreConfig, 'id' | 'storage' | 'applied'>>;
 
 export function confStateOf(voters: readonly number[], learners: readonly number[] = []): ConfState {
@@ -289,6 +292,32 @@ export class Group {
 
   heal(): void {
     this.loses = () => false;
+  }
+
+  /** Has members make all they have to send, and keeps it in the network. */
+  flush(...ids: number[]): void {
+    for (const id of ids) {
+      while (this.core(id).hasReady()) this.process(this.get(id));
+    }
+  }
+
+  /** The MsgApps in the network, as `to:first-last`, or `to:-` without entries. */
+  appends(): string[] {
+    return this.network
+      .filter(({ type }) => type === 'MsgApp')
+      .map(({ to, entries = [] }) =>
+        entries.length === 0 ? `${to}:-` : `${to}:${entries[0]!.index}-${entries.at(-1)!.index}`,
+      );
+  }
+
+  /** Gives a member entries of these terms, from index 2 on, as if from earlier leaders. */
+  setLog(id: number, terms: readonly number[], term: number): void {
+    const member = this.get(id);
+    const data = new Uint8Array(0);
+    member.storage.append(terms.map((of, i) => ({ term: of, index: 2 + i, type: 'normal', data })));
+    member.storage.setHardState({ term, vote: 0, commit: 1 });
+    member.crash();
+    member.restart();
   }
 
   roles(): string[] {

@@ -143,6 +143,7 @@ describe('raft reads (dissertation, 6.4)', () => {
             confirmed,
             Array.from({ length: most }, (_, i) => i + 1),
           );
+          assert.equal(queue.heartbeatContext() === undefined, most === asked, 'nothing is kept');
         }
       }),
     );

@@ -107,6 +107,17 @@ describe('raft transfer of leadership (dissertation, 3.10)', () => {
     assert.deepEqual(group.texts(2), ['a', 'missed by 3', 'b']);
   });
 
+  it('is over when someone else wins meanwhile', () => {
+    pendingToThree();
+    group.core(2).forgetLeader();
+    const { term } = group.core(2).status();
+    group.core(1).step({ type: 'MsgVote', from: 2, to: 1, term: term + 1, logTerm: term, index: 99 });
+    assert.equal(group.roles()[0], 'leader', 'its own lease holds while it leads');
+    group.core(1).step({ type: 'MsgAppResp', from: 2, to: 1, term: term + 1 });
+    const status = group.core(1).status();
+    assert.deepEqual([status.role, status.leadTransferee, status.term], ['follower', 0, term + 1]);
+  });
+
   it('asked for again does not last longer', () => {
     pendingToThree();
     for (let i = 0; i < 5; i++) group.core(1).tick();
