@@ -71,14 +71,10 @@ function failureOf(service: Service): string | undefined {
     case 'rollback_paused':
       return `service rollback paused: ${status.Message}`;
     case 'rollback_completed':
-      return service.PreviousSpec === undefined ? undefined : undefinedUnlessFailed(status.Message);
+      return /fail/i.test(status.Message) ? `service rolled back: ${status.Message}` : undefined;
     default:
       return undefined;
   }
-}
-
-function undefinedUnlessFailed(message: string): string | undefined {
-  return /fail/i.test(message) ? `service rolled back: ${message}` : undefined;
 }
 
 async function look(client: ApiClient, service: Service): Promise<Picture> {
@@ -129,7 +125,10 @@ class Screen {
     if (this.quiet) return;
     const head = `overall progress: ${picture.running} out of ${picture.total} tasks`;
     const waiting = picture.running < picture.total && picture.problem ? cut(picture.problem, 160) : '';
-    if (!this.output.isTTY) return this.drawLine(waiting === '' ? head : `${head} (${waiting})`);
+    if (!this.output.isTTY) {
+      this.drawLine(waiting === '' ? head : `${head} (${waiting})`);
+      return;
+    }
     const bars =
       picture.total <= longestBarList
         ? [...picture.tasks].sort(byPlace).map(([, task]) => bar(task, picture.total))

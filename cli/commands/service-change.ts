@@ -352,7 +352,7 @@ function addSharedFlags(command: Command): Command {
   return waitOptions(command);
 }
 
-function valueOf(flags: Flags, declaration: string): { value: unknown; what: string } {
+function flagValue(flags: Flags, declaration: string): { value: unknown; what: string } {
   const option = new Option(declaration);
   return { value: flags[option.attributeName()], what: option.long ?? declaration };
 }
@@ -365,11 +365,11 @@ function applyShared(spec: ServiceSpec, flags: Flags): ServiceSpec {
   }
   let changed = spec;
   for (const flag of scalarFlags) {
-    const { value, what } = valueOf(flags, flag.flags);
+    const { value, what } = flagValue(flags, flag.flags);
     if (typeof value === 'string') changed = flag.apply(changed, value, what);
   }
   for (const flag of switchFlags) {
-    const { value } = valueOf(flags, flag.flags);
+    const { value } = flagValue(flags, flag.flags);
     // A switch named no-… is stored by commander as the positive, set to false.
     const on = flag.flags.includes('--no-') ? value === false : value === true;
     if (on) changed = flag.apply(changed, true);

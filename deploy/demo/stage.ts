@@ -32,7 +32,11 @@ export class Stage {
    * Runs `work` under a line that says what is done, with `picture` below it while it lasts; ends with the
    * time it took and what `work` answered.
    */
-  async step(what: string, work: () => Promise<string | void>, picture?: () => string): Promise<void> {
+  async step(
+    what: string,
+    work: () => Promise<string | undefined> | Promise<void>,
+    picture?: () => string,
+  ): Promise<void> {
     const start = realClock.monotonicMs();
     let turn = 0;
     const draw = (): void => {

@@ -12,12 +12,16 @@ export function refuseUsedData(what: 'secret' | 'config', name: string, users: r
   throw swarmError('in-use', `${what} '${name}' is in use by the following ${services}: ${names}`);
 }
 
-/** The first service or task that uses a network, as Docker says it; undefined when none does. */
+/**
+ * The first service or task that uses a network, as Docker says it; undefined when none does. Tasks of a
+ * removed service are about to go, and `stack rm` removes the network right after the service.
+ */
 export function networkUser(view: View, network: Network): string | undefined {
   const service = view.find('service', 'network', network.ID)[0];
   if (service) return `service ${service.ID}`;
   const task = view
     .find('task', 'network', network.ID)
+    .filter((one) => view.get('service', one.ServiceID))
     .find((one) => ['ready', 'running'].includes(one.DesiredState) && !isTerminal(one.Status.State));
   return task ? `task ${task.ID}` : undefined;
 }

@@ -3,6 +3,7 @@ import { Router } from 'express';
 import { type Service, stackLabel, type Task } from '../../proto/docker.ts';
 import type { NodeId, ServiceId } from '../../proto/ids.ts';
 import { taskStates } from '../../proto/task-state.ts';
+import { dirtyTest } from '../store/revision.ts';
 import type { View } from '../store/store.ts';
 import { taskAnswer } from './answers.ts';
 import type { ApiHost, ManagedCluster } from './contract.ts';
@@ -55,18 +56,32 @@ function listTasks(cluster: ManagedCluster, filters: Filters): Task[] {
   const nodes = valuesOf(filters, 'node').map((input) => lookupNode(cluster, input).ID);
   if (!isAsked(filters, 'runtime', 'container')) return [];
   const onlyCurrent = valuesOf(filters, '_up-to-date').length > 0;
+  const isDirty = dirtyByService(view);
   return candidates(view, filters, services, nodes).filter((task) => {
     const service = view.get('service', task.ServiceID);
     return (
       (services.length === 0 || services.includes(task.ServiceID)) &&
       (nodes.length === 0 || (task.NodeID !== undefined && nodes.includes(task.NodeID))) &&
       (states.length === 0 || states.includes(task.DesiredState)) &&
-      (!onlyCurrent || service?.Private.RevisionID === task.RevisionID) &&
+      (!onlyCurrent || (service !== undefined && !isDirty(service, task))) &&
       hasAskedPrefix(filters, 'id', task.ID) &&
       hasAskedPrefix(filters, 'name', taskName(service, task)) &&
       hasLabels(filters, 'label', { ...service?.Spec.Labels, ...task.Labels })
     );
   });
+}
+
+/** Whether a task is out of date, as an update sees it; each service's specs are compared once. */
+function dirtyByService(view: View): (service: Service, task: Task) => boolean {
+  const tests = new Map<ServiceId, (task: Task) => boolean>();
+  return (service, task) => {
+    let test = tests.get(service.ID);
+    if (!test) {
+      test = dirtyTest(view, service);
+      tests.set(service.ID, test);
+    }
+    return test(task);
+  };
 }
 
 /** The tasks that the cheapest index leaves to look at. */

@@ -12,8 +12,6 @@ const maxHeartbeatsPerSecond = 250;
 const missedHeartbeats = 3;
 /** A beat on its way is not a missed one: a quarter of a period is added for the road. */
 const slackPeriods = 0.25;
-/** How much longer a node has that a new leader has not heard of yet: it must first find that leader. */
-const handoverFactor = 2;
 
 /** The delay between two heartbeats for `nodeCount` nodes, at least `basePeriodMs`. */
 export function heartbeatPeriodMs(nodeCount: number, basePeriodMs: number): number {
@@ -54,10 +52,14 @@ export class SessionTable {
     this.arm(nodeId, sessionId, downAfterMs(periodMs));
   }
 
-  /** Gives a node that the last leader knew time to find this one. Does nothing for one that is registered. */
+  /**
+   * Gives a node that the last leader knew time to find this one: no more than one that is heard of, for agents
+   * look for the new leader while it is elected, and a node that died with the old one is not to be waited for
+   * twice. Does nothing for one that is registered.
+   */
   expect(nodeId: NodeId, periodMs: number): void {
     if (this.entries.has(nodeId)) return;
-    this.arm(nodeId, undefined, downAfterMs(periodMs) * handoverFactor);
+    this.arm(nodeId, undefined, downAfterMs(periodMs));
   }
 
   /** Whether `sessionId` is the node's session now. */

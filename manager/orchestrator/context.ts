@@ -5,8 +5,8 @@ import { isTerminal } from '../../proto/task-state.ts';
 import { type Change, newMeta } from '../store/change.ts';
 import { explainConstraints, parseConstraints } from '../store/constraint.ts';
 import type { NewId } from '../store/reconciler.ts';
+import { dirtyTest } from '../store/revision.ts';
 import type { View } from '../store/store.ts';
-import { dirtyTest } from './revision.ts';
 import { isHandedOut, type Slot } from './slots.ts';
 
 export interface Context {

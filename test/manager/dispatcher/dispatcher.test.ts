@@ -216,7 +216,7 @@ describe('dispatcher', () => {
       await bed.register();
       bed.dispatcher.stop();
       bed.dispatcher.start();
-      await bed.clock.run(6_000);
+      await bed.clock.run(3_000);
       assert.equal(bed.node('node1').Status.State, 'ready');
       await bed.clock.run(1_000);
       assert.match(bed.node('node1').Status.Message ?? '', /after the leader changed/);

@@ -6,8 +6,8 @@
  */
 import type { Service, ServiceSpec, Task } from '../../proto/docker.ts';
 import type { RevisionId } from '../../proto/ids.ts';
-import { matchesConstraints, parseConstraints } from '../store/constraint.ts';
-import type { View } from '../store/store.ts';
+import { matchesConstraints, parseConstraints } from './constraint.ts';
+import type { View } from './store.ts';
 
 type Difference = 'none' | 'placement' | 'container';
 
