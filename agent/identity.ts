@@ -53,6 +53,8 @@ export class AgentIdentity {
   private readonly listeners = new Set<(held: HeldIdentity) => void>();
   private held: HeldIdentity | undefined;
   private renewing: Promise<HeldIdentity> | undefined;
+  /** The last of the changes to what is held, which go one after the other. */
+  private lastChange: Promise<unknown> = Promise.resolve();
   private upkeep: { wantedRole: NodeRole | undefined; tries: number; timer: Timer | undefined } | undefined;
 
   constructor(options: AgentIdentityOptions) {
@@ -113,7 +115,17 @@ export class AgentIdentity {
   }
 
   /** Keeps an identity that was made elsewhere (swarm init; a manager that issued its own) and tells of it. */
-  async adopt(identity: NodeIdentity): Promise<HeldIdentity> {
+  adopt(identity: NodeIdentity): Promise<HeldIdentity> {
+    return this.inTurn(() => this.keep(identity));
+  }
+
+  private inTurn<T>(change: () => Promise<T>): Promise<T> {
+    const result = this.lastChange.then(change);
+    this.lastChange = result.catch(() => undefined);
+    return result;
+  }
+
+  private async keep(identity: NodeIdentity): Promise<HeldIdentity> {
     const certificate = verifyIdentity(identity);
     refuseExpired(certificate, this.options.clock.now());
     await this.files.write(identity);
@@ -148,7 +160,7 @@ export class AgentIdentity {
       requestCertificate(address, enrolment, { clock, version }),
     );
     // Roots that were replaced while the call was under way stay replaced.
-    return this.adopt({ ...renewed, rootsPem: this.mustHold().identity.rootsPem });
+    return this.inTurn(() => this.keep({ ...renewed, rootsPem: this.mustHold().identity.rootsPem }));
   }
 
   /** Renews at a random point between half and four fifths of each certificate's life, until stop. */
@@ -180,7 +192,11 @@ export class AgentIdentity {
    * Trusts these roots from now on: an authenticated manager sent them. Roots that this node's own certificate
    * does not lead to are not taken, for it would lock itself out; it renews instead.
    */
-  async setRoots(rootsPem: string): Promise<void> {
+  setRoots(rootsPem: string): Promise<void> {
+    return this.inTurn(() => this.replaceRoots(rootsPem));
+  }
+
+  private async replaceRoots(rootsPem: string): Promise<void> {
     const held = this.mustHold();
     if (rootsPem === held.identity.rootsPem) return;
     if (!leadsToRoots(held.identity.certificatePem, rootsPem)) {
@@ -199,8 +215,10 @@ export class AgentIdentity {
   /** Forgets the identity, on disk too: the node left its cluster. */
   async clear(): Promise<void> {
     this.stop();
-    this.held = undefined;
-    await this.files.clear();
+    await this.inTurn(async () => {
+      this.held = undefined;
+      await this.files.clear();
+    });
   }
 
   private mustHold(): HeldIdentity {

@@ -8,7 +8,7 @@ import type { ClusterNode, NodeRole } from '../../proto/docker.ts';
 /** The role that a node's next certificate is issued for. */
 export function roleToCertify(node: ClusterNode): NodeRole {
   if (node.Spec.Role === 'manager') return 'manager';
-  const hasLeft = node.Private.Role === 'worker' || node.ManagerStatus === undefined;
+  const hasLeft = node.Private.Role === 'worker' || !node.ManagerStatus;
   return hasLeft ? 'worker' : 'manager';
 }
 

@@ -13,8 +13,8 @@ import { formatJoinToken } from '../../proto/identity.ts';
 import type { Id } from '../../proto/ids.ts';
 import { crossSign, tlsInfoOfIssuer } from '../../proto/x509.ts';
 import type { Change } from '../store/change.ts';
+import type { Reconciler } from '../store/reconciler.ts';
 import type { View } from '../store/store.ts';
-import type { StoreEvent } from '../store/watch.ts';
 import { createRoot, type IssueContext, presentRoot } from './root.ts';
 
 const serialBytes = 16;
@@ -106,16 +106,16 @@ function ended(
 }
 
 /** The rotation as the leader's loop drives it: one piece, looked at when the cluster or a node changes. */
-export const rootRotation = {
+export const rootRotation: Reconciler = {
   name: 'root-rotation',
-  keysFor(event: StoreEvent, view: View): readonly string[] {
+  keysFor(event, view) {
     const concerns = event.kind === 'cluster' || event.kind === 'node';
     return concerns && view.cluster()?.Private.RootRotation ? ['root'] : [];
   },
-  allKeys(view: View): readonly string[] {
+  allKeys(view) {
     return view.cluster()?.Private.RootRotation ? ['root'] : [];
   },
-  reconcile(view: View, _key: string, _now: number, newId: <I extends Id<string>>() => I) {
+  reconcile(view, _key, _now, newId) {
     // An identifier has the form and the chance of a token's secret: 128 bits as 25 digits of base 36.
     return { changes: rotationChanges(view, () => newId<Id<'secret'>>()) };
   },

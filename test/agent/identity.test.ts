@@ -262,6 +262,28 @@ describe('identity of an agent', () => {
     });
   });
 
+  it('keeps both a renewal and new roots that come at the same time', async () => {
+    const identity = agent();
+    const first = await enter(identity);
+    const other = await TestAuthority.start({ seed: 99 });
+    await other.stop();
+    const both = first.identity.rootsPem + other.cluster.TLSInfo.TrustRoot;
+    await Promise.all([identity.renew(), identity.setRoots(both), identity.setRoots(both), identity.renew()]);
+    const held = identity.current()!;
+    assert.equal(held.identity.rootsPem, both);
+    assert.notEqual(held.identity.certificatePem, first.identity.certificatePem);
+    assert.deepEqual(await agent().load(), held);
+  });
+
+  it('stays out when the node leaves while it renews', async () => {
+    const identity = agent();
+    await enter(identity);
+    const renewal = identity.renew();
+    await identity.clear();
+    await assert.rejects(renewal, /not part of a cluster/);
+    assert.deepEqual(readdirSync(directory), []);
+  });
+
   it('does not take a root that would lock it out', async () => {
     const identity = agent();
     const held = await enter(identity);
