@@ -7,6 +7,7 @@ import { isShoalError, messageOf } from '../proto/errors.ts';
 import type { Clock, Log, Random, Timer } from '../proto/ports.ts';
 import { compareTaskStates } from '../proto/task-state.ts';
 import { allocate, networkReconciler } from './allocator/allocate.ts';
+import { rootRotation } from './ca/rotation.ts';
 import { Dispatcher } from './dispatcher/dispatcher.ts';
 import { keeperPlan } from './keeper.ts';
 import { LogBroker } from './logs/broker.ts';
@@ -53,7 +54,7 @@ export class Leader {
       clock,
       random,
       log,
-      reconcilers: [networkReconciler(), ...reconcilers, schedulerReconciler()],
+      reconcilers: [networkReconciler(), ...reconcilers, schedulerReconciler(), rootRotation],
       finish: allocate,
     });
   }

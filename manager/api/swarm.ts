@@ -3,6 +3,7 @@ import { type Request, Router } from 'express';
 import type { Cluster, SwarmSpec } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import type { Random } from '../../proto/ports.ts';
+import { beginRotation } from '../ca/rotation.ts';
 import { withRotated } from '../ca/tokens.ts';
 import type { View } from '../store/store.ts';
 import { clusterAnswer } from './answers.ts';
@@ -149,7 +150,15 @@ async function updateSwarm(host: ApiHost, request: Request): Promise<void> {
   const Spec = mergedSpec(cluster.Spec, change);
   checkSwarmSpec(cluster.Spec, Spec);
   const changed = withLockKey({ ...cluster, Spec, Version: { Index: version } }, rotation, host.random);
-  await commit(managed, [{ op: 'update', kind: 'cluster', object: changed }]);
+  const object = rotatesRoot(cluster.Spec, Spec)
+    ? await beginRotation(changed, { now: host.clock.now(), random: host.random })
+    : changed;
+  await commit(managed, [{ op: 'update', kind: 'cluster', object }]);
+}
+
+/** `docker swarm ca --rotate` counts ForceRotate up. */
+function rotatesRoot(before: SwarmSpec, after: SwarmSpec): boolean {
+  return (after.CAConfig.ForceRotate ?? 0) !== (before.CAConfig.ForceRotate ?? 0);
 }
 
 /**
@@ -209,12 +218,6 @@ function checkSwarmSpec(before: SwarmSpec, after: SwarmSpec): void {
     throw new ShoalError(
       'not-supported',
       'Spec.Raft: ElectionTick and HeartbeatTick can not be changed while the cluster runs',
-    );
-  }
-  if ((after.CAConfig.ForceRotate ?? 0) !== (before.CAConfig.ForceRotate ?? 0)) {
-    throw new ShoalError(
-      'not-supported',
-      'Spec.CAConfig.ForceRotate: replacing the root CA is not supported by Shoal yet',
     );
   }
 }

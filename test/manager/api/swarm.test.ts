@@ -1,8 +1,10 @@
 /** The cluster's own endpoints, and who may answer at all. */
 import assert from 'node:assert/strict';
 import type { Membership } from '../../../manager/api/contract.ts';
+import { createRoot } from '../../../manager/ca/root.ts';
 import type { Change } from '../../../manager/store/change.ts';
 import { asId, type NodeId } from '../../../proto/ids.ts';
+import { tlsInfoOfIssuer } from '../../../proto/x509.ts';
 import { TestApi } from './host.ts';
 
 describe('api: membership', () => {
@@ -188,6 +190,29 @@ describe('api: swarm update', () => {
     assert.notEqual((await update(true, '&rotateManagerUnlockKey=1')).key, locked.key);
     assert.equal((await update(false, '&rotateManagerUnlockKey=1')).key, '');
     assert.equal(api.host.store.cluster()?.Private.UnlockKey, undefined);
+  });
+
+  it('begins to replace the root when ForceRotate is counted up, and tells no key of it', async () => {
+    const { random, clock, store } = api.host;
+    const root = await createRoot({ random, now: clock.now() });
+    const fields = {
+      TLSInfo: tlsInfoOfIssuer(root.certificatePem, root.certificatePem),
+      Private: { CaKeyPem: root.keyPem, NetworkKeys: [] },
+    };
+    api.host.apply([{ op: 'merge', kind: 'cluster', id: store.cluster()!.ID, fields }]);
+    const { Version, Spec, TLSInfo } = await current();
+    const update = { ...Spec, CAConfig: { ...Spec.CAConfig, ForceRotate: 1 } };
+    assert.equal((await api.post(`/swarm/update?version=${Version.Index}`, update)).status, 200);
+    const during = await current();
+    assert.equal(during.RootRotationInProgress, true);
+    assert.equal(during.Spec.CAConfig.ForceRotate, 1);
+    assert.equal(during.TLSInfo.TrustRoot, TLSInfo.TrustRoot);
+    assert.notEqual(during.TLSInfo.CertIssuerPublicKey, TLSInfo.CertIssuerPublicKey);
+    assert.ok(store.cluster()?.Private.RootRotation);
+    assert.ok(!JSON.stringify(during).includes('PRIVATE KEY'));
+    const again = `/swarm/update?version=${during.Version.Index}`;
+    assert.equal((await api.post(again, during.Spec)).status, 200);
+    assert.equal((await current()).TLSInfo.CertIssuerPublicKey, during.TLSInfo.CertIssuerPublicKey);
   });
 });
 
