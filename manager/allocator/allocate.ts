@@ -53,12 +53,13 @@ class Batch {
   private readonly books = new Map<NetworkId, AddressBook>();
   /** Attachments that changes of the batch bring with them. */
   private readonly brought: NetworkAttachment[] = [];
-  private readonly taken: Subnet[];
+  /** Subnets that are not free; the stored ones are added when one is first asked for. */
+  private readonly taken: Subnet[] = [];
+  private hasStored = false;
 
   constructor(view: View, changes: readonly Change[], now: number) {
     this.view = view;
     this.now = now;
-    this.taken = takenSubnets(view);
     for (const change of changes) {
       if (change.op === 'remove') continue;
       if (change.op !== 'merge') this.created.set(change.object.ID, change.object);
@@ -85,6 +86,8 @@ class Batch {
   /** The network with its subnets, if it can have them. */
   allocated(network: Network): Network {
     if (network.IPAMOptions.Configs.length > 0 || !hasClusterAddresses(network)) return network;
+    if (!this.hasStored) this.taken.push(...takenSubnets(this.view));
+    this.hasStored = true;
     const IPAMOptions = allocateSubnets(network, this.view.cluster(), this.taken);
     if (!IPAMOptions) return network;
     const next = { ...network, IPAMOptions };
@@ -160,7 +163,10 @@ function readBook(view: View, network: Network, now: number): AddressBook {
   return book;
 }
 
-/** Subnets that no new network may have: those of other networks, and the nodes' own addresses. */
+/**
+ * Subnets that no new network may have: those of other networks, those that tasks of removed networks still
+ * live in, and the nodes' own addresses.
+ */
 function takenSubnets(view: View): Subnet[] {
   const ofNetworks = view
     .list('network')
@@ -169,7 +175,20 @@ function takenSubnets(view: View): Subnet[] {
     );
   const ofNodes = view.list('node').map((node) => parseAddress(node.Status.Addr));
   const addresses = ofNodes.filter((address) => address !== undefined);
-  return [...ofNetworks, ...addresses.map((base) => ({ base, prefixBits: 32 }))];
+  const ofTasks = view
+    .list('task')
+    .flatMap((task) => (isTerminal(task.Status.State) ? [] : leftBehind(view, task)));
+  return [
+    ...ofNetworks,
+    ...subnetsOf(ofTasks.map((Subnet) => ({ Subnet }))),
+    ...addresses.map((base) => ({ base, prefixBits: 32 })),
+  ];
+}
+
+/** The addresses (CIDR form) of a task on networks that are gone. */
+function leftBehind(view: View, task: Task): string[] {
+  const gone = task.NetworksAttachments?.filter((one) => !view.get('network', one.NetworkID)) ?? [];
+  return gone.flatMap((one) => one.Addresses);
 }
 
 function describeNoSubnet(network: Network, view: View): string {
