@@ -24,7 +24,7 @@ export function encodeSnapshot(index: number, list: (kind: Kind) => AnyObject[])
 
 /** The objects of a snapshot. Throws ShoalError 'corrupted' on a format that this version does not know. */
 export function decodeSnapshot(data: Uint8Array): { kind: Kind; object: AnyObject }[] {
-  const format = packr.unpack(data) as Format;
+  const format = unpack(data);
   if (format.version !== formatVersion) {
     throw new ShoalError(
       'corrupted',
@@ -32,4 +32,14 @@ export function decodeSnapshot(data: Uint8Array): { kind: Kind; object: AnyObjec
     );
   }
   return kinds.flatMap((kind) => (format.tables[kind] ?? []).map((object) => ({ kind, object })));
+}
+
+function unpack(data: Uint8Array): Format {
+  try {
+    return packr.unpack(data) as Format;
+  } catch (cause) {
+    throw new ShoalError('corrupted', 'the snapshot can not be read: it is damaged or not one of shoald', {
+      cause,
+    });
+  }
 }

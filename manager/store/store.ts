@@ -7,11 +7,11 @@
  * restore.
  */
 import { ShoalError } from '../../proto/errors.ts';
-import { isTerminal } from '../../proto/task-state.ts';
-import { type Change, decodeEntry, type Entry, monotonicTaskFields } from './change.ts';
+import { decodeEntry, type Entry } from './change.ts';
+import { Draft } from './draft.ts';
 import { decodeSnapshot, encodeSnapshot } from './snapshot.ts';
-import { type AnyObject, type IdOf, type Kind, kinds, nameOf, type ObjectOf, tables } from './tables.ts';
-import { type Commit, type StoreEvent, WatchQueue } from './watch.ts';
+import { type AnyObject, type IdOf, type Kind, kinds, type ObjectOf, tables } from './tables.ts';
+import { type Commit, WatchQueue } from './watch.ts';
 
 /** A read-only look at the store: what deciding code is given. */
 export interface View {
@@ -40,8 +40,6 @@ interface TableData<T> {
   objects: Map<string, T>;
   indexes: Record<string, Map<string, Map<string, T>>>;
 }
-
-type Undo = () => void;
 
 export class Store implements View {
   private data = emptyTables();
@@ -82,17 +80,17 @@ export class Store implements View {
 
   /** As apply, from a decoded entry. */
   applyEntry(index: number, entry: Entry): ApplyResult {
-    const events: StoreEvent[] = [];
-    const undo: Undo[] = [];
     this.lastIndex = index;
+    const draft = new Draft(this, index, entry.now);
     for (const change of entry.changes) {
-      const refusal = this.applyChange(index, entry.now, change, events, undo);
-      if (refusal) {
-        for (const step of undo.reverse()) step();
-        return refusal;
-      }
+      const refusal = draft.add(change);
+      if (refusal) return refusal;
     }
-    if (events.length > 0) this.tell({ kind: 'changed', index, now: entry.now, events });
+    for (const { kind, op, object, previous } of draft.events) {
+      if (op === 'remove') this.drop(kind, object);
+      else this.put(kind, object, previous);
+    }
+    if (draft.events.length > 0) this.tell({ kind: 'changed', index, now: entry.now, events: draft.events });
     return { ok: true };
   }
 
@@ -103,8 +101,9 @@ export class Store implements View {
 
   /** Replaces everything by a snapshot whose last entry is `index`. */
   restore(index: number, data: Uint8Array): void {
+    const objects = decodeSnapshot(data);
     this.data = emptyTables();
-    for (const { kind, object } of decodeSnapshot(data)) this.put(kind, object, undefined);
+    for (const { kind, object } of objects) this.put(kind, object, undefined);
     this.lastIndex = index;
     this.tell({ kind: 'restored', index });
   }
@@ -130,80 +129,6 @@ export class Store implements View {
     return this.data[kind] as unknown as TableData<ObjectOf[K]>;
   }
 
-  private applyChange(
-    index: number,
-    now: number,
-    change: Change,
-    events: StoreEvent[],
-    undo: Undo[],
-  ): ApplyResult | undefined {
-    const kind = change.kind;
-    const id = change.op === 'create' || change.op === 'update' ? change.object.ID : change.id;
-    const previous = this.table(kind).objects.get(id);
-    if (change.op === 'remove') {
-      if (!previous) return undefined;
-      this.drop(kind, previous);
-      undo.push(() => this.put(kind, previous, undefined));
-      events.push({ kind, op: 'remove', object: previous, previous } as StoreEvent);
-      return undefined;
-    }
-    const next = this.nextObject(index, now, change, previous);
-    if (next === undefined) return undefined;
-    if ('ok' in next) return next;
-    const conflict = this.nameConflict(kind, next);
-    if (conflict) return conflict;
-    this.put(kind, next, previous);
-    undo.push(() => (previous ? this.put(kind, previous, next) : this.drop(kind, next)));
-    const op = previous ? 'update' : 'create';
-    events.push({ kind, op, object: next, ...(previous ? { previous } : {}) } as StoreEvent);
-    return undefined;
-  }
-
-  private nextObject(
-    index: number,
-    now: number,
-    change: Exclude<Change, { op: 'remove' }>,
-    previous: AnyObject | undefined,
-  ): AnyObject | ApplyResult | undefined {
-    const time = new Date(now).toISOString();
-    const Version = { Index: index };
-    if (change.op === 'create') {
-      if (previous) return refuse('already-exists', `${change.kind} ${change.object.ID} already exists`);
-      const created = { ...change.object, Version, CreatedAt: time, UpdatedAt: time } as AnyObject;
-      return withMoments(change.kind, created, now);
-    }
-    if (change.op === 'merge') {
-      if (!previous) return undefined;
-      const fields =
-        change.kind === 'task'
-          ? monotonicTaskFields(previous as ObjectOf['task'], change.fields)
-          : change.fields;
-      if (Object.keys(fields).length === 0) return undefined;
-      return withMoments(change.kind, { ...previous, ...fields, Version, UpdatedAt: time } as AnyObject, now);
-    }
-    if (!previous) return refuse('not-found', `${change.kind} ${change.object.ID} not found`);
-    if (previous.Version.Index !== change.object.Version.Index) {
-      return refuse('out-of-sequence', 'update out of sequence');
-    }
-    const replaced = {
-      ...change.object,
-      Version,
-      CreatedAt: previous.CreatedAt,
-      UpdatedAt: time,
-    } as AnyObject;
-    return withMoments(change.kind, replaced, now);
-  }
-
-  private nameConflict(kind: Kind, object: AnyObject): ApplyResult | undefined {
-    if (!tables[kind].uniqueName) return undefined;
-    const name = nameOf(kind, object as never);
-    if (name === undefined) return undefined;
-    const holder = this.find(kind, 'name', name).find((other) => other.ID !== object.ID);
-    return holder
-      ? refuse('already-exists', `name conflicts with an existing object: ${kind} ${name} already exists`)
-      : undefined;
-  }
-
   private put(kind: Kind, object: AnyObject, previous: AnyObject | undefined): void {
     const table = this.table(kind) as unknown as TableData<AnyObject>;
     table.objects.set(object.ID, object);
@@ -227,38 +152,6 @@ export class Store implements View {
       for (const key of keysOf(object)) removeKey(table.indexes[name]!, key, object.ID);
     }
   }
-}
-
-function refuse(code: 'out-of-sequence' | 'already-exists' | 'not-found', message: string): ApplyResult {
-  return { ok: false, code, message };
-}
-
-/**
- * Notes when a task first ran, ended and was no longer wanted, and since when a node is down: from the entry's time, so
- * that every manager notes the same.
- */
-function withMoments(kind: Kind, object: AnyObject, now: number): AnyObject {
-  if (kind === 'task') return withTaskMoments(object as ObjectOf['task'], now);
-  if (kind === 'node') return withDownSince(object as ObjectOf['node'], now);
-  return object;
-}
-
-function withTaskMoments(task: ObjectOf['task'], now: number): ObjectOf['task'] {
-  const { RunningSince, EndedAt, RetiredAt } = task.Private;
-  const moments: Partial<ObjectOf['task']['Private']> = {};
-  if (task.Status.State === 'running' && RunningSince === undefined) moments.RunningSince = now;
-  if (isTerminal(task.Status.State) && EndedAt === undefined) moments.EndedAt = now;
-  const isRetired = task.DesiredState === 'shutdown' || task.DesiredState === 'remove';
-  if (isRetired && RetiredAt === undefined) moments.RetiredAt = now;
-  if (Object.keys(moments).length === 0) return task;
-  return { ...task, Private: { ...task.Private, ...moments } };
-}
-
-function withDownSince(node: ObjectOf['node'], now: number): ObjectOf['node'] {
-  const isDown = node.Status.State === 'down';
-  if (isDown === (node.Private.DownSince !== undefined)) return node;
-  const { DownSince: _, ...rest } = node.Private;
-  return { ...node, Private: isDown ? { ...rest, DownSince: now } : rest };
 }
 
 function indexesOf(kind: Kind): [string, (object: AnyObject) => readonly string[]][] {

@@ -1,0 +1,137 @@
+/**
+ * A log entry being worked out: what its changes make of the objects, one after the other, without touching
+ * the store. An entry that is refused is thrown away, and nothing has to be undone.
+ */
+import { isTerminal } from '../../proto/task-state.ts';
+import { type Change, monotonicTaskFields } from './change.ts';
+import type { ApplyResult, View } from './store.ts';
+import { type AnyObject, type Kind, nameOf, type ObjectOf, tables } from './tables.ts';
+import type { StoreEvent } from './watch.ts';
+
+type Refusal = Extract<ApplyResult, { ok: false }>;
+
+export class Draft {
+  /** What the changes so far do, in order. */
+  readonly events: StoreEvent[] = [];
+  private readonly view: View;
+  private readonly index: number;
+  private readonly now: number;
+  /** Objects that the entry has touched, as it leaves them; undefined where it removed them. */
+  private readonly objects = new Map<string, AnyObject | undefined>();
+  /** Who has which unique name, where the entry changed that; undefined where nobody has it any longer. */
+  private readonly holders = new Map<string, string | undefined>();
+
+  /** An entry of Raft index `index`, made at `now` (ms since the epoch), on top of what `view` shows. */
+  constructor(view: View, index: number, now: number) {
+    this.view = view;
+    this.index = index;
+    this.now = now;
+  }
+
+  /** Works out one more change. Returns why it is refused, and with it the entry. */
+  add(change: Change): Refusal | undefined {
+    const { kind } = change;
+    const id = change.op === 'create' || change.op === 'update' ? change.object.ID : change.id;
+    const previous = this.current(kind, id);
+    if (change.op === 'remove') {
+      if (previous) this.note({ kind, op: 'remove', object: previous, previous } as StoreEvent);
+      return undefined;
+    }
+    const next = this.next(change, previous);
+    if (next === undefined) return undefined;
+    if ('ok' in next) return next;
+    const conflict = this.nameConflict(kind, next);
+    if (conflict) return conflict;
+    const op = previous ? 'update' : 'create';
+    this.note({ kind, op, object: next, ...(previous ? { previous } : {}) } as StoreEvent);
+    return undefined;
+  }
+
+  private current(kind: Kind, id: AnyObject['ID']): AnyObject | undefined {
+    const key = `${kind} ${id}`;
+    return this.objects.has(key) ? this.objects.get(key) : this.view.get(kind, id as never);
+  }
+
+  private note(event: StoreEvent): void {
+    const { kind, op, object, previous } = event;
+    this.events.push(event);
+    this.objects.set(`${kind} ${object.ID}`, op === 'remove' ? undefined : object);
+    if (!tables[kind].uniqueName) return;
+    if (previous) this.holders.set(`${kind} ${nameOf(kind, previous as never)}`, undefined);
+    if (op !== 'remove') this.holders.set(`${kind} ${nameOf(kind, object as never)}`, object.ID);
+  }
+
+  /** The object after a change; undefined when there is nothing to do. */
+  private next(
+    change: Exclude<Change, { op: 'remove' }>,
+    previous: AnyObject | undefined,
+  ): AnyObject | Refusal | undefined {
+    const time = new Date(this.now).toISOString();
+    const Version = { Index: this.index };
+    if (change.op === 'create') {
+      if (previous) return refuse('already-exists', `${change.kind} ${change.object.ID} already exists`);
+      const created = { ...change.object, Version, CreatedAt: time, UpdatedAt: time } as AnyObject;
+      return withMoments(change.kind, created, this.now);
+    }
+    if (change.op === 'merge') {
+      if (!previous) return undefined;
+      const fields =
+        change.kind === 'task'
+          ? monotonicTaskFields(previous as ObjectOf['task'], change.fields)
+          : change.fields;
+      if (Object.keys(fields).length === 0) return undefined;
+      const merged = { ...previous, ...fields, Version, UpdatedAt: time } as AnyObject;
+      return withMoments(change.kind, merged, this.now);
+    }
+    if (!previous) return refuse('not-found', `${change.kind} ${change.object.ID} not found`);
+    if (previous.Version.Index !== change.object.Version.Index) {
+      return refuse('out-of-sequence', 'update out of sequence');
+    }
+    const { CreatedAt } = previous;
+    const replaced = { ...change.object, Version, CreatedAt, UpdatedAt: time } as AnyObject;
+    return withMoments(change.kind, replaced, this.now);
+  }
+
+  private nameConflict(kind: Kind, object: AnyObject): Refusal | undefined {
+    if (!tables[kind].uniqueName) return undefined;
+    const name = nameOf(kind, object as never);
+    if (name === undefined) return undefined;
+    const key = `${kind} ${name}`;
+    const holder = this.holders.has(key) ? this.holders.get(key) : this.view.find(kind, 'name', name)[0]?.ID;
+    return holder === undefined || holder === object.ID
+      ? undefined
+      : refuse('already-exists', `name conflicts with an existing object: ${kind} ${name} already exists`);
+  }
+}
+
+function refuse(code: Refusal['code'], message: string): Refusal {
+  return { ok: false, code, message };
+}
+
+/**
+ * Notes when a task first ran, ended and was no longer wanted, and since when a node is down: from the
+ * entry's time, so that every manager notes the same.
+ */
+function withMoments(kind: Kind, object: AnyObject, now: number): AnyObject {
+  if (kind === 'task') return withTaskMoments(object as ObjectOf['task'], now);
+  if (kind === 'node') return withDownSince(object as ObjectOf['node'], now);
+  return object;
+}
+
+function withTaskMoments(task: ObjectOf['task'], now: number): ObjectOf['task'] {
+  const { RunningSince, EndedAt, RetiredAt } = task.Private;
+  const moments: Partial<ObjectOf['task']['Private']> = {};
+  if (task.Status.State === 'running' && RunningSince === undefined) moments.RunningSince = now;
+  if (isTerminal(task.Status.State) && EndedAt === undefined) moments.EndedAt = now;
+  const isRetired = task.DesiredState === 'shutdown' || task.DesiredState === 'remove';
+  if (isRetired && RetiredAt === undefined) moments.RetiredAt = now;
+  if (Object.keys(moments).length === 0) return task;
+  return { ...task, Private: { ...task.Private, ...moments } };
+}
+
+function withDownSince(node: ObjectOf['node'], now: number): ObjectOf['node'] {
+  const isDown = node.Status.State === 'down';
+  if (isDown === (node.Private.DownSince !== undefined)) return node;
+  const { DownSince: _, ...rest } = node.Private;
+  return { ...node, Private: isDown ? { ...rest, DownSince: now } : rest };
+}
