@@ -11,7 +11,7 @@ import { rootRotation } from './ca/rotation.ts';
 import { Dispatcher } from './dispatcher/dispatcher.ts';
 import { keeperPlan } from './keeper.ts';
 import { LogBroker } from './logs/broker.ts';
-import { ReconcileLoop } from './orchestrator/loop.ts';
+import { type LoopOptions, ReconcileLoop } from './orchestrator/loop.ts';
 import { reconcilers } from './orchestrator/orchestrator.ts';
 import type { RaftNode } from './raft/contract.ts';
 import { schedulerReconciler } from './scheduler/schedule.ts';
@@ -31,6 +31,19 @@ export interface LeaderOptions {
   readonly random: Random;
   readonly log: Log;
   readonly observeSchedulingDelay: (delayMs: number) => void;
+  /** What decides; `decisions` when absent. */
+  readonly decide?: () => Decisions;
+}
+
+/** The deciding parts that the loop asks in turn, and what completes their changes. */
+export type Decisions = Pick<LoopOptions, 'reconcilers' | 'finish'>;
+
+/** The deciding parts of a cluster, made anew for each time of leading. */
+export function decisions(): Decisions {
+  return {
+    reconcilers: [networkReconciler(), ...reconcilers, schedulerReconciler(), rootRotation],
+    finish: allocate,
+  };
 }
 
 export class Leader {
@@ -54,8 +67,7 @@ export class Leader {
       clock,
       random,
       log,
-      reconcilers: [networkReconciler(), ...reconcilers, schedulerReconciler(), rootRotation],
-      finish: allocate,
+      ...(options.decide ?? decisions)(),
     });
   }
 

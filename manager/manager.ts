@@ -13,7 +13,7 @@ import type { ManagedCluster } from './api/contract.ts';
 import { CertificateService } from './ca/service.ts';
 import { withRotated } from './ca/tokens.ts';
 import type { Dispatcher } from './dispatcher/dispatcher.ts';
-import { Leader } from './leader.ts';
+import { Leader, type LeaderOptions } from './leader.ts';
 import type {
   Disk,
   Member,
@@ -43,6 +43,10 @@ export interface ManagerOptions {
   readonly observeSchedulingDelay?: (delayMs: number) => void;
   /** The member can't go on (a damaged log, a disk error): the process should end. */
   readonly onFailure: (error: unknown) => void;
+  /** The store to fill, an empty one; made when absent. */
+  readonly store?: Store;
+  /** What decides while this manager leads; that of leader.ts when absent. */
+  readonly decide?: LeaderOptions['decide'];
   /** Raft's settings where they are not the defaults; see RaftNodeOptions. */
   readonly tuning?: {
     readonly tickMs?: number;
@@ -96,7 +100,7 @@ export class Manager {
 
   /** Starts a member; see createRaftNode for what is refused. */
   static async start(options: ManagerOptions): Promise<Manager> {
-    const store = new Store();
+    const store = options.store ?? new Store();
     if (options.firstChanges) {
       store.applyEntry(bootstrapIndex, { now: options.clock.now(), changes: options.firstChanges });
     }
@@ -235,6 +239,7 @@ export class Manager {
       random,
       log,
       observeSchedulingDelay: this.options.observeSchedulingDelay ?? (() => {}),
+      ...(this.options.decide ? { decide: this.options.decide } : {}),
     });
     this.leader.start();
     log.info({ term }, 'this manager leads the cluster');
