@@ -2,7 +2,7 @@
  * Messages between members as bytes: msgpack arrays, fields by position, one array for all that leaves for
  * one member at once. What comes off the wire is checked before it is believed. Pure.
  */
-import { pack, unpack } from 'msgpackr';
+import { pack } from 'msgpackr';
 import { ShoalError } from '../../proto/errors.ts';
 import type { Entry, EntryType, Message, MessageType, SnapshotMetadata } from './core/types.ts';
 
@@ -54,18 +54,12 @@ export function encodeMessages(messages: readonly Message[]): Buffer {
   return pack(messages.map(toWire));
 }
 
-/** Throws ShoalError 'invalid-argument' on bytes that encodeMessages did not write. */
-export function decodeMessages(bytes: Uint8Array): Message[] {
-  let list: unknown;
-  try {
-    list = unpack(bytes);
-  } catch (error) {
-    throw malformed(error);
-  }
-  if (!Array.isArray(list)) throw malformed();
+/** The messages of an unpacked list. Throws ShoalError 'invalid-argument' on what encodeMessages did not write. */
+export function messagesOf(list: readonly unknown[]): Message[] {
   return list.map(fromWire);
 }
 
+/** Puts back what encodeMessages left out. */
 export function withSnapshotData(message: Message, data: Uint8Array): Message {
   if (message.snapshot === undefined) throw malformed();
   return { ...message, snapshot: { metadata: message.snapshot.metadata, data } };
@@ -162,7 +156,8 @@ function bytesOf(value: unknown): Uint8Array {
   return value;
 }
 
-function malformed(cause?: unknown): ShoalError {
+/** The error for bytes off the wire that make no sense. */
+export function malformed(cause?: unknown): ShoalError {
   return new ShoalError('invalid-argument', 'another manager sent Raft messages that cannot be read', {
     cause,
   });

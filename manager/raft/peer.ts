@@ -5,13 +5,15 @@
  * reported, for the consensus core sends again what matters. It reconnects by itself with a short backoff.
  */
 import type { ClientDuplexStream } from '@grpc/grpc-js';
-import { messageOf } from '../../proto/errors.ts';
+import { messageOf, ShoalError } from '../../proto/errors.ts';
 import type { RaftFrame, RaftFrame__Output } from '../../proto/generated/shoal/v1/RaftFrame.ts';
 import type { Clock, Log, Timer } from '../../proto/ports.ts';
 import type { RpcChannel } from '../../proto/rpc.ts';
 import type { Member } from './contract.ts';
 import type { Message } from './core/types.ts';
-import { decodeMessages, encodeMessages } from './message-codec.ts';
+import { decodeFrame, type QuestionKind } from './frame.ts';
+import { encodeMessages } from './message-codec.ts';
+import { type HeardAnswer, Questions } from './questions.ts';
 import { chunksOf } from './snapshot.ts';
 
 const firstBackoffMs = 100;
@@ -35,6 +37,7 @@ export interface PeerOptions {
   readonly channel: RpcChannel;
   readonly clock: Clock;
   readonly log: Log;
+  readonly questionTimeoutMs: number;
   readonly receive: (message: Message) => void;
   readonly unreachable: () => void;
   readonly snapshotSent: (ok: boolean) => void;
@@ -46,20 +49,23 @@ export class Peer {
   #backoffMs = firstBackoffMs;
   #queue: Buffer[] = [];
   #queuedBytes = 0;
+  readonly #questions: Questions;
   #isSendingSnapshot = false;
   #wasReported = false;
 
   constructor(options: PeerOptions) {
     this.#options = options;
+    this.#questions = new Questions({
+      clock: options.clock,
+      address: options.member.address,
+      timeoutMs: options.questionTimeoutMs,
+      write: (frame) => this.#write(frame),
+    });
     this.#connection = this.#open();
   }
 
   get member(): Member {
     return this.#options.member;
-  }
-
-  get channel(): RpcChannel {
-    return this.#options.channel;
   }
 
   /** Whether the other side has answered on the stream that stands now. */
@@ -76,11 +82,19 @@ export class Peer {
     if (frames.length > 0) this.#write(encodeMessages(frames));
   }
 
+  /** Asks the leader. Throws 'unavailable'; details.outcome says whether the question may have been heard. */
+  async ask(kind: QuestionKind, data: Uint8Array): Promise<HeardAnswer> {
+    // Not asking at all is the one failure that leaves no doubt.
+    if (!this.isConnected) throw unreachableLeader(this.member);
+    return this.#questions.ask(kind, data);
+  }
+
   /** What was handed over before still goes out, if the other side takes it. */
   close(): void {
     const connection = this.#connection;
     this.#connection = { kind: 'closed' };
     const { clock, channel } = this.#options;
+    this.#questions.lost();
     if (connection.kind === 'waiting') connection.timer.cancel();
     if (connection.kind !== 'open') {
       channel.close();
@@ -130,7 +144,9 @@ export class Peer {
     stream.on('drain', () => this.#drained());
     stream.on('data', (frame) => {
       try {
-        for (const message of decodeMessages(frame.payload ?? Buffer.alloc(0))) receive(message);
+        const heard = decodeFrame(frame.payload ?? Buffer.alloc(0));
+        if (heard.kind === 'messages') for (const message of heard.messages) receive(message);
+        else if (heard.kind === 'answers') this.#questions.answered(heard.answers);
       } catch (error) {
         log.warn(
           { manager: member.address, problem: messageOf(error) },
@@ -160,6 +176,7 @@ export class Peer {
     if (!this.#wasReported)
       log.warn({ manager: member.address, problem }, 'the connection to a manager is lost');
     this.#wasReported = true;
+    this.#questions.lost();
     unreachable();
   }
 
@@ -196,4 +213,11 @@ export class Peer {
     call.on('drain', push);
     push();
   }
+}
+
+/** The error for a leader that was not even asked. */
+export function unreachableLeader(leader: Member): ShoalError {
+  return new ShoalError('unavailable', `the leader at ${leader.address} cannot be reached`, {
+    details: { outcome: 'not-appended' },
+  });
 }

@@ -5,15 +5,14 @@
  * the fate of snapshots reported to this member's node. It orders and repeats nothing, and may lose.
  */
 import type { ServerDuplexStream } from '@grpc/grpc-js';
-import { pack, unpack } from 'msgpackr';
-import { isShoalError, ShoalError } from '../../proto/errors.ts';
 import type { RaftFrame, RaftFrame__Output } from '../../proto/generated/shoal/v1/RaftFrame.ts';
 import type { Clock, Log } from '../../proto/ports.ts';
-import { createChannel, type Keepalive, type NodeIdentity, type RpcChannel } from '../../proto/rpc.ts';
+import { createChannel, type Keepalive, type NodeIdentity } from '../../proto/rpc.ts';
 import type { Member, ProposalResult, RaftNode, RaftTransport } from './contract.ts';
 import type { MemberId, Message } from './core/types.ts';
+import type { QuestionKind } from './frame.ts';
 import { encodeMessages } from './message-codec.ts';
-import { Peer } from './peer.ts';
+import { Peer, unreachableLeader } from './peer.ts';
 
 export interface PeersOptions {
   readonly clusterId: string;
@@ -90,20 +89,19 @@ class GrpcPeers implements Peers {
     return this.#peers.get(member.raftId)?.isConnected === true;
   }
 
-  async forwardProposal(leader: Member, data: Uint8Array): Promise<ProposalResult> {
-    const channel = this.#channelTo(leader);
-    try {
-      const answer = await channel.call('Forward', 'Propose', { data }, { deadline: this.#deadline() });
-      return { index: Number(answer.index ?? 0), result: unpack(answer.result ?? Buffer.alloc(0)) };
-    } catch (error) {
-      throw outcomeOf(leader, error);
-    }
+  forwardProposal(leader: Member, data: Uint8Array): Promise<ProposalResult> {
+    return this.#ask(leader, 'propose', data);
   }
 
   async forwardReadIndex(leader: Member): Promise<number> {
-    const channel = this.#channelTo(leader);
-    const answer = await channel.call('Forward', 'ReadIndex', {}, { deadline: this.#deadline() });
-    return Number(answer.index ?? 0);
+    const { index } = await this.#ask(leader, 'read-index', new Uint8Array(0));
+    return index;
+  }
+
+  async #ask(leader: Member, kind: QuestionKind, data: Uint8Array): Promise<ProposalResult> {
+    const peer = this.#peers.get(leader.raftId);
+    if (peer === undefined) throw unreachableLeader(leader);
+    return peer.ask(kind, data);
   }
 
   opened(from: MemberId, stream: InboundStream): void {
@@ -141,41 +139,10 @@ class GrpcPeers implements Peers {
       channel,
       clock,
       log,
+      questionTimeoutMs: this.#options.forwardTimeoutMs ?? defaultForwardTimeoutMs,
       receive: (message) => this.#node?.receive(message),
       unreachable: () => this.#node?.reportUnreachable(raftId),
       snapshotSent: (ok) => this.#node?.reportSnapshot(raftId, ok),
     });
   }
-
-  #channelTo(leader: Member): RpcChannel {
-    const peer = this.#peers.get(leader.raftId);
-    // Not asking at all is the one failure that leaves no doubt.
-    if (peer === undefined || !peer.isConnected) {
-      throw new ShoalError('unavailable', `the leader at ${leader.address} cannot be reached`, {
-        details: { outcome: 'not-appended' },
-      });
-    }
-    return peer.channel;
-  }
-
-  #deadline(): number {
-    return this.#options.clock.now() + (this.#options.forwardTimeoutMs ?? defaultForwardTimeoutMs);
-  }
-}
-
-/** What the leader said itself stands; a connection that broke half-way leaves the outcome open. */
-function outcomeOf(leader: Member, error: unknown): unknown {
-  if (!isShoalError(error) || error.details.outcome !== undefined || error.code === 'not-leader')
-    return error;
-  if (error.code !== 'unavailable' && error.code !== 'timeout') return error;
-  return new ShoalError(
-    'unavailable',
-    `the leader at ${leader.address} did not answer (${error.message}); whether the change was made is unknown: look before repeating it`,
-    { cause: error, details: { outcome: 'unknown' } },
-  );
-}
-
-/** A state machine's answer for the wire. */
-export function encodeResult(result: unknown): Buffer {
-  return pack(result);
 }

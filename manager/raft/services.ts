@@ -5,6 +5,7 @@
  * for the node, and the leader's answers to forwarded questions. It decides nothing.
  */
 import { type handleBidiStreamingCall, type handleClientStreamingCall, Metadata } from '@grpc/grpc-js';
+import { pack } from 'msgpackr';
 import { ShoalError } from '../../proto/errors.ts';
 import type { RaftFrame, RaftFrame__Output } from '../../proto/generated/shoal/v1/RaftFrame.ts';
 import type { SnapshotChunk__Output } from '../../proto/generated/shoal/v1/SnapshotChunk.ts';
@@ -13,8 +14,9 @@ import { type AuthenticatedCall, type RpcServer, requireRole } from '../../proto
 import { failStream, toGrpcStatus, unaryHandler } from '../../proto/rpc-status.ts';
 import type { RaftNode } from './contract.ts';
 import type { Message } from './core/types.ts';
-import { decodeMessages, withSnapshotData } from './message-codec.ts';
-import { encodeResult, type Peers } from './peers.ts';
+import { type Answer, answerError, decodeFrame, encodeAnswers, type Question } from './frame.ts';
+import { withSnapshotData } from './message-codec.ts';
+import type { InboundStream, Peers } from './peers.ts';
 import { ChunkAssembly } from './snapshot.ts';
 
 const maxSnapshotBytes = 2 ** 31;
@@ -38,13 +40,49 @@ export function registerRaftServices(
     Propose: unaryHandler(async (request, call) => {
       requireManager(call, options.clusterId);
       const { index, result } = await node.proposeAsLeader(request.data ?? new Uint8Array(0));
-      return { index: String(index), result: encodeResult(result) };
+      return { index: String(index), result: pack(result) };
     }),
     ReadIndex: unaryHandler(async (_request, call) => {
       requireManager(call, options.clusterId);
       return { index: String(await node.readIndexAsLeader()) };
     }),
   });
+}
+
+/** The leader's answers to one other manager; those of one moment leave in one frame. */
+class Answers {
+  readonly #node: RaftNode;
+  readonly #stream: InboundStream;
+  #unsent: Answer[] = [];
+
+  constructor(node: RaftNode, stream: InboundStream) {
+    this.#node = node;
+    this.#stream = stream;
+  }
+
+  to({ id, kind, data }: Question): void {
+    const answer =
+      kind === 'propose'
+        ? this.#node.proposeAsLeader(data)
+        : this.#node.readIndexAsLeader().then((index) => ({ index, result: undefined }));
+    answer.then(
+      ({ index, result }) => this.#send({ id, index, result }),
+      (error: unknown) => this.#send({ id, error: answerError(error) }),
+    );
+  }
+
+  #send(answer: Answer): void {
+    if (this.#unsent.length === 0) queueMicrotask(() => this.#flush());
+    this.#unsent.push(answer);
+  }
+
+  #flush(): void {
+    const answers = this.#unsent;
+    this.#unsent = [];
+    if (!this.#stream.cancelled && !this.#stream.destroyed) {
+      this.#stream.write({ payload: encodeAnswers(answers) });
+    }
+  }
 }
 
 /** Takes the services off the port, when this node is no manager any more. */
@@ -72,12 +110,16 @@ function streamHandler(
       return;
     }
     let isKnown = false;
+    const answers = new Answers(node, stream);
     // Tells the other side that the stream stands, before there is anything to say.
     stream.sendMetadata(new Metadata());
     stream.on('data', (frame) => {
       try {
         if (frame.payload === undefined || frame.payload.length === 0) return;
-        for (const message of decodeMessages(frame.payload)) {
+        const heard = decodeFrame(frame.payload);
+        if (heard.kind === 'questions') for (const question of heard.questions) answers.to(question);
+        if (heard.kind !== 'messages') return;
+        for (const message of heard.messages) {
           if (!isKnown) peers.opened(message.from, stream);
           isKnown = true;
           node.receive(message);
@@ -143,7 +185,8 @@ function announcementOf(chunk: SnapshotChunk__Output): {
   readonly message: Message;
   readonly assembly: ChunkAssembly;
 } {
-  const [message] = decodeMessages(chunk.message ?? new Uint8Array(0));
+  const frame = decodeFrame(chunk.message ?? new Uint8Array(0));
+  const message = frame.kind === 'messages' ? frame.messages[0] : undefined;
   const totalBytes = Number(chunk.total_bytes ?? 0);
   if (message?.type !== 'MsgSnap' || !(totalBytes <= maxSnapshotBytes)) {
     throw new ShoalError(

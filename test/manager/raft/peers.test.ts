@@ -6,12 +6,13 @@ import { realClock, realRandom } from '../../../cli/runtime.ts';
 import type { Member, RaftNode, RaftStart } from '../../../manager/raft/contract.ts';
 import type { Message } from '../../../manager/raft/core/types.ts';
 import { openDisk } from '../../../manager/raft/disk.ts';
-import { decodeMessages, encodeMessages, withSnapshotData } from '../../../manager/raft/message-codec.ts';
+import { decodeFrame, encodeAnswers, encodeQuestions } from '../../../manager/raft/frame.ts';
+import { encodeMessages, withSnapshotData } from '../../../manager/raft/message-codec.ts';
 import { createRaftNode } from '../../../manager/raft/node.ts';
 import { createPeers, type Peers } from '../../../manager/raft/peers.ts';
 import { createKeyFile, keyFileState, openKeyFile } from '../../../manager/raft/seal.ts';
 import { registerRaftServices } from '../../../manager/raft/services.ts';
-import { isShoalError } from '../../../proto/errors.ts';
+import { isShoalError, ShoalError } from '../../../proto/errors.ts';
 import { silentLog } from '../../../proto/ports.ts';
 import { createChannel, createRpcServer, type RpcServer } from '../../../proto/rpc.ts';
 import { makeRoot, type TestRoot } from '../../proto/certificates.ts';
@@ -28,6 +29,12 @@ async function waitFor(condition: () => boolean, what: string): Promise<void> {
       realClock.after(10, resolve);
     });
   }
+}
+
+function decodeMessages(bytes: Uint8Array): readonly Message[] {
+  const frame = decodeFrame(bytes);
+  assert.ok(frame.kind === 'messages');
+  return frame.messages;
 }
 
 interface Manager {
@@ -72,6 +79,27 @@ describe('messages on the wire', () => {
     );
     assert.equal(decoded?.snapshot?.data.length, 0);
     assert.deepEqual(withSnapshotData(decoded!, snapshot.data).snapshot, snapshot);
+  });
+
+  it('travel beside questions and answers', () => {
+    const questions = [
+      { id: 1, kind: 'propose', data: Buffer.from('change') },
+      { id: 2, kind: 'read-index', data: Buffer.alloc(0) },
+    ] as const;
+    assert.deepEqual(decodeFrame(encodeQuestions(questions)), { kind: 'questions', questions });
+    const error = new ShoalError('not-leader', 'ask the other', { details: { leader: '10.0.0.1:2377' } });
+    const decoded = decodeFrame(
+      encodeAnswers([
+        { id: 1, index: 9, result: { ok: true } },
+        { id: 2, error },
+      ]),
+    );
+    assert.ok(decoded.kind === 'answers');
+    assert.deepEqual(decoded.answers[0], { id: 1, index: 9, result: { ok: true } });
+    const [, refused] = decoded.answers;
+    assert.ok(refused !== undefined && 'error' in refused);
+    const { code, message, details } = refused.error;
+    assert.deepEqual([code, message, details], [error.code, error.message, error.details]);
   });
 
   it('are refused when they are anything else', () => {
@@ -214,6 +242,20 @@ describe('managers over gRPC', function () {
     await leader()!.node.removeMember(nodeId);
     const back = await start(raftId, () => ({ kind: 'restart' }), address);
     await waitFor(() => back.node.status().role === 'removed', 'it knows');
+  });
+
+  it('answer a question as a unary call, too', async () => {
+    const { member, node } = leader()!;
+    const identity = await root.issue({ nodeId: 'asker', role: 'manager', clusterId });
+    const channel = createChannel(member.address, { identity, roots: root.pem, serverName: 'swarm-manager' });
+    try {
+      const { index } = await channel.call('Forward', 'Propose', { data: Buffer.from('by call') });
+      assert.ok(Number(index) <= node.status().appliedIndex);
+      const read = await channel.call('Forward', 'ReadIndex', {});
+      assert.ok(Number(read.index) >= Number(index));
+    } finally {
+      channel.close();
+    }
   });
 
   it('admit managers of this cluster only', async () => {
