@@ -193,6 +193,8 @@ export interface StackRequest {
     readonly Networks: unknown[];
     readonly Secrets: unknown[];
     readonly Configs: unknown[];
+    /** `kind name` (as in `network shop_back`) → where the files say it, for messages. */
+    readonly Places?: Record<string, string>;
   };
   readonly Prune?: boolean;
 }
@@ -201,7 +203,7 @@ const list = z.array(z.unknown()).optional().default([]);
 
 const stackRequest = z.strictObject({
   Source: text,
-  Compiled: z.strictObject({ Services: list, Networks: list, Secrets: list, Configs: list }),
+  Compiled: z.strictObject({ Services: list, Networks: list, Secrets: list, Configs: list, Places: map }),
   Prune: flag,
 });
 

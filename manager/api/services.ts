@@ -1,6 +1,6 @@
 /** /services */
 import { type Request, Router } from 'express';
-import type { Service, ServiceSpec } from '../../proto/docker.ts';
+import type { Service } from '../../proto/docker.ts';
 import { stackLabel } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import { createServiceChanges, type ServiceUpdate, updateServiceChanges } from '../store/service-change.ts';
@@ -19,6 +19,7 @@ import {
 } from './filters.ts';
 import { answerList } from './list.ts';
 import { lookup } from './lookup.ts';
+import { keptCredentials, registryAuthOf, withCredentials } from './credentials.ts';
 import { randomName } from './random-name.ts';
 import {
   apiVersion,
@@ -134,33 +135,4 @@ function updateChanges(host: ApiHost, view: View, service: Service, update: Serv
   } catch (error) {
     throw asSwarmError(error);
   }
-}
-
-// ---------------------------------------------------------------- registry credentials
-
-function registryAuthOf(request: Request): string {
-  const header = request.headers['x-registry-auth'];
-  return typeof header === 'string' ? header : '';
-}
-
-/** The credentials that an update names; else those that the service has, or had before. */
-function keptCredentials(request: Request, service: Service): string {
-  const given = registryAuthOf(request);
-  if (given !== '') return given;
-  const from = query(request, 'registryAuthFrom');
-  if (!['', 'spec', 'previous-spec'].includes(from)) {
-    throw new ShoalError('invalid-argument', 'unsupported registryAuthFrom value');
-  }
-  if (from === 'previous-spec' && !service.PreviousSpec) {
-    throw new ShoalError('invalid-argument', 'service does not have a previous spec');
-  }
-  const spec = from === 'previous-spec' ? service.PreviousSpec : service.Spec;
-  return spec?.TaskTemplate.ContainerSpec.PullOptions?.RegistryAuth ?? '';
-}
-
-function withCredentials(spec: ServiceSpec, RegistryAuth: string): ServiceSpec {
-  if (RegistryAuth === '') return spec;
-  const { TaskTemplate } = spec;
-  const ContainerSpec = { ...TaskTemplate.ContainerSpec, PullOptions: { RegistryAuth } };
-  return { ...spec, TaskTemplate: { ...TaskTemplate, ContainerSpec } };
 }

@@ -2,14 +2,24 @@
  * /stacks: our own endpoints for what `docker stack` does in many steps. A stack that the docker CLI
  * deployed has no object of its own, only labels on what belongs to it; it is listed and removed alike.
  */
-import { Router } from 'express';
+import { type Request, Router } from 'express';
 import { type Labels, type Stack, stackLabel } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
-import type { Change } from '../store/change.ts';
+import { type CompiledStack, checkStackName } from '../stack/compose.ts';
+import { planStack, removeStack, type StackObjectName, type StackSummary } from '../stack/plan.ts';
 import type { View } from '../store/store.ts';
+import {
+  readConfigSpec,
+  readNetworkSpec,
+  readSecretSpec,
+  readStack,
+  type StackRequest,
+} from './cluster-schema.ts';
 import type { ApiHost } from './contract.ts';
-import { refuseUsedData } from './in-use.ts';
-import { commit, managedCluster, pathOf, swarmError } from './request.ts';
+import { registryAuthOf, storedCredentials, withCredentials } from './credentials.ts';
+import { commit, idMaker, jsonBody, managedCluster, pathOf } from './request.ts';
+import { readServiceSpec } from './service-schema.ts';
+import { checkConfig, checkNetwork, checkSecret, checkServiceShape } from './validate.ts';
 
 /** Kinds of objects that belong to stacks, in the order in which they are removed. */
 const parts = ['service', 'network', 'secret', 'config'] as const;
@@ -25,13 +35,80 @@ export function stackRoutes(host: ApiHost): Router {
     const name = knownStack(store, pathOf(request, 'name'));
     response.json({ ...summary(store, name), ...contents(store, name) });
   });
+  routes.put('/stacks/:name', async (request, response) => {
+    response.json(summaryAnswer(await deploy(host, request)));
+  });
   routes.delete('/stacks/:name', async (request, response) => {
     const cluster = await managedCluster(host);
-    const name = knownStack(cluster.store, pathOf(request, 'name'));
-    await commit(cluster, removal(cluster.store, name));
-    response.status(200).end();
+    const { changes, summary: removed } = removeStack(cluster.store, pathOf(request, 'name'));
+    await commit(cluster, changes);
+    response.json(summaryAnswer(removed));
   });
   return routes;
+}
+
+/** Deploys the stack in one entry, or not at all. */
+async function deploy(host: ApiHost, request: Request): Promise<StackSummary> {
+  const name = pathOf(request, 'name');
+  checkStackName(name);
+  const body = readStack(jsonBody(request));
+  const compiled = readCompiled(name, body);
+  const cluster = await managedCluster(host);
+  const credentials = registryAuthOf(request);
+  const services = compiled.services.map((spec) => {
+    const existing = cluster.store.find('service', 'name', spec.Name)[0];
+    return withCredentials(spec, credentials || storedCredentials(existing?.Spec));
+  });
+  const { changes, summary: planned } = planStack(
+    cluster.store,
+    name,
+    { ...compiled, services },
+    body.Source,
+    {
+      prune: body.Prune === true,
+      now: host.clock.now(),
+      newId: idMaker(host),
+      check: { service: checkServiceShape, network: checkNetwork, secret: checkSecret, config: checkConfig },
+    },
+  );
+  if (changes.length > 0) await commit(cluster, changes);
+  return planned;
+}
+
+function readCompiled(name: string, { Compiled, Source }: StackRequest): CompiledStack {
+  const read = <T extends { Labels: Labels }>(
+    part: keyof StackRequest['Compiled'],
+    reader: (body: unknown, what: string) => T,
+  ): T[] =>
+    (Compiled[part] as unknown[]).map((body, index) => {
+      const what = `Compiled.${part}[${index}]`;
+      const spec = reader(body, what);
+      if (spec.Labels[stackLabel] === name) return spec;
+      throw new ShoalError('invalid-argument', `${what}.Labels: ${stackLabel} must be "${name}"`);
+    });
+  return {
+    services: read('Services', readServiceSpec),
+    networks: read('Networks', readNetworkSpec),
+    secrets: read('Secrets', readSecretSpec),
+    configs: read('Configs', readConfigSpec),
+    warnings: [],
+    refusals: [],
+    places: new Map(Object.entries(Compiled.Places ?? {})),
+    source: Source,
+  };
+}
+
+/** What a deploy or removal did, by kind and name. */
+function summaryAnswer(done: StackSummary): Record<string, unknown> {
+  const told = (objects: readonly StackObjectName[]) =>
+    objects.map(({ kind, name }) => ({ Kind: kind, Name: name }));
+  return {
+    Created: told(done.created),
+    Updated: told(done.updated),
+    Removed: told(done.removed),
+    Unchanged: told(done.unchanged),
+    Warnings: done.warnings,
+  };
 }
 
 /** Names of all stacks, sorted: those with an object, and those that labels tell of. */
@@ -82,27 +159,4 @@ function contents(view: View, name: string): Record<string, unknown> {
     Configs: named('config'),
     ...(stack ? { Source: stack.Source, History: stack.History } : {}),
   };
-}
-
-/** A stack goes whole or, when something outside of it uses a part, not at all. */
-function removal(view: View, name: string): Change[] {
-  const services = view.find('service', 'stack', name);
-  const isOutside = (service: { ID: string }) => services.every((own) => own.ID !== service.ID);
-  for (const kind of ['secret', 'config'] as const) {
-    for (const object of view.find(kind, 'stack', name)) {
-      refuseUsedData(kind, object.Spec.Name, view.find('service', kind, object.ID).filter(isOutside));
-    }
-  }
-  for (const network of view.find('network', 'stack', name)) {
-    const user = view.find('service', 'network', network.ID).find(isOutside);
-    if (user)
-      throw swarmError('failed-precondition', `network ${network.ID} is in use by service ${user.ID}`);
-  }
-  const stack = stackObject(view, name);
-  return [
-    ...parts.flatMap((kind) =>
-      view.find(kind, 'stack', name).map((object) => ({ op: 'remove', kind, id: object.ID }) as Change),
-    ),
-    ...(stack ? [{ op: 'remove', kind: 'stack', id: stack.ID } as const] : []),
-  ];
 }
