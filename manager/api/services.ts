@@ -7,6 +7,7 @@ import { createServiceChanges, type ServiceUpdate, updateServiceChanges } from '
 import type { View } from '../store/store.ts';
 import { serviceAnswer, statusOf, withDefaults } from './answers.ts';
 import type { ApiHost } from './contract.ts';
+import { keptCredentials, registryAuthOf, withCredentials } from './credentials.ts';
 import {
   checkFilters,
   type Filters,
@@ -19,7 +20,6 @@ import {
 } from './filters.ts';
 import { answerList } from './list.ts';
 import { lookup } from './lookup.ts';
-import { keptCredentials, registryAuthOf, withCredentials } from './credentials.ts';
 import { randomName } from './random-name.ts';
 import {
   apiVersion,
