@@ -13,6 +13,8 @@ import type { Log } from '../../proto/ports.ts';
 const socketMode = 0o660;
 const socketGroups = ['docker', 'shoal'];
 const defaultTlsPort = 2376;
+/** Registry credentials travel in a header, and may be longer than Node's own limit of 16 KiB. */
+const maxHeaderSize = 256 * 1024;
 
 /** PEM files' contents: the server's own chain and key, and the authority whose clients may come in. */
 export interface TlsMaterial {
@@ -82,7 +84,7 @@ async function openOne(
   }
   const host = tcp[1]!.replace(/^\[|\]$/g, '') || '0.0.0.0';
   const server = https.createServer(
-    { ...options.tls, requestCert: true, rejectUnauthorized: true, minVersion: 'TLSv1.2' },
+    { ...options.tls, maxHeaderSize, requestCert: true, rejectUnauthorized: true, minVersion: 'TLSv1.2' },
     app,
   );
   await listening(server, address, () => server.listen(Number(tcp[2] ?? defaultTlsPort), host));
@@ -92,7 +94,7 @@ async function openOne(
 
 async function openUnix(app: Express, path: string, log: Log): Promise<http.Server> {
   await removeStaleSocket(path);
-  const server = http.createServer(app);
+  const server = http.createServer({ maxHeaderSize }, app);
   await listening(server, `unix://${path}`, () => {
     // The file must not be open to others between its making and its mode being set.
     const before = process.umask(0o177);
