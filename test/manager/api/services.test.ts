@@ -371,7 +371,7 @@ describe('api: tasks', () => {
       { op: 'create', kind: 'task', object: testTask(host, dbId, { DesiredState: 'shutdown' }) },
     ]);
     const { Version } = (await api.get('/services/db')).json;
-    const changed = { ...web, Name: 'db', Labels: { new: '1' } };
+    const changed = { ...web, Name: 'db', TaskTemplate: { ContainerSpec: { Image: 'nginx:1.28' } } };
     await api.post(`/services/db/update?version=${Version.Index}`, changed);
   });
   after(() => api.close());
