@@ -12,6 +12,7 @@ import { ApiClient, defaultHost, parseHost } from './client.ts';
 import { addNodeCommands } from './commands/node.ts';
 import { addFileCommands, addNetworkCommands } from './commands/objects.ts';
 import { addServiceCommands } from './commands/service.ts';
+import { addStackCommands } from './commands/stack.ts';
 import { addSwarmCommands } from './commands/swarm.ts';
 import type { Context } from './context.ts';
 import { printError } from './output.ts';
@@ -37,6 +38,7 @@ function makeProgram(): Command {
   addSwarmCommands(program, context);
   addNodeCommands(program, context);
   addServiceCommands(program, context);
+  addStackCommands(program, context);
   addFileCommands(program, context, 'secret');
   addFileCommands(program, context, 'config');
   addNetworkCommands(program, context);

@@ -1,0 +1,171 @@
+/** shoal stack: services that belong together, from compose files. */
+import { existsSync, readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import type { Command } from 'commander';
+import { type CompiledStack, compileCompose, parseCompose } from '../../manager/stack/compose.ts';
+import { stackLabel } from '../../proto/docker.ts';
+import { ShoalError } from '../../proto/errors.ts';
+import { type Context, collect, listOptions } from '../context.ts';
+import { type Column, type ListOptions, print, renderList } from '../output.ts';
+import { converge, fetchServices, serviceColumns, type WaitFlags, waitOptions } from './service.ts';
+import { listTasks, type TaskListFlags, taskListOptions } from './tasks.ts';
+
+interface ListedStack {
+  Name: string;
+  Services: number;
+}
+
+interface DeployAnswer {
+  Created: ObjectName[];
+  Updated: ObjectName[];
+  Removed: ObjectName[];
+  Unchanged: ObjectName[];
+  Warnings?: string[] | null;
+}
+
+interface ObjectName {
+  Kind: string;
+  Name: string;
+}
+
+interface ComposeFlags {
+  readonly composeFile?: string[];
+}
+
+/** Adds the noun with its verbs. */
+export function addStackCommands(program: Command, context: Context): void {
+  const stack = program.command('stack').description('manage stacks');
+  addDeploy(stack, context);
+  listOptions(stack.command('ls').alias('list').description('list stacks')).action(
+    async (flags: ListOptions) => {
+      const stacks = await context.client().get<ListedStack[]>('/stacks');
+      print(renderList(stacks, stackColumns, (row) => row.Name, flags));
+    },
+  );
+  taskListOptions(stack.command('ps').description("list a stack's tasks").argument('<stack>')).action(
+    async (name: string, flags: TaskListFlags) => {
+      await requireStack(context, name);
+      await listTasks(context, { label: [`${stackLabel}=${name}`] }, flags);
+    },
+  );
+  listOptions(stack.command('services').description("list a stack's services").argument('<stack>'))
+    .option('-f, --filter <filter>', 'id, name, label or mode: key=value', collect)
+    .action(async (name: string, flags: ListOptions & { filter?: string[] }) => {
+      await requireStack(context, name);
+      const services = await fetchServices(context, [...(flags.filter ?? []), `label=${stackLabel}=${name}`]);
+      print(renderList(services, serviceColumns, (row) => row.ID, flags));
+    });
+  stack
+    .command('rm')
+    .alias('down')
+    .description('remove stacks')
+    .argument('<stack...>')
+    .action(async (names: string[]) => {
+      for (const name of names) {
+        const done = await context.client().delete<DeployAnswer>(`/stacks/${encodeURIComponent(name)}`);
+        for (const { Kind, Name } of done.Removed) print(`Removing ${Kind} ${Name}`);
+      }
+    });
+  composeOptions(stack.command('config').description('print the merged and checked compose files')).action(
+    (flags: ComposeFlags) => {
+      const input = composeInput(flags);
+      parseCompose(input);
+      const compiled = compileCompose(input, 'stack');
+      for (const warning of compiled.warnings) process.stderr.write(`${warning}\n`);
+      print(compiled.source.trimEnd());
+    },
+  );
+}
+
+const stackColumns: Column<ListedStack>[] = [
+  { heading: 'NAME', field: 'Name', value: (row) => row.Name },
+  { heading: 'SERVICES', field: 'Services', value: (row) => String(row.Services) },
+];
+
+async function requireStack(context: Context, name: string): Promise<void> {
+  await context.client().get(`/stacks/${encodeURIComponent(name)}`);
+}
+
+function composeOptions(command: Command): Command {
+  return command.option(
+    '-c, --compose-file <path>',
+    'compose file, or - for standard input; several are merged',
+    collect,
+  );
+}
+
+function composeInput(flags: ComposeFlags) {
+  const paths = flags.composeFile ?? [];
+  if (paths.length === 0)
+    throw new ShoalError('invalid-argument', 'name the compose file with -c/--compose-file');
+  return {
+    files: paths.map((path) => ({ path: path === '-' ? 'stdin' : path, content: readText(path) })),
+    environment: definedOnly(process.env),
+    readFile: (path: string) => (existsSync(resolve(path)) ? readFileSync(resolve(path)) : undefined),
+  };
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path === '-' ? 0 : path, 'utf8');
+  } catch (error) {
+    throw new ShoalError('invalid-argument', `the compose file ${path} can't be read`, { cause: error });
+  }
+}
+
+function definedOnly(environment: NodeJS.ProcessEnv): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(environment).filter((pair): pair is [string, string] => pair[1] !== undefined),
+  );
+}
+
+function addDeploy(stack: Command, context: Context): void {
+  waitOptions(
+    composeOptions(
+      stack
+        .command('deploy')
+        .alias('up')
+        .description('deploy a stack, whole or not at all')
+        .argument('<stack>'),
+    ),
+  )
+    .option('--prune', 'remove services that the files no longer have')
+    .action(async (name: string, flags: ComposeFlags & WaitFlags & { prune?: boolean }) => {
+      const compiled = compileCompose(composeInput(flags), name);
+      if (compiled.refusals.length > 0) throw new ShoalError('not-supported', compiled.refusals.join('\n'));
+      for (const warning of compiled.warnings) process.stderr.write(`${warning}\n`);
+      const body = deployBody(compiled, flags.prune ?? false);
+      const done = await context.client().put<DeployAnswer>(`/stacks/${encodeURIComponent(name)}`, body);
+      for (const warning of done.Warnings ?? []) process.stderr.write(`${warning}\n`);
+      report(done);
+      if (flags.detach) return;
+      for (const service of await fetchServices(context, [`label=${stackLabel}=${name}`])) {
+        if (!flags.quiet) process.stderr.write(`${service.Spec.Name}\n`);
+        await converge(context, service.ID, flags);
+      }
+    });
+}
+
+function deployBody(compiled: CompiledStack, prune: boolean) {
+  return {
+    Source: compiled.source,
+    Prune: prune,
+    Compiled: {
+      Services: compiled.services,
+      Networks: compiled.networks,
+      Secrets: compiled.secrets,
+      Configs: compiled.configs,
+      Places: Object.fromEntries(compiled.places),
+    },
+  };
+}
+
+function report(done: DeployAnswer): void {
+  const say = (verb: string, names: readonly ObjectName[]): void => {
+    for (const { Kind, Name } of names) print(`${verb} ${Kind} ${Name}`);
+  };
+  say('Creating', done.Created);
+  say('Updating', done.Updated);
+  say('Removing', done.Removed);
+  if (done.Created.length + done.Updated.length + done.Removed.length === 0) print('Nothing to change.');
+}
