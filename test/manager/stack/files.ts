@@ -1,6 +1,9 @@
 /** Compiling compose files in tests. */
 import { type CompiledStack, type ComposeInput, compileCompose } from '../../../manager/stack/compose.ts';
 
+/** What everything of stack `app` is labelled with. */
+export const stackLabels = { 'com.docker.stack.namespace': 'app' };
+
 /** Compiles `content` (or several, laid over each other) as stack `app`, from /home/me/app/compose.yml. */
 export function compile(
   content: string | readonly string[],
