@@ -47,7 +47,15 @@ export function handleHeartbeat(core: CoreState, message: Message): void {
   });
 }
 
+/**
+ * A snapshot that arrives while handed-out entries are still being applied waits for that: it would change
+ * the membership under their hands, and one of them may change it once more (see step.ts).
+ */
 export function handleSnapshot(core: CoreState, message: Message): void {
+  if (core.log.applied < core.log.applying) {
+    core.waitingSnapshot = message;
+    return;
+  }
   const restored = message.snapshot !== undefined && restore(core, message.snapshot);
   respond(core, message.from, restored ? core.log.lastIndex : core.log.committed);
 }

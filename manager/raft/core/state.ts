@@ -57,6 +57,9 @@ export class CoreState {
   /** Leader: reads asked for before it committed anything in its term. */
   earlyReads: Message[] = [];
 
+  /** Follower: a MsgSnap that came while entries were being applied. */
+  waitingSnapshot: Message | undefined;
+
   /** May leave at once. */
   messages: Message[] = [];
   /** Wait until everything before them is durable; some are for this member itself. */

@@ -31,6 +31,10 @@ export function applied(state: CoreState, entries: readonly Entry[]): void {
   if (last === undefined) return;
   appliedTo(state, last.index, entriesSizeBytes(entries));
   reduceUncommitted(state, payloadSizeBytes(entries));
+  const snapshot = state.waitingSnapshot;
+  if (snapshot === undefined || state.log.applied < state.log.applying) return;
+  state.waitingSnapshot = undefined;
+  step(state, snapshot);
 }
 
 function appliedTo(state: CoreState, index: number, sizeBytes: number): void {

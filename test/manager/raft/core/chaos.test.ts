@@ -77,6 +77,8 @@ class Chaos {
   readonly group: Group;
   readonly #dice: ReturnType<typeof seededRandom>;
   readonly #withChanges: boolean;
+  /** What is left to do of a Ready that was taken. */
+  readonly #steps = new Map<Member, (() => void)[]>();
   #proposed = 0;
 
   constructor(seed: number, options: Options, withChanges: boolean) {
@@ -116,9 +118,10 @@ class Chaos {
       if (member.core.status().role === 'leader') member.core.transferLeader(this.#pick(this.members).id);
       else member.core.reportUnreachable(this.#pick(this.members).id);
     } else if (die < 98) {
+      this.#drain(member);
       member.compact(this.#dice.integer(4));
     } else {
-      member.crash();
+      this.#crash(member);
     }
     if (member.isUp) this.witness.observe(member);
   }
@@ -148,25 +151,42 @@ class Chaos {
         if (die === 0 && member.core.hasReady()) this.group.process(member);
         else this.group.work(member, die === 1 ? 'append' : 'apply');
       }
-    } else if (member.core.hasReady()) {
-      this.#processOrCrash(member);
+    } else if (this.#dice.integer(3) > 0) {
+      this.#drain(member);
+      if (member.core.hasReady()) this.group.process(member);
+    } else {
+      this.#processInSteps(member);
     }
   }
 
-  /** A Ready in its steps, between which the member may die. */
-  #processOrCrash(member: Member): void {
-    const deadline = this.#dice.integer(40);
-    if (deadline > 3) {
-      this.group.process(member);
+  /** A Ready step by step: between two of them other things happen to the member, or it crashes. */
+  #processInSteps(member: Member): void {
+    const steps = this.#steps.get(member) ?? [];
+    const next = steps.shift();
+    if (next !== undefined) {
+      next();
       return;
     }
+    if (!member.core.hasReady()) return;
     const ready = member.core.ready();
-    const steps = [
+    const early = this.#dice.integer(4);
+    this.#steps.set(member, [
       () => member.write(ready.hardState, ready.entries, ready.snapshot),
-      () => this.group.network.push(...ready.messages.slice(0, this.#dice.integer(4))),
+      () => this.group.network.push(...ready.messages.slice(0, early)),
+      () => this.group.network.push(...ready.messages.slice(early)),
       () => member.apply(ready.committedEntries),
-    ];
-    for (const step of steps.slice(0, deadline)) step();
+      () => member.core.advance(),
+    ]);
+  }
+
+  /** Finishes the member's Ready. */
+  #drain(member: Member): void {
+    for (const step of this.#steps.get(member) ?? []) step();
+    this.#steps.delete(member);
+  }
+
+  #crash(member: Member): void {
+    this.#steps.delete(member);
     member.crash();
   }
 
@@ -226,7 +246,10 @@ class Chaos {
    * only a group that changes may not.
    */
   makePeace(): boolean {
-    for (const member of this.members) if (!member.isUp) member.restart();
+    for (const member of this.members) {
+      this.#drain(member);
+      if (!member.isUp) member.restart();
+    }
     this.group.settle();
     for (let ticks = 0; ticks < 200; ticks++) {
       this.group.tick();

@@ -113,8 +113,6 @@ export class Member {
 
   apply(entries: readonly Entry[]): void {
     for (const entry of entries) {
-      // With asynchronous writes, a snapshot may overtake entries that were handed out before.
-      if (this.options.asyncStorageWrites === true && entry.index <= this.applied) continue;
       assert.equal(entry.index, this.applied + 1, `member ${this.id} applies one after the other`);
       if (entry.type === 'normal') {
         const text = decoder.decode(entry.data);

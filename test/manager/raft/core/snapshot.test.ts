@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { encodeConfChange } from '../../../../manager/raft/core/core.ts';
 import { confStateOf, Group, plain } from './group.ts';
 
 const noBytes = new Uint8Array(0);
@@ -107,5 +108,38 @@ describe('raft snapshots', () => {
     assert.ok(!group.get(1).storage.snapshot().metadata.confState.learners.includes(4));
     assert.equal(group.get(4).digest, group.get(1).digest);
     assert.deepEqual(group.get(4).confState.learners, [4]);
+  });
+
+  it('wait while entries are applied, lest a change among them be made twice', () => {
+    const group = new Group(3, plain);
+    const member = group.get(3);
+    const change = encodeConfChange({
+      transition: 'explicit',
+      changes: [{ type: 'add-voter', member: 4 }],
+      context: noBytes,
+    });
+    const entries = [{ term: 2, index: 2, type: 'conf-change-v2', data: change }] as const;
+    const append = {
+      type: 'MsgApp',
+      from: 1,
+      to: 3,
+      term: 2,
+      logTerm: 1,
+      index: 1,
+      entries,
+      commit: 2,
+    } as const;
+    member.core.step(append);
+    const ready = member.core.ready();
+    assert.equal(ready.committedEntries.length, 1);
+    const confState = { ...confStateOf([1, 2, 3, 4]), votersOutgoing: [1, 2, 3] };
+    const metadata = { index: 9, term: 2, confState };
+    member.core.step({ type: 'MsgSnap', from: 1, to: 3, term: 2, snapshot: { metadata, data: noBytes } });
+    assert.equal(member.core.status().commit, 2);
+    member.write(ready.hardState, ready.entries, ready.snapshot);
+    member.apply(ready.committedEntries);
+    member.core.advance();
+    assert.equal(group.process(member).snapshot?.metadata.index, 9);
+    assert.deepEqual([member.applied, member.core.status().configuration], [9, confState]);
   });
 });
