@@ -18,7 +18,9 @@ export interface LogSources {
   readonly clock: Clock;
   readonly log: Log;
   readonly nodeId: () => string;
+  /** Tasks of this node, with their containers once these have been started. */
   readonly tasks: () => { task: WireTask; containerId: string | undefined }[];
+  /** Calls the listener when the answer of `tasks` may be another; its answer takes the listener off. */
   readonly onTasks: (listener: () => void) => () => void;
 }
 
@@ -145,32 +147,26 @@ class Publication {
   async #readTask(task: WireTask, containerId: string): Promise<void> {
     const context = { service_id: task.service_id, node_id: this.#sources.nodeId(), task_id: task.id };
     let batch: LogMessage[] = [];
-    let isSending = false;
-    const flush = async (): Promise<void> => {
-      // While one batch is on its way the next is gathered; a full one waits for it.
+    let sending: Promise<void> | undefined;
+    // While one batch is on its way the next is gathered; a full one waits for it.
+    const send = async (): Promise<void> => {
       while (batch.length > 0) {
         const messages = batch;
         batch = [];
         await this.#upload.send({ subscription_id: this.#subscription.id, messages });
       }
+      sending = undefined;
     };
-    let sending: Promise<void> = Promise.resolve();
     try {
       for await (const line of this.#sources.engine.logs(containerId, this.#options, this.#abort.signal)) {
         batch.push({ context, ...logMessage(line) });
-        if (!isSending) {
-          isSending = true;
-          sending = Promise.resolve()
-            .then(flush)
-            .finally(() => {
-              isSending = false;
-            });
+        if (sending === undefined) {
+          sending = send();
           sending.catch(() => this.#abort.abort());
         }
         if (batch.length >= largestBatch) await sending;
       }
       await sending;
-      await flush();
     } catch (error) {
       if (isShoalError(error, 'not-found')) return;
       this.#sources.log.debug({ task: task.id, reason: messageOf(error) }, 'logs of a task ended early');

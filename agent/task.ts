@@ -40,6 +40,8 @@ export interface TaskSurroundings {
 export interface TaskListener {
   /** The task's status is another one. */
   onStatus(status: AgentStatus): void;
+  /** The task has this container, or it has been started or ended. */
+  onContainer(containerId: string): void;
   /** Nothing is left of a task that was removed from the node. */
   onForgotten(): void;
 }
@@ -89,6 +91,15 @@ export class TaskDriver {
 
   get task(): WireTask {
     return this.#task;
+  }
+
+  /** The id of the task's container once it has been started: before, an engine has no log of it to follow. */
+  get startedContainerId(): string | undefined {
+    const view = this.#view;
+    if (typeof view === 'object') return view.phase === 'created' ? undefined : view.id;
+    return taskStateRank[this.#status.state] >= taskStateRank.running
+      ? this.#status.container?.id
+      : undefined;
   }
 
   /** The id of the task's container; undefined while it has none. */
@@ -244,6 +255,7 @@ export class TaskDriver {
       try {
         const { id } = await engine.create(request);
         this.#see(createdContainer(id, request));
+        this.#advance('ready', 'prepared', '');
         return;
       } catch (error) {
         if (attempt > 2) throw error;
@@ -326,8 +338,12 @@ export class TaskDriver {
   }
 
   #see(view: ContainerView): void {
+    const before = this.#view;
     this.#view = view;
     if (typeof view !== 'object') return;
+    if (typeof before !== 'object' || before.id !== view.id || before.phase !== view.phase) {
+      this.#listener.onContainer(view.id);
+    }
     const ports = view.ports.length > 0 ? view.ports : this.#status.ports;
     this.#status = {
       ...this.#status,

@@ -24,7 +24,7 @@ export type Action =
       readonly message: string;
       readonly err?: string;
     }
-  /** Pull the image, make networks and files, create the container. */
+  /** Pull the image, make networks and files, create the container; the task is then ready. */
   | { readonly kind: 'prepare' }
   | { readonly kind: 'start' }
   /** Send the stop signal and wait, within the grace. */
@@ -80,7 +80,8 @@ function towardsRunning(status: AgentStatus, wanted: 'ready' | 'running', contai
       return { kind: 'advance', state: 'preparing', message: 'preparing' };
     case 'preparing':
       if (container === 'absent') return { kind: 'prepare' };
-      return container === 'unknown' ? rest : { kind: 'advance', state: 'ready', message: 'prepared' };
+      // Left by a daemon that was killed while it made it: it may lack a network or a file.
+      return container === 'unknown' ? rest : { kind: 'remove' };
     case 'ready':
       if (container === 'absent') return { kind: 'prepare' };
       return wanted === 'ready' ? rest : { kind: 'advance', state: 'starting', message: 'starting' };

@@ -48,6 +48,8 @@ export class Worker {
   readonly #options: WorkerOptions;
   readonly #log: Log;
   readonly #tasks = new Map<string, TaskDriver>();
+  /** Container id → task id, so that an event costs the same however many tasks there are. */
+  readonly #taskOf = new Map<string, string>();
   readonly #secrets = new Map<string, WireSecret>();
   readonly #configs = new Map<string, WireConfig>();
   readonly #around: TaskSurroundings;
@@ -90,9 +92,12 @@ export class Worker {
     return [...this.#tasks.values()].map((driver) => ({ taskId: driver.id, status: driver.status }));
   }
 
-  /** Tasks of this node with their containers, for logs. */
+  /** Tasks of this node, with their containers once these have been started: for logs. */
   tasks(): { task: WireTask; containerId: string | undefined }[] {
-    return [...this.#tasks.values()].map(({ task, containerId }) => ({ task, containerId }));
+    return [...this.#tasks.values()].map(({ task, startedContainerId }) => ({
+      task,
+      containerId: startedContainerId,
+    }));
   }
 
   /** Calls `listener` whenever a task came or its status changed; the answer takes it off again. */
@@ -187,6 +192,7 @@ export class Worker {
     // Before the engine has answered, a task that never got as far as a container has none.
     const mayHaveOne = taskStateRank[status.state] >= taskStateRank.preparing;
     const view = this.#found?.get(id) ?? (this.#found === undefined && mayHaveOne ? 'unknown' : 'absent');
+    if (status.container !== undefined) this.#taskOf.set(status.container.id, id);
     const driver: TaskDriver = new TaskDriver(task, status, view, this.#around, {
       onStatus: (changed) => {
         if (this.#stopped.signal.aborted) return;
@@ -194,8 +200,13 @@ export class Worker {
         reporter.report(id, changed);
         this.#tellListeners();
       },
+      onContainer: (containerId) => {
+        this.#taskOf.set(containerId, id);
+        this.#tellListeners();
+      },
       onForgotten: () => {
         this.#tasks.delete(id);
+        for (const [containerId, taskId] of this.#taskOf) if (taskId === id) this.#taskOf.delete(containerId);
         journal.drop(id);
         reporter.forget(id);
         this.#tellListeners();
@@ -219,9 +230,8 @@ export class Worker {
     } else if (event.kind === 'engine-back') {
       void this.#look(firstLookAgainMs);
     } else {
-      for (const driver of this.#tasks.values()) {
-        if (driver.containerId === event.containerId) driver.onContainerChange(event.action);
-      }
+      const taskId = this.#taskOf.get(event.containerId);
+      if (taskId !== undefined) this.#tasks.get(taskId)?.onContainerChange(event.action);
     }
     this.#options.onEngineEvent?.(event);
   }

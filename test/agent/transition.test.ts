@@ -35,11 +35,11 @@ describe('transition', () => {
     ['then prepared', 'accepted', 'running', 'absent', advance('preparing', 'preparing')],
     ['which makes its container', 'preparing', 'running', 'absent', { kind: 'prepare' }],
     [
-      'and is then ready',
+      'one that is half made goes first',
       'preparing',
       'ready',
       container({ phase: 'created' }),
-      advance('ready', 'prepared'),
+      { kind: 'remove' },
     ],
     ['a ready task waits', 'ready', 'ready', container({ phase: 'created' }), { kind: 'rest' }],
     [
@@ -132,8 +132,10 @@ describe('transition', () => {
             assert.ok(taskStateRank[action.state] > taskStateRank[state], `${state} → ${action.state}`);
             assert.ok(!isTerminal(state), `${state} → ${action.state}`);
             state = action.state;
-          } else if (action.kind === 'prepare') now = container({ phase: 'created' });
-          else if (action.kind === 'start') now = container();
+          } else if (action.kind === 'prepare') {
+            now = container({ phase: 'created' });
+            if (taskStateRank[state] < taskStateRank.ready) state = 'ready';
+          } else if (action.kind === 'start') now = container();
           else if (action.kind === 'remove') now = 'absent';
           else now = exited(0);
         }

@@ -1,0 +1,130 @@
+import assert from 'node:assert/strict';
+import { SimulatedEngine } from '../../../agent/engine/simulated.ts';
+import { Networks } from '../../../agent/network/network.ts';
+import {
+  attachedNetwork,
+  engineNetwork,
+  networkIdLabel,
+  networkIdsOf,
+  unusedNetworks,
+  wantedAttachment,
+} from '../../../agent/network/plan.ts';
+import type { WireNetwork } from '../../../agent/wire.ts';
+import { silentLog } from '../../../proto/ports.ts';
+import { VirtualClock } from '../../simulation/clock.ts';
+import { seededRandom } from '../../simulation/random.ts';
+import { startNode, wireTask } from '../node.ts';
+
+const network = (id: string, name: string, over: Partial<WireNetwork> = {}): WireNetwork => ({
+  id: id.padEnd(25, '0'),
+  spec: { annotations: { name, labels: { 'com.docker.stack.namespace': 'app', other: 'x' } } },
+  ipam: { configs: [{ family: 'IPV4', subnet: '10.0.1.0/24', gateway: '10.0.1.1' }] },
+  ...over,
+});
+const front = network('net1', 'app_front');
+const on = (...networks: WireNetwork[]) =>
+  networks.map((each) => ({ network: each, addresses: ['10.0.1.5/24'] }));
+
+describe('network plan', () => {
+  it('keeps a name that is free, and puts the id behind one that is not', () => {
+    const fresh = engineNetwork(front, []);
+    assert.deepEqual(fresh, {
+      name: 'app_front',
+      labels: { [networkIdLabel]: front.id, 'com.docker.stack.namespace': 'app' },
+      subnets: [{ subnet: '10.0.1.0/24', gateway: '10.0.1.1' }],
+      internal: false,
+      options: {},
+    });
+    assert.equal(engineNetwork(front, [{ name: 'app_front', labels: {} }]).name, 'app_front.net100000000');
+    const own = { name: 'app_front.net100000000', labels: fresh.labels };
+    assert.equal(engineNetwork(front, [{ name: 'app_front', labels: {} }, own]).name, own.name);
+  });
+
+  it('passes on what a bridge understands', () => {
+    const options = { encrypted: '', 'com.docker.network.driver.mtu': '1400' };
+    const spec = { annotations: { name: 'n' }, internal: true, driver_config: { name: 'overlay', options } };
+    const made = engineNetwork({ ...front, spec }, []);
+    assert.deepEqual(made.options, { 'com.docker.network.driver.mtu': '1400' });
+    assert.equal(made.internal, true);
+  });
+
+  it("passes the engine's own modes through", () => {
+    for (const [name, driver, mode] of [
+      ['host', '', 'host'],
+      ['none', '', 'none'],
+      ['bridge', '', 'bridge'],
+      ['anything', 'host', 'host'],
+    ] as const) {
+      const spec = { annotations: { name }, driver_config: { name: driver } };
+      const task = wireTask('t1', '', { networks: on({ id: 'x', spec }) });
+      assert.deepEqual(wantedAttachment(task), { kind: 'mode', mode });
+      assert.deepEqual(networkIdsOf(task), []);
+    }
+  });
+
+  it('lets the service be found by its name, tasks.name and its aliases', () => {
+    const attachment = { network: front, addresses: ['10.0.1.5/24'], aliases: ['db', 'web'] };
+    assert.deepEqual(attachedNetwork(wireTask('t1'), attachment, 'app_front'), {
+      name: 'app_front',
+      addresses: ['10.0.1.5/24'],
+      aliases: ['web', 'tasks.web', 'db'],
+      driverOptions: {},
+    });
+  });
+
+  it('removes only what carries the id of a cluster network that nobody uses', () => {
+    const existing = [
+      { name: 'own', labels: {} },
+      { name: 'used', labels: { [networkIdLabel]: 'a' } },
+      { name: 'unused', labels: { [networkIdLabel]: 'b' } },
+    ];
+    assert.deepEqual(unusedNetworks(existing, new Set(['a'])), ['unused']);
+  });
+});
+
+describe('networks', () => {
+  const make = () => {
+    const clock = new VirtualClock();
+    const engine = new SimulatedEngine({ clock, random: seededRandom(1) });
+    return { clock, engine, networks: new Networks(engine, clock, silentLog) };
+  };
+
+  it('are made once for many tasks, and removed some time after the last', async () => {
+    const { clock, engine, networks } = make();
+    const tasks = ['t1', 't2', 't3'].map((id) => wireTask(id, '', { networks: on(front) }));
+    const attached = await Promise.all(tasks.map((task) => networks.attach(task)));
+    assert.equal(attached.length, 3);
+    assert.deepEqual(
+      (await engine.listNetworks({})).map(({ name }) => name),
+      ['app_front'],
+    );
+    networks.release('t1');
+    networks.release('t2');
+    await clock.run(60_000);
+    assert.equal((await engine.listNetworks({})).length, 1);
+    networks.release('t3');
+    await networks.attach(wireTask('t4', '', { networks: on(front) }));
+    await clock.run(60_000);
+    assert.equal((await engine.listNetworks({})).length, 1);
+    networks.release('t4');
+    await clock.run(60_000);
+    assert.deepEqual(await engine.listNetworks({}), []);
+  });
+
+  it('of one name in two clusters live side by side', async () => {
+    const { engine, networks } = make();
+    await networks.attach(wireTask('t1', '', { networks: on(front) }));
+    const other = new Networks(engine, new VirtualClock(), silentLog);
+    const attachment = await other.attach(wireTask('t2', '', { networks: on(network('net2', 'app_front')) }));
+    assert.equal(attachment.kind === 'networks' && attachment.networks[0]!.name, 'app_front.net200000000');
+  });
+
+  it('that another daemon removed are made again for a task that needs them', async () => {
+    const node = await startNode({ pullMs: [1_000, 1_000] });
+    node.managers.assign(wireTask('t1', 'web:1', { networks: on(front) }));
+    await node.clock.run(500);
+    assert.equal(await node.engine.removeNetwork('app_front'), true);
+    await node.untilState('t1', 'RUNNING');
+    assert.equal((await node.engine.listNetworks({})).length, 1);
+  });
+});
