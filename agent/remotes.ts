@@ -6,10 +6,15 @@ import type { Random } from '../proto/ports.ts';
 import type { RememberedManager } from './journal.ts';
 
 const defaultWeight = 1;
+/** After so many failures of every manager in the list, those that were in it before are tried too. */
+const patience = 3;
+const mostFormer = 8;
 
 export class Remotes {
   readonly #random: Random;
   #managers: readonly RememberedManager[];
+  /** Managers of earlier lists: the last resort of a node that was away while all managers changed. */
+  #former: readonly RememberedManager[] = [];
   /** Address → how often it failed since it last worked. */
   readonly #failures = new Map<string, number>();
   #hint: string | undefined;
@@ -32,8 +37,13 @@ export class Remotes {
   /** The managers' own list replaces what was known; an empty one says nothing. */
   replace(managers: readonly RememberedManager[]): void {
     if (managers.length === 0) return;
+    const current = new Set(managers.map(({ address }) => address));
+    const former = [...this.#managers, ...this.#former].filter(({ address }) => !current.has(address));
+    this.#former = former
+      .filter(({ address }, index) => former.findIndex((other) => other.address === address) === index)
+      .slice(0, mostFormer);
     this.#managers = managers;
-    const known = new Set(managers.map(({ address }) => address));
+    const known = new Set([...managers, ...this.#former].map(({ address }) => address));
     for (const address of [...this.#failures.keys()]) if (!known.has(address)) this.#failures.delete(address);
   }
 
@@ -57,8 +67,10 @@ export class Remotes {
     this.#hint = undefined;
     if (hint !== undefined) return hint;
     const failuresOf = ({ address }: RememberedManager): number => this.#failures.get(address) ?? 0;
-    const least = Math.min(...this.#managers.map(failuresOf));
-    const candidates = this.#managers.filter((manager) => failuresOf(manager) === least);
+    const isHopeless = this.#managers.every((manager) => failuresOf(manager) >= patience);
+    const known = isHopeless ? [...this.#managers, ...this.#former] : this.#managers;
+    const least = Math.min(...known.map(failuresOf));
+    const candidates = known.filter((manager) => failuresOf(manager) === least);
     const weightOf = ({ weight }: RememberedManager): number => Math.max(1, weight);
     let draw = this.#random.float() * candidates.reduce((sum, manager) => sum + weightOf(manager), 0);
     for (const manager of candidates) {

@@ -156,7 +156,8 @@ export class Session {
     if (attempt.isOver) return;
     const { remotes, onManagers, onMessage } = this.#options;
     const managers = managersOf(message);
-    if (managers.length > 0) {
+    // Without a session the list is a manager's way of naming the leader, and the error that follows says so too.
+    if (managers.length > 0 && (message.session_id || attempt.sessionId !== undefined)) {
       remotes.replace(managers);
       onManagers(managers);
     }

@@ -150,6 +150,22 @@ describe('remotes', () => {
     assert.equal(remotes.pick(), 'b:1');
   });
 
+  it('turns to managers of earlier lists when all of the newest fail', () => {
+    const remotes = new Remotes(seededRandom(5), ['old:1']);
+    remotes.replace([{ nodeId: 'a', address: 'a:1', weight: 1 }]);
+    const picked: (string | undefined)[] = [];
+    for (let round = 0; round < 5; round += 1) {
+      const address = remotes.pick();
+      picked.push(address);
+      remotes.failed(address!);
+    }
+    assert.deepEqual(picked, ['a:1', 'a:1', 'a:1', 'old:1', 'old:1']);
+    assert.deepEqual(
+      remotes.list().map(({ address }) => address),
+      ['a:1'],
+    );
+  });
+
   it('knows none when none was named', () => {
     assert.equal(new Remotes(seededRandom(5), []).pick(), undefined);
   });
