@@ -21,6 +21,7 @@ import {
   hasFailed,
   leftOpen,
   notLeader,
+  notSeenYet,
   refusedByDisk,
   shuttingDown,
   tooLarge,
@@ -115,7 +116,11 @@ export class RaftMember implements RaftNode {
 
   async #forward(leader: Member, data: Uint8Array, deadlineMs: number): Promise<ProposalResult> {
     const result = await this.#settings.transport.forwardProposal(leader, data);
-    await this.#waiters.wait(result.index, deadlineMs);
+    try {
+      await this.#waiters.wait(result.index, deadlineMs);
+    } catch (cause) {
+      throw notSeenYet(result.index, cause);
+    }
     return result;
   }
 

@@ -91,18 +91,20 @@ export class Peer {
 
   /** What was handed over before still goes out, if the other side takes it. */
   close(): void {
+    this.#questions.flush();
     const connection = this.#connection;
     this.#connection = { kind: 'closed' };
     const { clock, channel } = this.#options;
-    this.#questions.lost();
     if (connection.kind === 'waiting') connection.timer.cancel();
     if (connection.kind !== 'open') {
       channel.close();
       return;
     }
+    // Questions under way are still answered before the other side ends the stream as well.
     const timer = clock.after(lingerMs, () => connection.stream.cancel());
     connection.stream.on('status', () => {
       timer.cancel();
+      this.#questions.lost();
       channel.close();
     });
     connection.stream.end();

@@ -106,7 +106,9 @@ export class PendingProposals {
    */
   settled(index: number): void {
     for (const [id, pending] of this.#pending) {
-      if (pending.index === 0 || pending.index > index) continue;
+      if (pending.index === 0) continue;
+      // They stand in the log in the order in which they were made.
+      if (pending.index > index) return;
       this.#pending.delete(id);
       pending.reject(
         new ShoalError('unavailable', 'the leader changed before the change was committed; it was not made', {

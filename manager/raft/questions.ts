@@ -40,7 +40,7 @@ export class Questions {
   ask(kind: QuestionKind, data: Uint8Array): Promise<HeardAnswer> {
     this.#lastId += 1;
     const id = this.#lastId;
-    if (this.#unsent.length === 0) queueMicrotask(() => this.#flush());
+    if (this.#unsent.length === 0) queueMicrotask(() => this.flush());
     this.#unsent.push({ id, kind, data });
     return new Promise((resolve, reject) => {
       const timer = this.#options.clock.after(this.#options.timeoutMs, () => this.#giveUp(id, 'in time'));
@@ -64,7 +64,8 @@ export class Questions {
     for (const id of [...this.#asked.keys()]) this.#giveUp(id, 'before the connection broke');
   }
 
-  #flush(): void {
+  /** Sends what was asked, without waiting for more. */
+  flush(): void {
     const questions = this.#unsent;
     this.#unsent = [];
     if (questions.length > 0) this.#options.write(encodeQuestions(questions));

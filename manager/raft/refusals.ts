@@ -44,6 +44,15 @@ export function refusedByDisk(cause: ShoalError): ShoalError {
   return new ShoalError('disk-full', cause.message, { cause, details: { ...cause.details, ...notAppended } });
 }
 
+/** The leader made the change, but this member has not got there. */
+export function notSeenYet(index: number, cause: unknown): ShoalError {
+  return new ShoalError(
+    'timeout',
+    `the change was made, but this manager has not applied it yet (${messageOf(cause)}); do not repeat it`,
+    { cause, details: { outcome: 'made', index: String(index) } },
+  );
+}
+
 /** For who had asked before the member came to a stop for `cause`: it may have been appended. */
 export function leftOpen(cause: ShoalError): ShoalError {
   return new ShoalError(cause.code, `${cause.message}; whether a change under way was made is unknown`, {

@@ -54,13 +54,22 @@ class Answers {
   readonly #node: RaftNode;
   readonly #stream: InboundStream;
   #unsent: Answer[] = [];
+  #pending = 0;
+  #isEnding = false;
 
   constructor(node: RaftNode, stream: InboundStream) {
     this.#node = node;
     this.#stream = stream;
   }
 
+  /** Ends the stream as soon as everything is answered. */
+  endStream(): void {
+    this.#isEnding = true;
+    if (this.#pending === 0 && this.#unsent.length === 0) this.#stream.end();
+  }
+
   to({ id, kind, data }: Question): void {
+    this.#pending += 1;
     const answer =
       kind === 'propose'
         ? this.#node.proposeAsLeader(data)
@@ -72,6 +81,7 @@ class Answers {
   }
 
   #send(answer: Answer): void {
+    this.#pending -= 1;
     if (this.#unsent.length === 0) queueMicrotask(() => this.#flush());
     this.#unsent.push(answer);
   }
@@ -82,6 +92,7 @@ class Answers {
     if (!this.#stream.cancelled && !this.#stream.destroyed) {
       this.#stream.write({ payload: encodeAnswers(answers) });
     }
+    if (this.#isEnding) this.endStream();
   }
 }
 
@@ -130,7 +141,7 @@ function streamHandler(
     });
     stream.on('end', () => {
       peers.closed(stream);
-      stream.end();
+      answers.endStream();
     });
     stream.on('cancelled', () => peers.closed(stream));
     stream.on('error', () => peers.closed(stream));

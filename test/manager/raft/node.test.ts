@@ -88,6 +88,44 @@ describe('one manager alone', () => {
     assert.equal(cluster.seat(1).journal.restores, 1);
   });
 
+  it('starts from the snapshot before the last when that is damaged, and refuses when none is left', async () => {
+    cluster = new RaftCluster({ snapshotEntries: 10, keepEntries: 2, segmentBytes: 2_000 });
+    await cluster.form(1);
+    for (let number = 0; number < 100; number += 1) await cluster.wait(cluster.propose(1, `line ${number}`));
+    await cluster.clock.run(1_000);
+    cluster.kill(1);
+    const { disk } = cluster.seat(1);
+    const snapshots = (await disk.list()).filter((name) => name.startsWith('snapshot-'));
+    disk.flipBit(snapshots[1]!, 100);
+    await cluster.restart(1);
+    await cluster.wait(cluster.node(1).readBarrier());
+    assert.equal(linesOf(1).length, 100);
+    cluster.kill(1);
+    disk.flipBit(snapshots[0]!, 100);
+    await fails(cluster.restart(1), 'corrupted', /no snapshot .* is intact.*byte 12.*backup/);
+  });
+
+  it('refuses to start on a damaged log', async () => {
+    await cluster.form(1);
+    for (let number = 0; number < 5; number += 1) await cluster.wait(cluster.propose(1, `line ${number}`));
+    cluster.kill(1);
+    cluster.seat(1).disk.flipBit('log-0000000001', 300);
+    await fails(cluster.restart(1), 'corrupted', /log-0000000001, byte \d+/);
+  });
+
+  it('ends when its disk fails otherwise, and says so', async () => {
+    await cluster.form(1);
+    const seat = cluster.seat(1);
+    const proposal = cluster.propose(1, 'lost');
+    await Promise.resolve();
+    await Promise.resolve();
+    seat.disk.crash();
+    await fails(proposal, 'internal', /has stopped: the simulated machine crashed.*unknown/);
+    assert.match(String(seat.failure), /machine crashed/);
+    await fails(cluster.propose(1, 'refused'), 'internal', /has stopped/);
+    assert.equal(cluster.node(1).status().role, 'follower');
+  });
+
   it('refuses to bootstrap over a log, and to restart without one', async () => {
     await fails(cluster.start(1, { kind: 'restart' }), 'failed-precondition', /no Raft log/);
     await cluster.form(1);

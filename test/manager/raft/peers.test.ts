@@ -214,6 +214,17 @@ describe('managers over gRPC', function () {
     assert.equal(all[0]!.journal.lines.length, 303);
   });
 
+  it('answer what is under way while the connections are made anew', async () => {
+    const all = [...managers.values()];
+    const texts = Array.from({ length: 60 }, (_, number) => `renewed ${number}`);
+    const before = all[0]!.journal.lines.length;
+    const proposals = Promise.all(texts.map((text, number) => propose(all[number % 3]!, text)));
+    for (const { peers } of all) peers.reconnect();
+    await proposals;
+    await Promise.all(all.map(({ node }) => node.readBarrier()));
+    assert.equal(all[0]!.journal.lines.length - before, 60);
+  });
+
   it('bring one back over its port with a snapshot of several chunks', async () => {
     const { address } = managers.get(3)!.member;
     await stop(3);
@@ -221,7 +232,7 @@ describe('managers over gRPC', function () {
     for (let number = 0; number < 80; number += 1) await propose(managers.get(1)!, `${number} ${large}`);
     const back = await start(3, () => ({ kind: 'restart' }), address);
     await back.node.readBarrier();
-    assert.equal(back.journal.lines.length, 383);
+    assert.equal(back.journal.lines.length, 443);
     assert.ok(back.journal.restores >= 2, 'from its disk and from the leader');
   });
 
