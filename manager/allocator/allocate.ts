@@ -18,9 +18,9 @@ import {
 } from '../store/attachment.ts';
 import type { Change } from '../store/change.ts';
 import { parseAddress, type Subnet, subnetsOf } from '../store/ipv4.ts';
+import type { Reconciler } from '../store/reconciler.ts';
 import type { View } from '../store/store.ts';
 import type { IdOf, Kind, ObjectOf } from '../store/tables.ts';
-import type { StoreEvent } from '../store/watch.ts';
 import { AddressBook, allocateSubnets } from './ipam.ts';
 import { endpointOf, hasEndpoint } from './ports.ts';
 
@@ -205,10 +205,10 @@ const addressesKey = 'addresses';
 const servicePrefix = 'service/';
 
 /** The allocator as the loop drives it: what was not given at creation, once it can be. */
-export function networkReconciler() {
+export function networkReconciler(): Reconciler {
   return {
     name: 'allocator',
-    keysFor(event: StoreEvent, view: View): string[] {
+    keysFor(event, view) {
       switch (event.kind) {
         case 'network':
           return event.op !== 'remove' && isAllocated(event.object) ? [addressesKey] : [subnetsKey];
@@ -222,11 +222,11 @@ export function networkReconciler() {
           return [];
       }
     },
-    allKeys(view: View): string[] {
+    allKeys(view) {
       const services = view.list('service').filter((service) => !hasEndpoint(service));
       return [subnetsKey, addressesKey, ...services.map((service) => servicePrefix + service.ID)];
     },
-    reconcile(view: View, key: string, now: number): { changes: Change[] } {
+    reconcile(view, key, now) {
       if (key === subnetsKey) return { changes: oweSubnets(view, now) };
       if (key === addressesKey) return { changes: oweAddresses(view, now) };
       return { changes: oweEndpoint(view, key.slice(servicePrefix.length) as Service['ID']) };

@@ -55,7 +55,7 @@ export class NodeTable {
   private readonly claims = new Map<TaskId, Claim>();
   /** engine → `protocol/port` → tasks that hold it. */
   private readonly ports = new Map<string, Map<string, number>>();
-  /** network → node → tasks on it there. */
+  /** network → node → tasks on it that are wanted there. */
   private readonly networks = new Map<NetworkId, Map<NodeId, number>>();
 
   /** The table of everything in `view`. */
@@ -115,10 +115,17 @@ export class NodeTable {
     return (this.ports.get(entry.engine)?.get(port) ?? 0) > 0;
   }
 
-  /** A node on which a task of the network lives, if there is one. */
+  /**
+   * A node on which a task of the network lives and will stay, if there is one. Tasks that are being stopped
+   * do not count, nor those on nodes that are down or drained: they are about to live elsewhere.
+   */
   nodeOfNetwork(networkId: NetworkId): NodeEntry | undefined {
-    const first = this.networks.get(networkId)?.keys().next();
-    return first === undefined || first.done ? undefined : this.nodes.get(first.value);
+    for (const nodeId of this.networks.get(networkId)?.keys() ?? []) {
+      const entry = this.nodes.get(nodeId);
+      if (entry && entry.node.Status.State !== 'down' && entry.node.Spec.Availability !== 'drain')
+        return entry;
+    }
+    return undefined;
   }
 
   /** How often tasks of the revision failed on the node in the five minutes before `now`. */
@@ -177,6 +184,7 @@ export class NodeTable {
     if (claim.active) {
       entry.activeTasks += sign;
       add(entry.activeByService, claim.serviceId, sign);
+      for (const network of claim.networks) add(inner(this.networks, network), entry.id, sign);
     }
     for (const resource of claim.generic) {
       const { NamedResourceSpec: named, DiscreteResourceSpec: discrete } = resource;
@@ -184,7 +192,6 @@ export class NodeTable {
       if (discrete) add(entry.discrete, discrete.Kind, sign * discrete.Value);
     }
     for (const port of claim.ports) add(inner(this.ports, entry.engine), port, sign);
-    for (const network of claim.networks) add(inner(this.networks, network), entry.id, sign);
   }
 }
 

@@ -11,6 +11,7 @@ import type { NodeId, RevisionId } from '../../proto/ids.ts';
 import { isTerminal } from '../../proto/task-state.ts';
 import { clusterAttachments, hasAddresses } from '../store/attachment.ts';
 import type { Change } from '../store/change.ts';
+import { nothing, type Reconciler } from '../store/reconciler.ts';
 import type { View } from '../store/store.ts';
 import type { StoreEvent } from '../store/watch.ts';
 import { type Check, checksOf, pickGeneric, type Request, standingKey } from './filters.ts';
@@ -244,21 +245,21 @@ const pendingKey = 'pending';
  * The scheduler as the loop drives it. Its one key stands for all waiting tasks, which are decided on
  * together; its table of nodes follows the events that it is shown.
  */
-export function schedulerReconciler() {
+export function schedulerReconciler(): Reconciler {
   let table: NodeTable | undefined;
   return {
     name: 'scheduler',
-    keysFor(event: StoreEvent, view: View): string[] {
+    keysFor(event, view) {
       table?.note(event, view);
       return isMoving(event) ? [pendingKey] : [];
     },
-    allKeys(view: View): string[] {
+    allKeys(view) {
       table = NodeTable.build(view);
       return [pendingKey];
     },
-    reconcile(view: View, _key: string, now: number): { changes: Change[] } {
+    reconcile(view, _key, now) {
       const pending = view.find('task', 'state', 'pending');
-      if (pending.length === 0) return { changes: [] };
+      if (pending.length === 0) return nothing;
       table ??= NodeTable.build(view);
       return { changes: schedule(view, pending, table, now) };
     },

@@ -8,7 +8,7 @@ import type { IPAMConfig, Network, NetworkSpec, PortConfig, Task } from '../../.
 import type { NetworkId } from '../../../proto/ids.ts';
 import type { TaskState } from '../../../proto/task-state.ts';
 import { makeCluster, makeRevision, makeService, makeSpec, makeTask } from '../orchestrator/objects.ts';
-import { now, type TaskOver, World } from '../scheduler/world.ts';
+import { noIds, now, type TaskOver, World } from '../scheduler/world.ts';
 
 const waitingStatus = {
   Timestamp: new Date(now).toISOString(),
@@ -62,7 +62,7 @@ function end(world: World, id: string, at = now): void {
 }
 
 function reconcile(world: World, key: string, at = now): readonly Change[] {
-  const { changes } = networkReconciler().reconcile(world.store, key, at);
+  const { changes } = networkReconciler().reconcile(world.store, key, at, noIds);
   world.apply(changes, at);
   return changes;
 }
@@ -206,7 +206,7 @@ describe('allocator: addresses', () => {
   it('that changes of the same batch hand out are not handed out again', () => {
     const world = onNetwork();
     world.apply(creations(['late']));
-    const owed = networkReconciler().reconcile(world.store, 'addresses', now).changes;
+    const owed = networkReconciler().reconcile(world.store, 'addresses', now, noIds).changes;
     propose(world, [...owed, ...creations(['t1'])]);
     assert.deepEqual(
       [addressOf(world.task('late')), addressOf(world.task('t1'))],

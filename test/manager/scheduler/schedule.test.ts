@@ -5,7 +5,7 @@ import type { Change } from '../../../manager/store/change.ts';
 import type { StoreEvent } from '../../../manager/store/watch.ts';
 import { engineIdLabel } from '../../../proto/docker.ts';
 import type { NetworkId, NodeId } from '../../../proto/ids.ts';
-import { now, type SpecOver, World } from './world.ts';
+import { type NodeOver, noIds, now, type SpecOver, World } from './world.ts';
 
 const mebibyte = 2 ** 20;
 
@@ -286,6 +286,26 @@ describe('scheduler: reasons', () => {
     );
   });
 
+  it('a network moves when the node of its tasks is lost or drained, but not when it is paused', () => {
+    const joined: SpecOver = { TaskTemplate: { Networks: [{ Target: 'app_default' }] } };
+    const attached = {
+      NetworksAttachments: [{ NetworkID: 'app_default' as NetworkId, Addresses: ['10.0.0.2/24'] }],
+    };
+    const placedGiven = (over: NodeOver): string[] => {
+      const world = new World().node('h1', over).node('h2').network('app_default').service('web', joined);
+      world.running('web', 'h1', attached);
+      world.waiting('web', 1, attached);
+      run(world);
+      return nodesOf(world, 'web').slice(1);
+    };
+    assert.deepEqual(placedGiven({ Status: { State: 'down' } }), ['h2']);
+    assert.deepEqual(placedGiven({ Spec: { Availability: 'drain' } }), ['h2']);
+    assert.match(
+      placedGiven({ Spec: { Availability: 'pause' } })[0] ?? '',
+      /1 of 2 nodes is paused; network app_default/,
+    );
+  });
+
   it('the service with the least choice chooses the engine of a network', () => {
     const world = three()
       .network('app_default')
@@ -352,7 +372,7 @@ describe('scheduler: as a reconciler', () => {
         keys.push(commit.events.flatMap((event: StoreEvent) => scheduler.keysFor(event, world.store)));
       }
     });
-    const reconcile = () => world.apply(scheduler.reconcile(world.store, 'pending', now).changes);
+    const reconcile = () => world.apply(scheduler.reconcile(world.store, 'pending', now, noIds).changes);
     world.waiting('web', 2);
     assert.deepEqual(keys.pop(), ['pending', 'pending']);
     reconcile();
@@ -370,6 +390,6 @@ describe('scheduler: as a reconciler', () => {
     assert.equal(world.task('web.2').NodeID, 'h1');
     world.apply([{ op: 'remove', kind: 'task', id: first.ID }]);
     reconcile();
-    assert.equal(scheduler.reconcile(world.store, 'pending', now).changes.length, 0);
+    assert.equal(scheduler.reconcile(world.store, 'pending', now, noIds).changes.length, 0);
   });
 });

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import type { Change } from '../../../manager/store/change.ts';
 import { Store } from '../../../manager/store/store.ts';
 import type { Network, ServiceSpec, Task } from '../../../proto/docker.ts';
-import type { NetworkId, NodeId, TaskId } from '../../../proto/ids.ts';
+import type { NetworkId, NewId, NodeId, TaskId } from '../../../proto/ids.ts';
 import { makeNode, makeRevision, makeService, makeSpec, makeTask } from '../orchestrator/objects.ts';
 
 export const now = Date.UTC(2026, 0, 1, 12);
@@ -11,6 +11,11 @@ export const now = Date.UTC(2026, 0, 1, 12);
 export type SpecOver = NonNullable<Parameters<typeof makeSpec>[0]>;
 export type NodeOver = NonNullable<Parameters<typeof makeNode>[1]>;
 export type TaskOver = NonNullable<Parameters<typeof makeTask>[2]>;
+
+/** For what makes nothing new. */
+export const noIds: NewId = () => {
+  throw new Error('no identifier was to be made');
+};
 
 export class World {
   readonly store = new Store();

@@ -275,6 +275,20 @@ describe('compose: what is wrong is told with its line', () => {
     assert.match(complaints(() => compile(lines.join('\n')))[0] ?? '', /more than 200000 values/);
   });
 
+  it('a relative path needs a folder to start at', () => {
+    const input = {
+      files: [{ path: 'compose.yml', content: web('volumes: [./x:/x]') }],
+      environment: {},
+      readFile: () => undefined,
+    };
+    assert.match(
+      complaints(() => compileCompose(input, 'a'))[0] ?? '',
+      /^compose.yml:4: .*must be an absolute path/,
+    );
+    const { services } = compileCompose({ ...input, folder: '/srv/app' }, 'a');
+    assert.equal(services[0]?.TaskTemplate.ContainerSpec.Mounts?.[0]?.Source, '/srv/app/x');
+  });
+
   it('a stack needs a fit name', () => {
     const input = { files: [{ path: 'c.yml', content: web() }], environment: {}, readFile: () => undefined };
     for (const name of ['', 'a b', '-a', 'a/b']) {
