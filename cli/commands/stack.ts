@@ -1,6 +1,6 @@
 /** shoal stack: services that belong together, from compose files. */
 import { existsSync, readFileSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { type CompiledStack, compileCompose, parseCompose } from '../../manager/stack/compose.ts';
 import { stackLabel } from '../../proto/docker.ts';
@@ -100,6 +100,7 @@ function composeInput(flags: ComposeFlags) {
     throw new ShoalError('invalid-argument', 'name the compose file with -c/--compose-file');
   return {
     files: paths.map((path) => ({ path: path === '-' ? 'stdin' : path, content: readText(path) })),
+    folder: paths[0] === '-' ? process.cwd() : dirname(resolve(paths[0]!)),
     environment: definedOnly(process.env),
     readFile: (path: string) => (existsSync(resolve(path)) ? readFileSync(resolve(path)) : undefined),
   };

@@ -18,8 +18,10 @@ import { serviceSpecOf } from './service.ts';
 import { readTree, type Tree, toPlain } from './tree.ts';
 
 export interface ComposeInput {
-  /** In the order given; a later one is laid over the earlier. Relative paths in them start at the first one's folder. */
+  /** In the order given; a later one is laid over the earlier. The paths are for messages. */
   readonly files: readonly { readonly path: string; readonly content: string }[];
+  /** Where relative paths in the files start; by default the folder in the first one's path. */
+  readonly folder?: string;
   /** For `${NAME}`, for variables without a value, and HOME for `~`. */
   readonly environment: Readonly<Record<string, string>>;
   readonly readFile: ReadFile;
@@ -72,7 +74,7 @@ export function parseCompose(input: Pick<ComposeInput, 'files' | 'environment'>)
 export function compileCompose(input: ComposeInput, stackName: string): CompiledStack {
   checkStackName(stackName);
   const parsed = parseCompose(input);
-  const folder = folderOf(input.files[0]!.path);
+  const folder = input.folder ?? folderOf(input.files[0]!.path);
   const scope = new Scope(
     { stackName, environment: input.environment, readFile: input.readFile, folder },
     parsed,

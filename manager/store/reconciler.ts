@@ -2,13 +2,12 @@
  * What every deciding part of the leader is to the loop that feeds it: data and pure functions. Stands in
  * the store because the deciding parts do not know each other.
  */
-import type { Id } from '../../proto/ids.ts';
+import type { NewId } from '../../proto/ids.ts';
 import type { Change } from './change.ts';
 import type { View } from './store.ts';
 import type { StoreEvent } from './watch.ts';
 
-/** Makes a new identifier. */
-export type NewId = <I extends Id<string>>() => I;
+export type { NewId };
 
 /** What a reconciler wants done, and when (ms since the epoch) it wants to look again though nothing changed. */
 export interface Reconciliation {
