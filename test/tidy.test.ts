@@ -109,23 +109,26 @@ function isPure(path: string): boolean {
   );
 }
 
-/** Length in lines of each function-like block that starts at most one level deep. */
+/** Functions and methods that are longer than a screen, by their indentation: the formatter keeps it regular. */
 function longFunctions(file: SourceFile): string[] {
   const lines = file.text.split('\n');
-  const found: string[] = [];
-  lines.forEach((line, start) => {
-    const head =
-      /^(\s{0,2})(?:export )?(?:async )?(?:function\*? |(?:private |protected |static |async |\*)*(?!if|for|while|switch|return|describe|it)[\w$]+\s*(?:<[^>]*>)?\([^)]*$|(?:private |protected |static |async |\*)*(?!if|for|while|switch|catch)[\w$#]+\s*(?:<[^>]*>)?\(.*\{$)/.exec(
-        line,
-      );
-    if (!head) return;
-    const end = lines.findIndex(
-      (other, index) => index > start && other.startsWith(`${head[1]}}`) && !other.startsWith(`${head[1]}})`),
-    );
-    if (end > start && end - start + 1 > maximumFunctionLines)
-      found.push(`${file.path}:${start + 1}: ${end - start + 1} lines`);
+  return lines.flatMap((line, start) => {
+    const indent = /^ */.exec(line)![0];
+    if (indent.length > 2 || !startsFunction(lines, start, indent)) return [];
+    const length = lines.findIndex((other, at) => at > start && other === `${indent}}`) - start + 1;
+    return length > maximumFunctionLines ? [`${file.path}:${start + 1}: ${length} lines`] : [];
   });
-  return found;
+}
+
+/** Whether a function's head begins here: `name(…) {` on one line, or its parameters on lines of their own. */
+function startsFunction(lines: readonly string[], start: number, indent: string): boolean {
+  const line = lines[start]!.trim();
+  if (!/^[#\w$ *<>,[\]]+\(/.test(line) || /^(if|for|while|switch|return|catch|await)\b/.test(line))
+    return false;
+  if (line.endsWith('{')) return true;
+  if (!line.endsWith('(')) return false;
+  const close = lines.slice(start + 1).find((other) => other.startsWith(`${indent})`));
+  return close?.endsWith('{') ?? false;
 }
 
 describe('tidy', () => {

@@ -80,10 +80,31 @@ export async function findEngine(stage: Stage): Promise<DemoEngine> {
     flag: `unix://${socket}`,
     own: own !== undefined,
     release: async () => {
+      removeContainers(socket);
       for (const tag of ['1', '2']) removeImage(socket, `${imageName}:${tag}`);
       await own?.stop();
     },
   };
+}
+
+/** Containers and networks of daemons that the demo killed for good: nobody is left who would end them. */
+function removeContainers(socket: string): void {
+  const filters = ['1', '2'].flatMap((tag) => ['--filter', `ancestor=${imageName}:${tag}`]);
+  const containers = docker(socket, 'ps', '-aq', ...filters)
+    .split('\n')
+    .filter(Boolean);
+  if (containers.length > 0) docker(socket, 'rm', '-f', ...containers);
+  const networks = docker(
+    socket,
+    'network',
+    'ls',
+    '-q',
+    '--filter',
+    'label=shoal.network.id',
+    '--filter',
+    'name=^app_',
+  );
+  for (const network of networks.split('\n').filter(Boolean)) docker(socket, 'network', 'rm', network);
 }
 
 function removeImage(socket: string, image: string): void {

@@ -99,16 +99,14 @@ const change: fc.Arbitrary<Change> = fc.oneof(
     .map(
       ([one, name, index]): Change => ({ op: 'update', kind: 'secret', object: secret(one, name, index) }),
     ),
-  fc
-    .tuple(id, id)
-    .map(
-      ([one, name]): Change => ({
-        op: 'merge',
-        kind: 'secret',
-        id: one as SecretId,
-        fields: { Spec: { Name: name, Labels: {} } },
-      }),
-    ),
+  fc.tuple(id, id).map(
+    ([one, name]): Change => ({
+      op: 'merge',
+      kind: 'secret',
+      id: one as SecretId,
+      fields: { Spec: { Name: name, Labels: {} } },
+    }),
+  ),
   id.map((one): Change => ({ op: 'remove', kind: 'secret', id: one as SecretId })),
   fc.tuple(id, id, fc.option(fc.integer({ min: 1, max: 2 }), { nil: undefined })).map(
     ([one, service, slot]): Change => ({
