@@ -1,10 +1,9 @@
 /** What the decisions about one service have in common: what they see, and the changes they may ask for. */
 import type { ClusterNode, Service, ServiceSpec, Task } from '../../proto/docker.ts';
-import type { NodeId, TaskId } from '../../proto/ids.ts';
+import type { NewId, NodeId, TaskId } from '../../proto/ids.ts';
 import { isTerminal } from '../../proto/task-state.ts';
 import { type Change, newMeta } from '../store/change.ts';
 import { explainConstraints, parseConstraints } from '../store/constraint.ts';
-import type { NewId } from '../store/reconciler.ts';
 import { dirtyTest } from '../store/revision.ts';
 import type { View } from '../store/store.ts';
 import { isHandedOut, type Slot } from './slots.ts';

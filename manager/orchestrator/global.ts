@@ -14,7 +14,7 @@ import {
   reconciliation,
 } from '../store/reconciler.ts';
 import type { View } from '../store/store.ts';
-import { slotKey } from '../store/tables.ts';
+import { modeName, slotKey } from '../store/tables.ts';
 import type { StoreEvent } from '../store/watch.ts';
 import {
   type Context,
@@ -52,7 +52,7 @@ export const global: Reconciler = {
 };
 
 function isGlobal(service: Service): boolean {
-  return service.Spec.Mode.Global !== undefined;
+  return modeName(service.Spec.Mode) === 'Global';
 }
 
 function partsOf(key: string): [ServiceId, NodeId | undefined] {

@@ -13,7 +13,7 @@ import {
   reconciliation,
 } from '../store/reconciler.ts';
 import type { View } from '../store/store.ts';
-import { slotKey } from '../store/tables.ts';
+import { modeName, slotKey } from '../store/tables.ts';
 import type { StoreEvent } from '../store/watch.ts';
 import { type Context, createTask, makeContext, removeTask } from './context.ts';
 import { mendSlot, mustWait, type SlotPlan } from './mend.ts';
@@ -39,7 +39,7 @@ export const replicated: Reconciler = {
 };
 
 function isReplicated(service: Service): boolean {
-  return service.Spec.Mode.Replicated !== undefined;
+  return modeName(service.Spec.Mode) === 'Replicated';
 }
 
 function serviceOf(key: string): ServiceId {

@@ -2,11 +2,12 @@
  * Which tasks are out of date. A task is dirty when the revision it was made from differs from the
  * service's spec in what a container is made of. As in SwarmKit: a change of labels, of the number of
  * replicas or of the update's settings does not count, nor one of the placement alone while the task's
- * node still satisfies the constraints.
+ * node still satisfies the constraints, nor another way of writing the same.
  */
 import type { Service, ServiceSpec, Task } from '../../proto/docker.ts';
 import type { RevisionId } from '../../proto/ids.ts';
 import { matchesConstraints, parseConstraints } from './constraint.ts';
+import { canonicalServiceSpec, sameValue } from './normalize.ts';
 import type { View } from './store.ts';
 
 type Difference = 'none' | 'placement' | 'container';
@@ -34,31 +35,15 @@ export function dirtyTest(view: View, service: Service): (task: Task) => boolean
 
 /** What of a task changes between two specs of its service. */
 export function compareSpecs(left: ServiceSpec, right: ServiceSpec): Difference {
-  if (!isAlike(left.EndpointSpec, right.EndpointSpec)) return 'container';
-  const { Placement: leftPlacement, ...leftRest } = left.TaskTemplate;
-  const { Placement: rightPlacement, ...rightRest } = right.TaskTemplate;
-  if (!isAlike(leftRest, rightRest)) return 'container';
-  return isAlike(leftPlacement, rightPlacement) ? 'none' : 'placement';
-}
-
-/** Equality in depth, where absent, empty and null are the same: clients differ in what they leave out. */
-function isAlike(left: unknown, right: unknown): boolean {
-  if (left === right) return true;
-  if (isBlank(left) || isBlank(right)) return isBlank(left) && isBlank(right);
-  if (Array.isArray(left) || Array.isArray(right)) {
-    if (!Array.isArray(left) || !Array.isArray(right) || left.length !== right.length) return false;
-    return left.every((item, at) => isAlike(item, right[at]));
+  const [one, other] = [partsOf(left), partsOf(right)];
+  if (!sameValue(one.endpoint, other.endpoint) || !sameValue(one.container, other.container)) {
+    return 'container';
   }
-  if (!isRecord(left) || !isRecord(right)) return false;
-  const keys = new Set([...Object.keys(left), ...Object.keys(right)]);
-  return [...keys].every((key) => isAlike(left[key], right[key]));
+  return sameValue(one.placement, other.placement) ? 'none' : 'placement';
 }
 
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null;
-}
-
-function isBlank(value: unknown): boolean {
-  if (value === undefined || value === null) return true;
-  return typeof value === 'object' && Object.values(value).every(isBlank);
+function partsOf(spec: ServiceSpec): { endpoint: unknown; container: unknown; placement: unknown } {
+  const { EndpointSpec, TaskTemplate } = canonicalServiceSpec(spec) as Partial<ServiceSpec>;
+  const { Placement, ...container } = TaskTemplate ?? {};
+  return { endpoint: EndpointSpec, container, placement: Placement };
 }

@@ -11,6 +11,7 @@ import type { NewId, RevisionId, ServiceId } from '../../proto/ids.ts';
 import { type Change, newMeta } from './change.ts';
 import { acceptedSpec } from './normalize.ts';
 import type { View } from './store.ts';
+import { modeName } from './tables.ts';
 
 export interface ServiceChanges {
   /** The service as it will be stored but for version and times. */
@@ -142,13 +143,6 @@ function checkSameService(service: Service, spec: ServiceSpec): void {
   if (modeName(spec.Mode) !== modeName(service.Spec.Mode)) {
     throw new ShoalError('not-supported', 'service mode change is not allowed');
   }
-}
-
-/** Which of the four modes; replicated when none is named, as Docker takes it. */
-function modeName(mode: ServiceMode): keyof ServiceMode {
-  if (mode.Global) return 'Global';
-  if (mode.GlobalJob) return 'GlobalJob';
-  return mode.ReplicatedJob ? 'ReplicatedJob' : 'Replicated';
 }
 
 function isJob(mode: ServiceMode): boolean {

@@ -9,6 +9,7 @@ import {
   type Network,
   type Secret,
   type Service,
+  type ServiceMode,
   type ServiceRevision,
   type Stack,
   stackLabel,
@@ -82,8 +83,8 @@ export const tables: { readonly [K in Kind]: Table<ObjectOf[K]> } = {
         uniqueStrings((service.Spec.TaskTemplate.ContainerSpec.Secrets ?? []).map((ref) => ref.SecretID)),
       config: (service) =>
         uniqueStrings((service.Spec.TaskTemplate.ContainerSpec.Configs ?? []).map((ref) => ref.ConfigID)),
-      /** By the field of Spec.Mode that is set, e.g. `Global`. */
-      mode: (service) => Object.keys(service.Spec.Mode),
+      /** By the field of Spec.Mode that is set; `Replicated` when none is, as Docker takes it. */
+      mode: (service) => [modeName(service.Spec.Mode)],
     },
   },
   revision: { uniqueName: false, indexes: { service: (revision) => [revision.ServiceID] } },
@@ -121,6 +122,13 @@ export function slotKey(task: Pick<Task, 'ServiceID' | 'Slot' | 'NodeID'>): stri
   return task.Slot === undefined
     ? `${task.ServiceID}@${task.NodeID ?? ''}`
     : `${task.ServiceID}/${task.Slot}`;
+}
+
+/** Which of the four modes a service has; replicated when none is named, as Docker takes it. */
+export function modeName(mode: ServiceMode): keyof ServiceMode {
+  if (mode.Global) return 'Global';
+  if (mode.GlobalJob) return 'GlobalJob';
+  return mode.ReplicatedJob ? 'ReplicatedJob' : 'Replicated';
 }
 
 /** The name that a person calls an object by; undefined for kinds without one. */

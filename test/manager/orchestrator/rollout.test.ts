@@ -283,6 +283,14 @@ describe('manager/orchestrator/rollout', () => {
       (spec) => ({ ...spec, TaskTemplate: { ...spec.TaskTemplate, Networks: [], Resources: {} } }),
     ],
     [
+      'defaults that are spelled out',
+      (spec) => ({
+        ...spec,
+        TaskTemplate: { ...spec.TaskTemplate, RestartPolicy: { Condition: 'any', Delay: 5 * second } },
+        EndpointSpec: { Mode: 'vip' },
+      }),
+    ],
+    [
       'constraints that its nodes satisfy',
       (spec) => ({
         ...spec,
