@@ -77,6 +77,16 @@ describe('manager/orchestrator/global', () => {
     assert.equal(world.runFor(60_000).active('s').length, 0);
   });
 
+  it('comes back to a node that was drained, whatever the attempts', () => {
+    const spec = makeSpec({ TaskTemplate: { RestartPolicy: { MaxAttempts: 1, Delay: 0 } } });
+    const world = new World(1).createService('s', { ...spec, Mode: { Global: {} } }).run();
+    world.report(world.active('s')[0]!.ID, 'failed').run();
+    world.setNode('n1', { Spec: { Availability: 'drain' } }).run();
+    assert.deepEqual(nodes(world), []);
+    world.setNode('n1', { Spec: { Availability: 'active' } }).run();
+    assert.equal(world.running('s').length, 1);
+  });
+
   it('is updated a node at a time', () => {
     const world = service(3);
     world.updateService('s', (spec) => ({

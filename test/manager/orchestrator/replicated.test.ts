@@ -211,6 +211,46 @@ describe('manager/orchestrator/replicated', () => {
     assert.match(next!.Status.Message, /node\.labels\.zone==a/);
   });
 
+  it('leaves a task where it is when its constraint was taken back before the label', () => {
+    const world = new World(2);
+    world
+      .setNode('n1', { Spec: { Labels: { zone: 'a' } } })
+      .setNode('n2', { Spec: { Labels: { zone: 'a' } } });
+    const constrained = makeSpec({ TaskTemplate: { Placement: { Constraints: ['node.labels.zone==a'] } } });
+    const before = world.createService('s', constrained).run().active('s');
+    world.updateService('s', () => makeSpec()).run();
+    world.setNode(before[0]!.NodeID!, { Spec: { Labels: {} } }).run();
+    assert.deepEqual(
+      world.active('s').map((task) => task.ID),
+      before.map((task) => task.ID),
+    );
+  });
+
+  it('makes up for a task that was taken away', () => {
+    const world = service(2);
+    world.apply([{ op: 'remove', kind: 'task', id: world.active('s')[0]!.ID }]);
+    assert.equal(world.run().running('s').length, 2);
+  });
+
+  it('does not repeat what was completed beside a task that was dropped', () => {
+    const spec = makeSpec({ TaskTemplate: { RestartPolicy: { Condition: 'on-failure' } } });
+    const startFirst = { ...spec, UpdateConfig: { Parallelism: 1, Order: 'start-first' as const } };
+    const world = new World(2).createService('s', startFirst).run();
+    const [old] = world.active('s');
+    world.updateService('s', (now) => ({
+      ...now,
+      TaskTemplate: { ...now.TaskTemplate, ContainerSpec: { Image: 'web:2' } },
+    }));
+    world.settle().pass(10).rollbackService('s').settle().pass(20_000);
+    assert.deepEqual(
+      world.active('s').map((task) => task.ID),
+      [old!.ID],
+    );
+    world.report(old!.ID, 'complete').runFor(20_000);
+    world.newLeader();
+    assert.equal(world.runFor(20_000).active('s').length, 0);
+  });
+
   it('heals a slot that got two tasks', () => {
     const world = service(1);
     world.apply([

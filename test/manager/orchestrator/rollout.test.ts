@@ -265,6 +265,29 @@ describe('manager/orchestrator/rollout', () => {
     assert.equal(status(world)[0], 'completed');
   });
 
+  it('begins with slots that do not serve', () => {
+    const world = service();
+    const idle = world.active('s').find((task) => task.Slot === 3);
+    world.report(idle!.ID, 'failed').settle();
+    setImage(world, 'web:2').settle();
+    const updated = world.active('s').filter((task) => world.image(task) === 'web:2');
+    assert.deepEqual(
+      updated.map((task) => task.Slot),
+      [3],
+    );
+  });
+
+  it('counts failures though no history is kept', () => {
+    const world = service({ update: { MaxFailureRatio: 0.4 } });
+    const cluster = world.store.cluster()!;
+    const Spec = { ...cluster.Spec, Orchestration: { TaskHistoryRetentionLimit: 0 } };
+    world.apply([{ op: 'merge', kind: 'cluster', id: cluster.ID, fields: { Spec } }]);
+    setImage(world, 'web:2');
+    runWithout(world, 'web:2', 10_000);
+    assert.equal(status(world)[0], 'paused');
+    assert.equal(images(world).filter((image) => image === 'web:2').length, 2);
+  });
+
   it('goes on after a pause with the next update', () => {
     const world = service();
     setImage(world, 'web:2');
