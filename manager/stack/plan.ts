@@ -345,8 +345,8 @@ class Plan {
 }
 
 /**
- * What a deploy leaves as it is: the digest that the file's image was resolved to, and the count of forced
- * updates.
+ * What a deploy leaves as it is: the digest that the file's image was resolved to, with the platforms that
+ * it is for, and the count of forced updates.
  */
 function withKept(spec: ServiceSpec, existing: Service | undefined): ServiceSpec {
   if (!existing) return spec;
@@ -355,11 +355,13 @@ function withKept(spec: ServiceSpec, existing: Service | undefined): ServiceSpec
   const asked = task.ContainerSpec.Image;
   const isPinned = kept.ContainerSpec.Image.startsWith(`${asked}@`);
   const Image = isPinned ? kept.ContainerSpec.Image : asked;
+  const Platforms = isPinned ? kept.Placement?.Platforms : undefined;
   return {
     ...spec,
     TaskTemplate: {
       ...task,
       ContainerSpec: { ...task.ContainerSpec, Image },
+      ...(Platforms ? { Placement: { ...task.Placement, Platforms } } : {}),
       ...(kept.ForceUpdate === undefined ? {} : { ForceUpdate: kept.ForceUpdate }),
     },
   };

@@ -60,6 +60,8 @@ function ignoredMessage(key: (typeof ignoredServiceKeys)[number]): string {
       return "ignored: services on the same network can access each other's containers on any port";
     case 'depends_on':
       return 'ignored: the services of a stack start at the same time, and must wait for each other themselves';
+    case 'network_mode':
+      return "ignored: not supported for services; to join an engine's own network, define it under the top-level networks as external, with name: host";
     case 'build':
       return 'ignored: a stack does not build; push the image first';
     default:

@@ -59,6 +59,7 @@ export function canonicalServiceSpec(spec: ServiceSpec): unknown {
     Protocol: port.Protocol ?? 'tcp',
     PublishMode: port.PublishMode ?? 'ingress',
   }));
+  const { Isolation, ...container } = task.ContainerSpec;
   return withoutEmpty({
     ...accepted,
     Mode: canonicalMode(accepted.Mode),
@@ -67,6 +68,7 @@ export function canonicalServiceSpec(spec: ServiceSpec): unknown {
     EndpointSpec: { Mode: accepted.EndpointSpec?.Mode ?? 'vip', Ports: ports },
     TaskTemplate: {
       ...task,
+      ContainerSpec: { ...container, Isolation: Isolation === 'default' ? undefined : Isolation },
       Runtime: task.Runtime || 'container',
       RestartPolicy: { ...defaultRestartPolicy, ...defined(task.RestartPolicy) },
     },

@@ -132,8 +132,10 @@ describe('stack: deploy', () => {
     cluster.deploy(compile(web()));
     const service = cluster.store.list('service')[0]!;
     const task = service.Spec.TaskTemplate;
-    const ContainerSpec = { ...task.ContainerSpec, Image: 'nginx@sha256:0123' };
-    const Spec = { ...service.Spec, TaskTemplate: { ...task, ContainerSpec, ForceUpdate: 2 } };
+    const ContainerSpec = { ...task.ContainerSpec, Image: 'nginx@sha256:0123', Isolation: 'default' };
+    const Placement = { Platforms: [{ OS: 'linux', Architecture: 'amd64' }] };
+    const TaskTemplate = { ...task, ContainerSpec, Placement, ForceUpdate: 2, Runtime: 'container' };
+    const Spec = { ...service.Spec, TaskTemplate };
     cluster.apply([{ op: 'update', kind: 'service', object: { ...service, Spec } }]);
     assert.equal(cluster.deploy(compile(web())).count, 0);
     cluster.deploy(compile(web().replace('nginx', 'nginx:2')));
