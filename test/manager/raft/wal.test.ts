@@ -134,6 +134,22 @@ describe('log on disk', () => {
     assert.deepEqual(contents.hardState, { term: 1, vote: 7, commit: 59 });
   });
 
+  it('carries hard state, marks and self over into new segments', async () => {
+    const disk = new SimulatedDisk();
+    const first = { ...batchOf(entry(1)), mark: { index: 1, term: 1 } };
+    const wal = await createWal({ disk, sealer: testSealer(), segmentBytes: 300 }, self, first);
+    const later = { ...self, address: '10.9.9.9:2377' };
+    await wal.append({ ...noEntries, entries: [entry(2)] }, later);
+    for (let index = 3; index <= 20; index += 1) await wal.append({ ...noEntries, entries: [entry(index)] });
+    await wal.removeUpTo(15);
+    await wal.close();
+    assert.ok(!(await disk.list()).includes('log-0000000001'));
+    const contents = await contentsOf(disk);
+    assert.deepEqual(contents.self, later);
+    assert.deepEqual(contents.hardState, { term: 1, vote: 7, commit: 0 });
+    assert.deepEqual(contents.marks, [{ index: 1, term: 1 }]);
+  });
+
   it('starts over behind a snapshot that came from the leader', async () => {
     const disk = await diskWith(5);
     const opened = await openWal({ disk, sealer: testSealer(2) });
