@@ -89,7 +89,11 @@ export type RaftStart =
   /** Recovers from a lost quorum: goes on from this member's disk as the only one of the group. */
   | { readonly kind: 'force-new-cluster'; readonly self: Member };
 
-/** A running member. Errors: 'no-quorum' (nobody leads within the time limit), 'disk-full', 'unavailable'. */
+/**
+ * A running member. Errors: 'no-quorum' (nobody leads within the time limit), 'timeout' (someone does, but
+ * did not answer in time), 'disk-full', 'unavailable' (details.outcome 'unknown': the change may have been
+ * made), 'not-a-manager' (removed), 'internal' (this member has failed).
+ */
 export interface RaftNode {
   /** Appends `data` through the leader, wherever it is; resolves once applied on THIS member. */
   propose(data: Uint8Array): Promise<ProposalResult>;

@@ -29,6 +29,32 @@ export type Frame =
 const questionsMark = 'questions';
 const answersMark = 'answers';
 
+/** Frames stay well below what the port accepts; only a single large proposal makes a larger one. */
+const frameBytes = 4 * 2 ** 20;
+
+/** `items` in groups, in order, each of at most a frame's size in all, or of one item. */
+export function* groupsThatFit<T>(items: readonly T[], sizeOf: (item: T) => number): Generator<readonly T[]> {
+  let start = 0;
+  let sizeBytes = 0;
+  for (const [position, item] of items.entries()) {
+    const itemBytes = sizeOf(item);
+    if (position > start && sizeBytes + itemBytes > frameBytes) {
+      yield items.slice(start, position);
+      start = position;
+      sizeBytes = 0;
+    }
+    sizeBytes += itemBytes;
+  }
+  if (start < items.length) yield start === 0 ? items : items.slice(start);
+}
+
+/** About as many bytes as the message takes on the wire, its snapshot aside. */
+export function sizeOfMessage(message: Message): number {
+  let sizeBytes = 64;
+  for (const { data } of message.entries ?? []) sizeBytes += 24 + data.length;
+  return sizeBytes;
+}
+
 export function encodeQuestions(questions: readonly Question[]): Buffer {
   return pack([questionsMark, ...questions.map(({ id, kind, data }) => [id, kind, data])]);
 }

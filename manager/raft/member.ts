@@ -13,7 +13,7 @@ import { type Directory, decodeContext } from './directory.ts';
 import { additionOf, type ChangeDoor, MembershipChanges, removalOf } from './membership-changes.ts';
 import type { RaftSettings } from './node.ts';
 import { PendingProposals, surelyNotAppended, unknownOutcome } from './proposals.ts';
-import { noQuorumError, type ReachView, refuseQuorumLoss } from './reach.ts';
+import { overdueError, type ReachView, refuseQuorumLoss } from './reach.ts';
 import { ReadPoints } from './read-points.ts';
 import { type LoopEvents, ReadyLoop } from './ready-loop.ts';
 import type { Recovered } from './recovery.ts';
@@ -275,19 +275,19 @@ export class RaftMember implements RaftNode {
     if (this.#loop.blocked === undefined) {
       this.#loop.tick();
     }
-    const noQuorum = () => noQuorumError(this.#reachView());
-    this.#pending.expire(() => noQuorum().message);
-    this.#waiters.expire(clock.monotonicMs(), noQuorum);
+    const overdue = () => this.#overdue();
+    this.#pending.expire(() => overdue().message);
+    this.#waiters.expire(clock.monotonicMs(), overdue);
     if (this.#isLeading) {
       this.#changes.tick();
-      this.#readPoints.tick(noQuorum);
+      this.#readPoints.tick(overdue);
     }
     this.#takeTurns();
   }
 
   /** Resolves when anything changed or a tick has passed; throws when the time is up. */
   async #turn(deadlineMs: number): Promise<void> {
-    if (this.#settings.clock.monotonicMs() >= deadlineMs) throw noQuorumError(this.#reachView());
+    if (this.#settings.clock.monotonicMs() >= deadlineMs) throw this.#overdue();
     this.#refuseWhenUnable();
     await new Promise<void>((resolve) => {
       this.#turns.push(resolve);
@@ -419,6 +419,10 @@ export class RaftMember implements RaftNode {
     return notLeader(this.#leader());
   }
 
+  #overdue(): ShoalError {
+    return overdueError(this.#reachView(), this.#leader(), this.#settings.proposalTimeoutMs);
+  }
+
   #deadlineMs(): number {
     return this.#settings.clock.monotonicMs() + this.#settings.proposalTimeoutMs;
   }
@@ -464,7 +468,7 @@ export class RaftMember implements RaftNode {
         this.#loop.wake();
       },
       learnersCaughtUp: () => this.#learnersCaughtUp(),
-      noQuorum: () => noQuorumError(this.#reachView()),
+      overdue: () => this.#overdue(),
     };
   }
 

@@ -20,7 +20,7 @@ export interface ChangeDoor {
   propose(change: ConfChangeV2): void;
   /** Learners whose log is as good as the leader's. */
   learnersCaughtUp(): readonly MemberId[];
-  noQuorum(): ShoalError;
+  overdue(): ShoalError;
 }
 
 /** Makes the change when its turn comes; throws to refuse, undefined when nothing is to be done. */
@@ -86,10 +86,10 @@ export class MembershipChanges {
     const current = this.#current;
     if (current !== undefined && current.job.deadlineMs <= nowMs) {
       this.#current = undefined;
-      current.job.reject(this.#door.noQuorum());
+      current.job.reject(this.#door.overdue());
     }
     while (this.#queue[0] !== undefined && this.#queue[0].deadlineMs <= nowMs) {
-      this.#queue.shift()?.reject(this.#door.noQuorum());
+      this.#queue.shift()?.reject(this.#door.overdue());
     }
     this.#pump();
     if (this.#current === undefined) this.#promote();

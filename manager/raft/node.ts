@@ -70,7 +70,7 @@ export async function createRaftNode(options: RaftNodeOptions): Promise<RaftNode
     maxCommittedSizePerReadyBytes: 16 * megabyte,
     maxUncommittedEntriesSizeBytes: 64 * megabyte,
     maxInflightMessages: 256,
-    maxInflightBytes: 64 * megabyte,
+    maxInflightBytes: 16 * megabyte,
     checkQuorum: true,
     preVote: true,
     readOnly: 'safe',

@@ -11,7 +11,7 @@ import type { Clock, Log, Timer } from '../../proto/ports.ts';
 import type { RpcChannel } from '../../proto/rpc.ts';
 import type { Member } from './contract.ts';
 import type { Message } from './core/types.ts';
-import { decodeFrame, type QuestionKind } from './frame.ts';
+import { decodeFrame, groupsThatFit, type QuestionKind, sizeOfMessage } from './frame.ts';
 import { encodeMessages } from './message-codec.ts';
 import { type HeardAnswer, Questions } from './questions.ts';
 import { chunksOf } from './snapshot.ts';
@@ -79,7 +79,7 @@ export class Peer {
       frames = messages.filter(({ type }) => type !== 'MsgSnap');
       for (const message of messages) if (message.type === 'MsgSnap') this.#sendSnapshot(message);
     }
-    if (frames.length > 0) this.#write(encodeMessages(frames));
+    for (const group of groupsThatFit(frames, sizeOfMessage)) this.#write(encodeMessages(group));
   }
 
   /** Asks the leader. Throws 'unavailable'; details.outcome says whether the question may have been heard. */
@@ -124,9 +124,9 @@ export class Peer {
     this.#queuedBytes += payload.length;
   }
 
-  #drained(): void {
+  #drained(stream: FrameStream): void {
     const connection = this.#connection;
-    if (connection.kind !== 'open') return;
+    if (connection.kind !== 'open' || connection.stream !== stream) return;
     connection.isFull = false;
     const queue = this.#queue;
     this.#queue = [];
@@ -143,7 +143,7 @@ export class Peer {
       this.#backoffMs = firstBackoffMs;
       this.#wasReported = false;
     });
-    stream.on('drain', () => this.#drained());
+    stream.on('drain', () => this.#drained(stream));
     stream.on('data', (frame) => {
       try {
         const heard = decodeFrame(frame.payload ?? Buffer.alloc(0));

@@ -6,7 +6,7 @@
  */
 import { ShoalError } from '../../proto/errors.ts';
 import type { Clock, Timer } from '../../proto/ports.ts';
-import { type Answer, encodeQuestions, type Question, type QuestionKind } from './frame.ts';
+import { type Answer, encodeQuestions, groupsThatFit, type Question, type QuestionKind } from './frame.ts';
 
 export interface HeardAnswer {
   readonly index: number;
@@ -68,7 +68,9 @@ export class Questions {
   flush(): void {
     const questions = this.#unsent;
     this.#unsent = [];
-    if (questions.length > 0) this.#options.write(encodeQuestions(questions));
+    for (const group of groupsThatFit(questions, ({ data }) => data.length + 32)) {
+      this.#options.write(encodeQuestions(group));
+    }
   }
 
   #giveUp(id: number, when: string): void {

@@ -21,8 +21,19 @@ export interface ReachView {
   readonly isReachable: (member: Member) => boolean;
 }
 
+/** The error for what took too long: why, as far as this member can tell. */
+export function overdueError(view: ReachView, leader: Member | undefined, timeoutMs: number): ShoalError {
+  const voters = votersOf(view);
+  const reachable = voters.filter((raftId) => isReachable(view, raftId)).length;
+  if (leader === undefined || reachable < quorumOf(voters.length)) return noQuorumError(view);
+  return new ShoalError(
+    'timeout',
+    `the managers did not answer within ${timeoutMs / 1000} s, though a majority is reachable (leader ${leader.address}): they are overloaded, or just electing; try again`,
+  );
+}
+
 /** The error for a group that nobody leads, or whose leader cannot have a majority. */
-export function noQuorumError(view: ReachView): ShoalError {
+function noQuorumError(view: ReachView): ShoalError {
   const voters = votersOf(view);
   const missing = voters.filter((raftId) => !isReachable(view, raftId));
   const reachable = voters.length - missing.length;

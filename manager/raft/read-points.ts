@@ -43,11 +43,11 @@ export class ReadPoints {
     question.resolve(state.index);
   }
 
-  tick(noQuorum: () => ShoalError): void {
+  tick(overdue: () => ShoalError): void {
     const question = this.#question;
     if (question === undefined) return;
     question.ticks += 1;
-    if (question.ticks > this.#maxTicks) this.failAll(noQuorum);
+    if (question.ticks > this.#maxTicks) this.failAll(overdue);
     else if (question.ticks % repeatTicks === 0) this.#ask(question.context);
   }
 

@@ -6,7 +6,13 @@ import { realClock, realRandom } from '../../../cli/runtime.ts';
 import type { Member, RaftNode, RaftStart } from '../../../manager/raft/contract.ts';
 import type { Message } from '../../../manager/raft/core/types.ts';
 import { openDisk } from '../../../manager/raft/disk.ts';
-import { decodeFrame, encodeAnswers, encodeQuestions } from '../../../manager/raft/frame.ts';
+import {
+  decodeFrame,
+  encodeAnswers,
+  encodeQuestions,
+  groupsThatFit,
+  sizeOfMessage,
+} from '../../../manager/raft/frame.ts';
 import { encodeMessages, withSnapshotData } from '../../../manager/raft/message-codec.ts';
 import { createRaftNode } from '../../../manager/raft/node.ts';
 import { createPeers, type Peers } from '../../../manager/raft/peers.ts';
@@ -100,6 +106,18 @@ describe('messages on the wire', () => {
     assert.ok(refused !== undefined && 'error' in refused);
     const { code, message, details } = refused.error;
     assert.deepEqual([code, message, details], [error.code, error.message, error.details]);
+  });
+
+  it('are spread over frames of a bounded size, in order', () => {
+    const sizes = [1, 2, 3, 5, 1, 1].map((size) => size * 2 ** 20);
+    const groups = [...groupsThatFit(sizes, (size) => size)];
+    assert.deepEqual(
+      groups.map((group) => group.map((size) => size / 2 ** 20)),
+      [[1, 2], [3], [5], [1, 1]],
+    );
+    assert.deepEqual([...groupsThatFit([], () => 1)], []);
+    const [app] = messages;
+    assert.ok(Math.abs(sizeOfMessage(app!) - encodeMessages([app!]).length) < 100);
   });
 
   it('are refused when they are anything else', () => {
@@ -234,6 +252,14 @@ describe('managers over gRPC', function () {
     await back.node.readBarrier();
     assert.equal(back.journal.lines.length, 443);
     assert.ok(back.journal.restores >= 2, 'from its disk and from the leader');
+  });
+
+  it('carry changes of many megabytes at once', async () => {
+    const follower = [...managers.values()].find(({ node }) => node.status().role !== 'leader')!;
+    const large = 'z'.repeat(3 * 2 ** 20);
+    const before = follower.journal.lines.length;
+    await Promise.all(Array.from({ length: 6 }, (_, number) => propose(follower, `${number} ${large}`)));
+    assert.equal(follower.journal.lines.length - before, 6);
   });
 
   it('go on when the leader stops', async () => {
