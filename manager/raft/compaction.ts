@@ -38,6 +38,7 @@ export class Compaction {
   /** The next snapshot is made at this applied index. */
   #nextIndex: number;
   #isSaving = false;
+  #saving: Promise<void> = Promise.resolve();
   #cleaning: Promise<void> = Promise.resolve();
   #pendingMark: SnapshotMark | undefined;
 
@@ -58,7 +59,7 @@ export class Compaction {
     const { storage, snapshotEntries } = this.#options;
     this.#nextIndex = applied + snapshotEntries;
     this.#isSaving = true;
-    void this.#save(storage.snapshotOf(stateNow()));
+    this.#saving = this.#save(storage.snapshotOf(stateNow()));
   }
 
   /** The log holds `mark` now: what only older snapshots needed may go. */
@@ -71,6 +72,12 @@ export class Compaction {
     const compactTo = mark.index - keepEntries;
     if (compactTo >= storage.firstIndex()) storage.compact(compactTo);
     this.#cleaning = this.#cleaning.then(() => this.#clean());
+  }
+
+  /** Resolves when nothing is being written or removed. */
+  async idle(): Promise<void> {
+    await this.#saving;
+    await this.#cleaning;
   }
 
   async #clean(): Promise<void> {

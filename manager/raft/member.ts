@@ -388,7 +388,9 @@ export class RaftMember implements RaftNode {
     this.#settings.transport.setMembers([]);
     this.#takeTurns();
     this.#board.show(() => this.status());
-    void this.#loop.stop();
+    this.#loop.stop().catch((error: unknown) => {
+      this.#settings.log.warn({ problem: messageOf(error) }, 'cannot close the Raft log');
+    });
   }
 
   #failAll(error: () => ShoalError): void {

@@ -170,6 +170,7 @@ export class ReadyLoop {
     this.#isStopped = true;
     this.#signalStop();
     await this.#running;
+    await this.#compaction.idle();
     await this.#options.recovered.wal.close();
   }
 
