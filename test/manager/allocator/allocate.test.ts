@@ -178,6 +178,26 @@ describe('allocator: addresses', () => {
     assert.equal(addressOf(world.task('t7')), '10.9.0.3/29');
   });
 
+  it('go on rising after those that were given back have rested', () => {
+    const world = onNetwork();
+    propose(world, creations(['t1', 't2']));
+    end(world, 't2');
+    propose(world, creations(['t3']), now + 2 * restMs);
+    assert.equal(addressOf(world.task('t3')), '10.9.0.4/29');
+  });
+
+  it('once all were used, those that have rested come before those that have not', () => {
+    const world = onNetwork();
+    propose(world, creations(['t1', 't2', 't3', 't4', 't5']));
+    end(world, 't2');
+    end(world, 't1', now + restMs - 1);
+    propose(world, creations(['t6', 't7']), now + restMs);
+    assert.deepEqual(
+      ['t6', 't7'].map((id) => addressOf(world.task(id))),
+      ['10.9.0.3/29', '10.9.0.2/29'],
+    );
+  });
+
   it('run out: the task waits, says why, and gets the next that is given back', () => {
     const world = onNetwork();
     propose(world, creations(['t1', 't2', 't3', 't4', 't5', 't6', 't7']));

@@ -150,7 +150,7 @@ describe('scheduler: properties', () => {
 
   it('the table that followed every event equals the one built afresh', () => {
     const states: TaskState[] = ['running', 'failed', 'shutdown', 'rejected'];
-    const step = fc.record({ what: fc.nat(6), which: fc.nat(30), state: fc.constantFrom(...states) });
+    const step = fc.record({ what: fc.nat(7), which: fc.nat(30), state: fc.constantFrom(...states) });
     fc.assert(
       fc.property(shapes, fc.array(step, { maxLength: 25 }), (shape, steps) => {
         const world = build(shape);
@@ -177,6 +177,7 @@ describe('scheduler: properties', () => {
               { op: 'merge', kind: 'node', id, fields: { Description: { ...node.Description, Engine } } },
             ]);
           } else if (what === 5 && node) world.apply([{ op: 'remove', kind: 'node', id }]);
+          else if (what === 7 && !node) world.node(id);
           else if (what === 6 && task) world.apply([{ op: 'remove', kind: 'task', id: task.ID }]);
         }
         // Failures outlive their tasks in the table that followed; the fresh one can't know of them.

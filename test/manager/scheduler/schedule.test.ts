@@ -146,6 +146,17 @@ describe('scheduler', () => {
     assert.equal(world.task('net.2').Status.State, 'assigned');
   });
 
+  it('fills a node to the last byte', () => {
+    const world = new World().node('h1', { Description: { Resources: { MemoryBytes: 4 * mebibyte } } });
+    world.service('web', reserve(2 * mebibyte)).waiting('web', 3);
+    run(world);
+    assert.deepEqual(nodesOf(world, 'web'), [
+      'h1',
+      'h1',
+      'no suitable node (insufficient memory on 1 node: 2 MiB asked, 0 B free)',
+    ]);
+  });
+
   it('writes a reason once, and again only when it changes', () => {
     const world = new World().node('h1', { Spec: { Availability: 'drain' } }).service('web');
     world.waiting('web', 2);
@@ -362,6 +373,19 @@ describe('scheduler: generic resources', () => {
 });
 
 describe('scheduler: as a reconciler', () => {
+  it('counts what lives on a node that comes back', () => {
+    const world = new World().node('h1').service('web', publish(80)).running('web', 'h1');
+    const scheduler = schedulerReconciler();
+    scheduler.allKeys(world.store);
+    world.store.onCommit((commit) => {
+      if (commit.kind === 'changed') for (const event of commit.events) scheduler.keysFor(event, world.store);
+    });
+    world.apply([{ op: 'remove', kind: 'node', id: 'h1' as NodeId }]);
+    world.node('h1').waiting('web');
+    world.apply(scheduler.reconcile(world.store, 'pending', now, noIds).changes);
+    assert.match(world.task('web.2').Status.Err ?? '', /host port 80/);
+  });
+
   it('follows the store by its events, and wakes only for what may matter', () => {
     const world = new World().node('h1').service('web', publish(80));
     const scheduler = schedulerReconciler();
