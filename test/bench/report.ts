@@ -1,0 +1,75 @@
+/** What a bench answers: samples of ours and of a peer, with the limit that ours keeps to. No I/O. */
+
+export interface Metric {
+  /** e.g. `all-running`. */
+  readonly name: string;
+  /** e.g. `s`, `ms`, `1/s`. */
+  readonly unit: string;
+  readonly ours: readonly number[];
+  /** Empty when no peer was measured. */
+  readonly peer: readonly number[];
+  readonly limit?: Limit;
+}
+
+export type Limit =
+  /** No run of ours above this, in the metric's unit. */
+  | { readonly kind: 'worst'; readonly atMost: number }
+  /** Our median over the peer's not above this; nothing without a peer. */
+  | { readonly kind: 'ratio'; readonly atMost: number };
+
+export interface Summary {
+  readonly min: number;
+  readonly median: number;
+  readonly max: number;
+}
+
+/** One line of the outcome. */
+export interface Line {
+  readonly bench: string;
+  readonly metric: string;
+  readonly unit: string;
+  readonly ours: Summary | null;
+  readonly peer: Summary | null;
+  /** Our median over the peer's. */
+  readonly ratio: number | null;
+  readonly limit: string | null;
+  readonly holds: boolean;
+}
+
+/** Least, middle and greatest of the samples; null of none. */
+export function summaryOf(samples: readonly number[]): Summary | null {
+  if (samples.length === 0) return null;
+  const sorted = [...samples].sort((a, b) => a - b);
+  const middle = (sorted.length - 1) / 2;
+  const median = (sorted[Math.floor(middle)]! + sorted[Math.ceil(middle)]!) / 2;
+  return { min: round(sorted[0]!), median: round(median), max: round(sorted.at(-1)!) };
+}
+
+/** The metric as its line. A limit on a metric of which ours has no sample does not hold. */
+export function lineOf(bench: string, metric: Metric): Line {
+  const [ours, peer] = [summaryOf(metric.ours), summaryOf(metric.peer)];
+  const ratio = ours && peer ? round(ours.median / peer.median) : null;
+  const { limit } = metric;
+  return {
+    bench,
+    metric: metric.name,
+    unit: metric.unit,
+    ours,
+    peer,
+    ratio,
+    limit: limit === undefined ? null : wordsOf(limit, metric.unit),
+    holds: ours !== null && (limit === undefined || holds(limit, ours, ratio)),
+  };
+}
+
+function holds(limit: Limit, ours: Summary, ratio: number | null): boolean {
+  return limit.kind === 'worst' ? ours.max <= limit.atMost : ratio === null || ratio <= limit.atMost;
+}
+
+function wordsOf(limit: Limit, unit: string): string {
+  return limit.kind === 'worst' ? `max <= ${limit.atMost} ${unit}` : `ratio <= ${limit.atMost}`;
+}
+
+function round(value: number): number {
+  return Number(value.toPrecision(4));
+}
