@@ -41,7 +41,9 @@ export function nodeProblem(node: ClusterNode | undefined, id: NodeId): string |
 
 /** Why a node does not satisfy a spec's placement constraints, in words; undefined when it does. */
 export function constraintProblem(node: ClusterNode, spec: ServiceSpec): string | undefined {
-  const explanation = explainConstraints(parseConstraints(spec.TaskTemplate.Placement?.Constraints), node);
+  const expressions = spec.TaskTemplate.Placement?.Constraints ?? [];
+  if (expressions.length === 0) return undefined;
+  const explanation = explainConstraints(parseConstraints(expressions), node);
   return explanation && `node ${nodeName(node)} does not satisfy the constraint ${explanation}`;
 }
 

@@ -38,6 +38,7 @@ const defaultStopGraceMs = 10_000;
 
 /** What to do about a slot. `mayReplace`: whether tasks may be created in it. */
 export function mendSlot(context: Context, slot: Slot, mayReplace = true): SlotPlan {
+  if (isAtRest(context, slot)) return { slot, mayReplace, changes: [], wakeAt: undefined, state: 'live' };
   const active = slot.tasks.filter(isActive);
   const casualties: Casualty[] = [];
   const sound: Task[] = [];
@@ -66,6 +67,13 @@ export function mendSlot(context: Context, slot: Slot, mayReplace = true): SlotP
     wakeAt: earlier(pausedUntil, promotions.wakeAt),
     state: isLive ? 'live' : restState(context, slot),
   };
+}
+
+/** The common case, told quickly because a large service is full of it: one sound task, told to run. */
+function isAtRest(context: Context, slot: Slot): boolean {
+  const [task, ...others] = slot.tasks;
+  if (!task || others.length > 0 || task.DesiredState !== 'running') return false;
+  return !isTerminal(task.Status.State) && lossOf(context, task) === undefined;
 }
 
 /** The sound tasks that stay: one of the current revision, or of another, or both while they are swapped. */

@@ -99,8 +99,9 @@ function reconcileService(context: Context): Reconciliation {
   const spared = spare(occupied, wanted);
   const added = newNumbers(occupied, wanted - spared.length);
   const changes: Change[] = spared.flatMap((plan) => plan.changes);
+  const staying = new Set(spared);
   for (const plan of plans) {
-    if (!spared.includes(plan) && !added.has(plan.slot.place.Slot!)) changes.push(...forget(plan.slot));
+    if (!staying.has(plan) && !added.has(plan.slot.place.Slot!)) changes.push(...forget(plan.slot));
   }
   for (const number of added) changes.push(fill(context, slots.get(number), number));
   const update = rollOut(context, spared);

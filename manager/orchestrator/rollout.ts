@@ -60,12 +60,8 @@ export function rollOut(context: Context, plans: readonly SlotPlan[]): Reconcili
 
 /** Whether a task was made by the update of the service that is stored, still under way or not. */
 export function isAttempt(service: Service, task: Task): boolean {
-  const startedAtMs = Date.parse(service.UpdateStatus?.StartedAt ?? '');
-  return (
-    task.Private.Cause === 'update' &&
-    task.RevisionID === service.Private.RevisionID &&
-    createdAtMs(task) >= startedAtMs
-  );
+  if (task.Private.Cause !== 'update' || task.RevisionID !== service.Private.RevisionID) return false;
+  return createdAtMs(task) >= Date.parse(service.UpdateStatus?.StartedAt ?? '');
 }
 
 function settingsOf(service: Service): Settings {
