@@ -65,7 +65,11 @@ export class FileJournal implements Journal {
     await mkdir(this.#tasks, { recursive: true, mode: 0o700 });
     const tasks: JournalEntry[] = [];
     for (const name of (await readdir(this.#tasks)).sort()) {
-      if (!name.endsWith('.json')) continue;
+      if (!name.endsWith('.json')) {
+        // A write that a kill cut short; the file that it was to replace still stands.
+        await rm(join(this.#tasks, name), { force: true });
+        continue;
+      }
       const entry = await this.#read<JournalEntry>(join(this.#tasks, name));
       if (entry?.task?.id !== undefined && entry.status?.state !== undefined) tasks.push(entry);
     }

@@ -286,7 +286,7 @@ export class DockerEngine implements Engine {
           if (read !== undefined && !signal.aborted) listener(read);
         }
       } catch (error) {
-        reason = messageOf(error);
+        reason = isShoalError(error) ? error.message : 'the engine closed the connection';
       }
       if (signal.aborted) return;
       if (!isLost) listener({ kind: 'engine-lost', reason });
