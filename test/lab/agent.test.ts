@@ -2,15 +2,15 @@
 import assert from 'node:assert/strict';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { Agent } from '../../agent/agent.ts';
 import { DockerEngine } from '../../agent/engine/docker.ts';
 import type { WireNetwork, WireTask } from '../../agent/wire.ts';
 import { realClock } from '../../cli/runtime.ts';
 import { silentLog } from '../../proto/ports.ts';
-import { seededRandom } from '../simulation/random.ts';
 import { FakeManagers } from '../agent/fake-dispatcher.ts';
 import { waitFor } from '../agent/wait.ts';
+import { seededRandom } from '../simulation/random.ts';
 import { Lab, labMissing } from './lab.ts';
 
 const patienceMs = 30_000;
@@ -57,8 +57,8 @@ function task(id: string, over: Partial<WireTask> = {}): WireTask {
 describe('lab: the agent on a Docker Engine', function () {
   this.timeout(60_000);
   let lab: Lab;
-  let folder: string;
-  let runDir: string;
+  let folder: string | undefined;
+  let runDir: string | undefined;
   let engine: DockerEngine;
   let managers: FakeManagers;
   let agent: Agent;
@@ -66,8 +66,8 @@ describe('lab: the agent on a Docker Engine', function () {
   before(async function () {
     if (labMissing()) return this.skip();
     lab = await Lab.up(1);
-    // The host shares this folder with the machine, and it is in memory.
-    runDir = join(dirname(lab.host(1).dockerSocket), 'agent');
+    // In memory, and seen by the host's engine too.
+    runDir = mkdtempSync('/dev/shm/shoal-agent-');
     folder = mkdtempSync(join(tmpdir(), 'shoal-agent-'));
     engine = new DockerEngine({ address: lab.host(1).dockerSocket, clock, random: seededRandom(1) });
     managers = new FakeManagers(clock, ['m1:2377']);
@@ -76,7 +76,7 @@ describe('lab: the agent on a Docker Engine', function () {
 
   after(async () => {
     await lab?.down();
-    if (folder !== undefined) rmSync(folder, { recursive: true });
+    for (const made of [folder, runDir]) if (made !== undefined) rmSync(made, { recursive: true });
   });
 
   async function start(): Promise<Agent> {
@@ -95,16 +95,19 @@ describe('lab: the agent on a Docker Engine', function () {
       log: silentLog,
       hostname: 'alpha',
       managers: ['m1:2377'],
-      dataDir: join(folder, 'data'),
-      runDir,
+      dataDir: join(folder!, 'data'),
+      runDir: runDir!,
       connect: managers.connect,
     });
     await made.start();
     return made;
   }
 
-  const untilState = (id: string, state: string) =>
-    waitFor(() => managers.last(id)?.state === state, patienceMs, `task ${id} ${state}`);
+  async function untilState(id: string, state: string): Promise<void> {
+    const ends = [state, 'REJECTED', 'FAILED'];
+    await waitFor(() => ends.includes(String(managers.last(id)?.state)), patienceMs, `task ${id} ${state}`);
+    assert.equal(managers.last(id)!.state, state, managers.last(id)!.err);
+  }
   const idOf = (id: string) => managers.last(id)!.container!.container_id!;
 
   it('runs a task on two networks with a secret and a config', async () => {
@@ -119,8 +122,8 @@ describe('lab: the agent on a Docker Engine', function () {
     await waitForLines(lines, idOf(own.id!));
     assert.deepEqual(lines, ['hush\n', 'conf\n']);
     await agent.stop();
-    for (const file of readdirSync(join(folder, 'data/agent/tasks'))) {
-      assert.doesNotMatch(readFileSync(join(folder, 'data/agent/tasks', file), 'utf8'), /hush/);
+    for (const file of readdirSync(join(folder!, 'data/agent/tasks'))) {
+      assert.doesNotMatch(readFileSync(join(folder!, 'data/agent/tasks', file), 'utf8'), /hush/);
     }
     agent = await start();
   });
@@ -199,7 +202,7 @@ describe('lab: the agent on a Docker Engine', function () {
       names.filter((name) => name.startsWith('shoal-test-')),
       [],
     );
-    assert.equal(existsSync(join(runDir, 'files')), false);
-    assert.equal(existsSync(join(folder, 'data/agent')), false);
+    assert.equal(existsSync(join(runDir!, 'files')), false);
+    assert.equal(existsSync(join(folder!, 'data/agent')), false);
   });
 });
