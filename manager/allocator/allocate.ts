@@ -17,12 +17,13 @@ import {
   hasClusterAddresses,
 } from '../store/attachment.ts';
 import type { Change } from '../store/change.ts';
+import { endpointOf, hasEndpoint } from '../store/endpoint.ts';
 import { parseAddress, type Subnet, subnetsOf } from '../store/ipv4.ts';
+import { sameValue } from '../store/normalize.ts';
 import type { Reconciler } from '../store/reconciler.ts';
 import type { View } from '../store/store.ts';
 import type { IdOf, Kind, ObjectOf } from '../store/tables.ts';
-import { AddressBook, allocateSubnets } from './ipam.ts';
-import { endpointOf, hasEndpoint } from './ports.ts';
+import { AddressBook, allocateSubnets, withGateway } from './ipam.ts';
 
 /**
  * The changes with what the created networks, services and tasks are owed filled in. Order and number
@@ -85,7 +86,7 @@ class Batch {
 
   /** The network with its subnets, if it can have them. */
   allocated(network: Network): Network {
-    if (network.IPAMOptions.Configs.length > 0 || !hasClusterAddresses(network)) return network;
+    if (isAllocated(network)) return network;
     if (!this.hasStored) this.taken.push(...takenSubnets(this.view));
     this.hasStored = true;
     const IPAMOptions = allocateSubnets(network, this.view.cluster(), this.taken);
@@ -122,7 +123,7 @@ class Batch {
   }
 
   private addressOn(network: Network, problems: string[]): string | undefined {
-    if (network.IPAMOptions.Configs.length === 0) {
+    if (!isAllocated(network)) {
       problems.push(describeNoSubnet(network, this.view));
       return undefined;
     }
@@ -192,6 +193,9 @@ function leftBehind(view: View, task: Task): string[] {
 }
 
 function describeNoSubnet(network: Network, view: View): string {
+  if (network.Spec.IPAMOptions?.Configs?.some((config) => config.Subnet)) {
+    return `network ${network.Spec.Name} is not ready yet`;
+  }
   const cluster = view.cluster();
   const pools = cluster?.DefaultAddrPool?.join(', ') || 'the default pool';
   return `network ${network.Spec.Name} has no subnet: none of size /${cluster?.SubnetSize || 24} is left in ${pools}: remove networks that nothing uses, or give this one a subnet of its own`;
@@ -234,8 +238,11 @@ export function networkReconciler(): Reconciler {
   };
 }
 
+/** Whether nothing is owed to a network: it has its subnets with their gateways, or needs none. */
 function isAllocated(network: Network): boolean {
-  return network.IPAMOptions.Configs.length > 0 || !hasClusterAddresses(network);
+  if (!hasClusterAddresses(network)) return true;
+  const { Configs } = network.IPAMOptions;
+  return Configs.length > 0 && Configs.every((config) => sameValue(config, withGateway(config)));
 }
 
 /** Whether a task's event may let a waiting one have its address: it waits itself, or gave its own back. */
@@ -254,7 +261,7 @@ function oweSubnets(view: View, now: number): Change[] {
   return view.list('network').flatMap((network): Change[] => {
     if (isAllocated(network)) return [];
     const { IPAMOptions } = batch.allocated(network);
-    if (IPAMOptions.Configs.length === 0) return [];
+    if (sameValue(IPAMOptions, network.IPAMOptions)) return [];
     return [{ op: 'merge', kind: 'network', id: network.ID, fields: { IPAMOptions } }];
   });
 }

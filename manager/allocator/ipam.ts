@@ -38,8 +38,8 @@ export function allocateSubnets(
   return subnet && { Driver, Configs: [withGateway({ Subnet: formatSubnet(subnet) })] };
 }
 
-/** Docker's rule: the gateway is the subnet's first address unless it is said to be another. */
-function withGateway(config: IPAMConfig): IPAMConfig {
+/** The config with its gateway: the first address of the subnet, or of its range, unless it is said to be another. */
+export function withGateway(config: IPAMConfig): IPAMConfig {
   const subnet = parseSubnet(config.Subnet ?? '');
   if (config.Gateway || !subnet || sizeOf(subnet) < 4) return config;
   const range = config.IPRange ? parseSubnet(config.IPRange) : undefined;

@@ -9,6 +9,7 @@ import type { Service, ServiceMode, ServiceRevision, ServiceSpec } from '../../p
 import { ShoalError } from '../../proto/errors.ts';
 import type { NewId, RevisionId, ServiceId } from '../../proto/ids.ts';
 import { type Change, newMeta } from './change.ts';
+import { endpointOf } from './endpoint.ts';
 import { acceptedSpec } from './normalize.ts';
 import type { View } from './store.ts';
 import { modeName } from './tables.ts';
@@ -27,7 +28,7 @@ export function createServiceChanges(spec: ServiceSpec, now: number, newId: NewI
   const service: Service = {
     ...newMeta(serviceId),
     Spec: accepted,
-    Endpoint: { Spec: {} },
+    Endpoint: endpointOf({ Spec: accepted, Endpoint: { Spec: {} } }),
     ...(isJob(accepted.Mode)
       ? { JobStatus: { JobIteration: { Index: 0 }, LastExecution: timestamp(now) } }
       : {}),
@@ -72,6 +73,7 @@ export function updateServiceChanges(
   const next: Service = {
     ...kept,
     Spec: target.revision.Spec,
+    Endpoint: endpointOf({ Spec: target.revision.Spec, Endpoint: service.Endpoint }),
     PreviousSpec: service.Spec,
     ...(isRollback
       ? {

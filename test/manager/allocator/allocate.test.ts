@@ -95,6 +95,29 @@ describe('allocator: networks', () => {
     );
   });
 
+  it('get the gateway that a client left out, and no task has it meanwhile', () => {
+    const world = new World();
+    const Configs = [{ Subnet: '10.9.0.0/29' }];
+    const network = makeNetwork('net', { IPAMOptions: { Configs } });
+    world.apply([
+      {
+        op: 'create',
+        kind: 'network',
+        object: { ...network, IPAMOptions: { ...network.IPAMOptions, Configs } },
+      },
+    ]);
+    world.service('web', { TaskTemplate: { Networks: [{ Target: 'net' }] } });
+    propose(world, creations(['t1']));
+    assert.deepEqual(world.task('t1').NetworksAttachments?.[0]?.Addresses, []);
+    assert.equal(reconcile(world, 'subnets').length, 1);
+    assert.deepEqual(networkOf(world, 'net').IPAMOptions.Configs, [
+      { Subnet: '10.9.0.0/29', Gateway: '10.9.0.1' },
+    ]);
+    assert.equal(reconcile(world, 'subnets').length, 0);
+    reconcile(world, 'addresses');
+    assert.equal(addressOf(world.task('t1')), '10.9.0.2/29');
+  });
+
   it('keep clear of subnets that others chose and of the nodes themselves', () => {
     const world = onNetwork([{ Subnet: '10.0.0.0/23' }]).node('h1', { Status: { Addr: '10.0.2.7' } });
     propose(world, [{ op: 'create', kind: 'network', object: makeNetwork('b') }]);

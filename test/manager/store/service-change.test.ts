@@ -51,6 +51,16 @@ describe('service changes', () => {
     assert.equal(store.count('revision'), 2);
   });
 
+  it('the endpoint follows the spec', () => {
+    const { store, apply, service, ids } = setUp();
+    assert.deepEqual(service().Endpoint, { Spec: { Mode: 'vip' } });
+    const Ports = [{ TargetPort: 80, PublishedPort: 8080, PublishMode: 'host' as const }];
+    const spec = { ...makeSpec(), EndpointSpec: { Ports } };
+    apply(updateServiceChanges(store, service(), { spec }, now, ids).changes);
+    const port = { ...Ports[0], Protocol: 'tcp' };
+    assert.deepEqual(service().Endpoint, { Spec: { Mode: 'vip', Ports: [port] }, Ports: [port] });
+  });
+
   it('a rollback goes to the revision before, and a second one comes back', () => {
     const { store, apply, service, ids } = setUp();
     const first = service();

@@ -1,12 +1,15 @@
-/** What a service's endpoint says: its published ports with every default written out. */
+/**
+ * What a service's endpoint says: its published ports with every default written out. Here because a service
+ * is stored with it from the start, and the allocator sees to it that it stays so.
+ */
 import type { EndpointSpec, PortConfig, Service } from '../../proto/docker.ts';
-import { sameValue } from '../store/normalize.ts';
+import { sameValue } from './normalize.ts';
 
 /**
  * The endpoint of a service. Names resolve to the tasks themselves, in turn, so there are no virtual
  * addresses to hand out; those that a service has are kept.
  */
-export function endpointOf(service: Service): Service['Endpoint'] {
+export function endpointOf(service: Pick<Service, 'Spec' | 'Endpoint'>): Service['Endpoint'] {
   const asked = service.Spec.EndpointSpec;
   const ports = (asked?.Ports ?? []).map(withDefaults);
   const Spec: EndpointSpec = { Mode: asked?.Mode ?? 'vip', ...(ports.length > 0 ? { Ports: ports } : {}) };
