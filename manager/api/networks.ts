@@ -4,6 +4,7 @@ import type { Network, NetworkSpec } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import type { NetworkId } from '../../proto/ids.ts';
 import { newMeta } from '../store/change.ts';
+import { describeSubnetConflict } from '../store/ipv4.ts';
 import type { View } from '../store/store.ts';
 import { localNetwork, networkAnswer, predefinedNetworks } from './answers.ts';
 import { type NetworkCreateRequest, readNetworkCreate } from './cluster-schema.ts';
@@ -120,6 +121,13 @@ async function createNetwork(host: ApiHost, request: Request): Promise<string> {
   checkNetwork(Spec);
   if (cluster.store.find('network', 'name', Spec.Name).length > 0) {
     throw new ShoalError('conflict', `network with name ${Spec.Name} already exists`);
+  }
+  const overlap = describeSubnetConflict(cluster.store, Spec);
+  if (overlap !== undefined) {
+    throw new ShoalError(
+      'permission-denied',
+      `Pool overlaps with other one on this address space: ${overlap}`,
+    );
   }
   const object = newNetwork(idMaker(host)<NetworkId>(), Spec);
   await commit(cluster, [{ op: 'create', kind: 'network', object }]);

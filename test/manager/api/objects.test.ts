@@ -240,6 +240,18 @@ describe('api: networks', () => {
     Labels: { a: 'b' },
   };
 
+  it('refuses a subnet that another network uses', async () => {
+    const withSubnet = (Name: string, Subnet: string) => ({ ...back, Name, IPAM: { Config: [{ Subnet }] } });
+    assert.equal((await create(withSubnet('one', '10.9.0.0/16'))).status, 201);
+    const refused = await create(withSubnet('two', '10.9.1.0/24'));
+    assert.equal(refused.status, 403);
+    assert.match(
+      refused.json.message,
+      /^Pool overlaps with other one on this address space: subnet 10\.9\.1\.0\/24 of network two overlaps/,
+    );
+    assert.equal((await create(withSubnet('three', '10.10.0.0/16'))).status, 201);
+  });
+
   it('creates one as the docker CLI asks for it, and shows it in the engine’s shape', async () => {
     const created = await create(back);
     assert.equal(created.status, 201, created.text);
