@@ -56,7 +56,29 @@ export function fromGrpcError(error: unknown): ShoalError {
       details[key.slice(metadataPrefix.length)] = String(value);
     }
   }
-  return new ShoalError(code, error.details || error.message, { cause: error, details });
+  return new ShoalError(code, inWords(error.details || error.message), { cause: error, details });
+}
+
+const socketErrors: Readonly<Record<string, string>> = {
+  ECONNREFUSED: 'connection refused: nothing listens there',
+  EHOSTUNREACH: 'no route to host',
+  ENETUNREACH: 'network unreachable',
+  ETIMEDOUT: 'connection timed out',
+};
+
+/** What grpc-js says of a connection that did not come about, as a person would put it. */
+function inWords(details: string): string {
+  const failure = /^No connection established\. Last error: (?:Error: )?(.*?)\. Resolution note:/.exec(
+    details,
+  )?.[1];
+  if (failure !== undefined) {
+    const known = Object.keys(socketErrors).find((code) => failure.includes(code));
+    return known ? `${socketErrors[known]} (${failure})` : `no connection: ${failure}`;
+  }
+  const lateBy = /^Deadline exceeded after ([\d.]+)s/.exec(details)?.[1];
+  if (lateBy !== undefined) return `no answer within ${Number(lateBy).toFixed(1)} s`;
+  const target = /^Name resolution failed for target dns:(.*)$/.exec(details)?.[1];
+  return target === undefined ? details : `the name in ${target} can't be resolved to an address`;
 }
 
 function isServiceError(error: unknown): error is grpc.ServiceError {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AgentIdentity, type HeldIdentity, renewalDelayMs } from '../../agent/identity.ts';
@@ -7,7 +8,7 @@ import { withRotated } from '../../manager/ca/tokens.ts';
 import type { NodeRole } from '../../proto/docker.ts';
 import { formatJoinToken, parseJoinToken } from '../../proto/identity.ts';
 import { asId } from '../../proto/ids.ts';
-import { silentLog } from '../../proto/ports.ts';
+import { type Clock, silentLog } from '../../proto/ports.ts';
 import { TestAuthority } from '../manager/ca/authority.ts';
 import { settle } from '../simulation/clock.ts';
 import { seededRandom } from '../simulation/random.ts';
@@ -15,6 +16,14 @@ import { seededRandom } from '../simulation/random.ts';
 const hourNs = 3_600_000_000_000;
 /** Nothing listens there: the port is privileged and unassigned. */
 const deadAddress = '127.0.0.1:1';
+
+function bound(clock: Clock): Clock {
+  return {
+    now: () => clock.now(),
+    monotonicMs: () => clock.monotonicMs(),
+    after: (delayMs, action) => clock.after(delayMs, action),
+  };
+}
 
 describe('identity of an agent', () => {
   let authority: TestAuthority;
@@ -108,10 +117,37 @@ describe('identity of an agent', () => {
   it('names each address that it could not reach, and why', async () => {
     await assert.rejects(enter(agent(), undefined, [deadAddress, 'localhost:1']), (error: Error) => {
       assert.match(error.message, /no manager could be reached: 127\.0\.0\.1:1: .*; localhost:1: /);
-      assert.match(error.message, /ECONNREFUSED|refused/);
+      assert.match(error.message, /connection refused: nothing listens there/);
+      assert.ok(!error.message.includes('Resolution note'));
       return true;
     });
+    await assert.rejects(enter(agent(), undefined, ['nowhere.invalid:2377']), {
+      code: 'unavailable',
+      message: /the name in nowhere\.invalid:2377 can't be resolved/,
+    });
     await assert.rejects(enter(agent(), undefined, []), /no address of a manager is known/);
+  });
+
+  it('does not wait for ever for a machine that takes connections and says nothing', async () => {
+    const mute = createServer((socket) => socket.on('error', () => {}).resume()).listen(0, '127.0.0.1');
+    await new Promise((resolve) => mute.once('listening', resolve));
+    const address = `127.0.0.1:${(mute.address() as AddressInfo).port}`;
+    // The deadline is told to gRPC in real time, of which the clock here is nearly ten seconds behind.
+    const clock = { ...bound(authority.clock), now: () => Date.now() - 9_700 };
+    const identity = new AgentIdentity({
+      directory,
+      clock,
+      random: seededRandom(1),
+      log: silentLog,
+      version: '0.1.0',
+      managers: () => managers,
+    });
+    try {
+      await assert.rejects(enter(identity, undefined, [address]), /no answer within 0\.\d s/);
+      await enter(identity, undefined, [address, authority.address]);
+    } finally {
+      mute.close();
+    }
   });
 
   it('does not speak to a manager of another cluster than the token’s', async () => {
