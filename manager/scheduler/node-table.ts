@@ -130,7 +130,7 @@ export class NodeTable {
 
   /** How often tasks of the revision failed on the node in the five minutes before `now`. */
   recentFailures(entry: NodeEntry, revisionId: RevisionId, now: number): number {
-    const times = entry.failures.get(revisionId);
+    const times = entry.failures.size === 0 ? undefined : entry.failures.get(revisionId);
     return times ? times.filter((time) => time > now - failureWindowMs).length : 0;
   }
 

@@ -51,15 +51,8 @@ export class Spread {
 
   constructor(input: SpreadInput) {
     this.input = input;
-    const candidates = input.entries.map((entry, order) => ({
-      entry,
-      failures: input.failuresOn(entry),
-      replicas: input.replicasOn(entry),
-      tasks: entry.activeTasks,
-      order,
-    }));
     const labels = input.preferences.map((preference) => labelReader(preference.Spread.SpreadDescriptor));
-    this.root = grow(candidates, labels, (entry) => input.isEligible(entry) && input.fits(entry));
+    this.root = grow(input, input.entries, labels);
   }
 
   /**
@@ -103,28 +96,38 @@ export class Spread {
   }
 }
 
+/** The tree for `entries`, which are in the order that decides last. */
 function grow(
-  candidates: readonly Candidate[],
+  input: SpreadInput,
+  entries: readonly NodeEntry[],
   labels: readonly LabelReader[],
-  fits: (entry: NodeEntry) => boolean,
 ): Leaf | Branch {
-  const replicas = candidates.reduce((sum, candidate) => sum + candidate.replicas, 0);
   const [labelOf, ...rest] = labels;
-  if (labelOf === undefined) {
-    const heap = candidates.filter((candidate) => fits(candidate.entry));
-    for (let index = (heap.length >> 1) - 1; index >= 0; index -= 1) siftDown(heap, index);
-    return { kind: 'leaf', heap, replicas };
-  }
-  const groups = new Map<string, Candidate[]>();
-  for (const candidate of candidates) {
-    const value = labelOf(candidate.entry);
+  if (labelOf === undefined) return growLeaf(input, entries);
+  const groups = new Map<string, NodeEntry[]>();
+  for (const entry of entries) {
+    const value = labelOf(entry);
     const group = groups.get(value);
-    if (group) group.push(candidate);
-    else groups.set(value, [candidate]);
+    if (group) group.push(entry);
+    else groups.set(value, [entry]);
   }
   const values = [...groups.keys()].sort();
-  const children = values.map((value) => grow(groups.get(value)!, rest, fits));
-  return { kind: 'branch', children, replicas };
+  const children = values.map((value) => grow(input, groups.get(value)!, rest));
+  return { kind: 'branch', children, replicas: children.reduce((sum, child) => sum + child.replicas, 0) };
+}
+
+function growLeaf(input: SpreadInput, entries: readonly NodeEntry[]): Leaf {
+  const heap: Candidate[] = [];
+  let total = 0;
+  for (let order = 0; order < entries.length; order += 1) {
+    const entry = entries[order]!;
+    const replicas = input.replicasOn(entry);
+    total += replicas;
+    if (!input.isEligible(entry) || !input.fits(entry)) continue;
+    heap.push({ entry, failures: input.failuresOn(entry), replicas, tasks: entry.activeTasks, order });
+  }
+  for (let index = (heap.length >> 1) - 1; index >= 0; index -= 1) siftDown(heap, index);
+  return { kind: 'leaf', heap, replicas: total };
 }
 
 type LabelReader = (entry: NodeEntry) => string;
