@@ -318,7 +318,7 @@ function replicasPerNode({ spec, task }: Request): Check | undefined {
 // ---------------------------------------------------------------- words
 
 /** Groups in order of first appearance. */
-function groupBy<T>(items: readonly T[], keyOf: (item: T) => string): Map<string, T[]> {
+export function groupBy<T>(items: readonly T[], keyOf: (item: T) => string): Map<string, T[]> {
   const groups = new Map<string, T[]>();
   for (const item of items) {
     const key = keyOf(item);

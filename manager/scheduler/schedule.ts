@@ -7,14 +7,14 @@
  */
 import type { GenericResource, ServiceSpec, Task } from '../../proto/docker.ts';
 import { messageOf } from '../../proto/errors.ts';
-import type { NodeId, RevisionId } from '../../proto/ids.ts';
+import type { NetworkId, NodeId, RevisionId } from '../../proto/ids.ts';
 import { isTerminal } from '../../proto/task-state.ts';
 import { clusterAttachments, hasAddresses } from '../store/attachment.ts';
 import type { Change } from '../store/change.ts';
 import { nothing, type Reconciler } from '../store/reconciler.ts';
 import type { View } from '../store/store.ts';
 import type { StoreEvent } from '../store/watch.ts';
-import { type Check, checksOf, pickGeneric, type Request, standingKey } from './filters.ts';
+import { type Check, checksOf, groupBy, pickGeneric, type Request, standingKey } from './filters.ts';
 import { claimOf, isWanted, type NodeEntry, NodeTable } from './node-table.ts';
 import { Spread } from './spread.ts';
 
@@ -42,9 +42,10 @@ export function schedule(view: View, pending: readonly Task[], nodes: NodeTable,
   try {
     const groups = groupByRevision(view, pending);
     for (const group of groups) attempt.confirm(group);
-    for (const group of byNeed(view, nodes, groups)) attempt.assign(group);
+    for (const joined of joinedByNetworks(view, byNeed(view, nodes, groups))) attempt.assignTogether(joined);
+    attempt.explainRest();
   } finally {
-    attempt.finish();
+    attempt.takeBack();
   }
   const timestamp = new Date(now).toISOString();
   return pending.flatMap((task) => {
@@ -64,11 +65,12 @@ class Attempt {
   private readonly entries: readonly NodeEntry[];
   private readonly eligible = new Map<string, Set<NodeEntry>>();
 
-  constructor(view: View, nodes: NodeTable, now: number) {
+  /** `entries` are the nodes to choose from: by default, all. */
+  constructor(view: View, nodes: NodeTable, now: number, entries = [...nodes.nodes.values()]) {
     this.view = view;
     this.nodes = nodes;
     this.now = now;
-    this.entries = [...nodes.nodes.values()];
+    this.entries = entries;
   }
 
   /** Decides for the tasks of the group whose node is set. */
@@ -86,8 +88,14 @@ class Attempt {
     }
   }
 
-  /** Finds nodes for the others. */
-  assign(group: Group): void {
+  /** Finds nodes for the others of groups that must share an engine, or for one group that need not. */
+  assignTogether(joined: Joined): void {
+    const home = this.engineFor(joined);
+    for (const group of joined.groups) this.assign(group, home);
+  }
+
+  /** Finds nodes for the others, among `entries` when they are given. */
+  private assign(group: Group, entries: readonly NodeEntry[] = this.entries): void {
     const free = group.tasks.filter((task) => task.NodeID === undefined);
     if (free.length === 0) return;
     const first = free[0]!;
@@ -96,7 +104,7 @@ class Attempt {
     const standing = this.eligibleFor(group.spec, checks);
     const moving = checks.filter((check) => !check.isStanding);
     const spread = new Spread({
-      entries: this.entries,
+      entries,
       preferences: group.spec.TaskTemplate.Placement?.Preferences ?? [],
       isEligible: (entry) => standing.has(entry),
       fits: (entry) => moving.every((check) => check.passes(entry)),
@@ -109,12 +117,42 @@ class Attempt {
     if (firstUnplaced >= 0) this.wait(free.slice(firstUnplaced), () => whyNone(this.entries, checks));
   }
 
-  /** Gives the reasons, as things stand after everything else was placed, and takes all back. */
-  finish(): void {
+  /**
+   * The nodes of the engine that takes most of the groups' tasks, of several the one with the least to do,
+   * when the groups' networks bind them to one and they live on none yet.
+   */
+  private engineFor(joined: Joined): readonly NodeEntry[] | undefined {
+    const isFree = joined.networks.length > 0 && joined.networks.every((id) => !this.nodes.nodeOfNetwork(id));
+    if (!isFree) return undefined;
+    const engines = groupBy(this.entries, (entry) => entry.engine);
+    if (engines.size < 2) return undefined;
+    const wanted = joined.groups.flatMap((group) => group.tasks.filter((task) => task.NodeID === undefined));
+    let best: { readonly entries: readonly NodeEntry[]; readonly count: number } | undefined;
+    for (const entries of [...engines.values()].sort((a, b) => loadOf(a) - loadOf(b))) {
+      const count = this.countOn(entries, joined.groups);
+      if (count === wanted.length) return entries;
+      if (count > (best?.count ?? 0)) best = { entries, count };
+    }
+    return best?.entries;
+  }
+
+  /** How many of the groups' tasks have room on `entries`. */
+  private countOn(entries: NodeEntry[], groups: readonly Group[]): number {
+    const trial = new Attempt(this.view, this.nodes, this.now, entries);
+    for (const group of groups) trial.assign(group);
+    trial.takeBack();
+    return trial.placed.length;
+  }
+
+  /** Gives the others their reasons, as things stand after everything else was placed. */
+  explainRest(): void {
     for (const { tasks, reason } of this.unplaced) {
       const words = reason();
       for (const task of tasks) this.decisions.set(task, { kind: 'waits', reason: words });
     }
+  }
+
+  takeBack(): void {
     for (const task of this.placed) this.nodes.release(task.ID);
   }
 
@@ -167,14 +205,42 @@ function groupByRevision(view: View, pending: readonly Task[]): Group[] {
 }
 
 /**
- * Groups that share a network share an engine, so the first one placed decides for all: those with the
- * least choice of nodes go first.
+ * Groups that share a network share an engine, so those with the least choice of nodes go first.
  */
 function byNeed(view: View, nodes: NodeTable, groups: readonly Group[]): readonly Group[] {
   const isBound = (group: Group) => clusterAttachments(view, group.spec.TaskTemplate).length > 0;
   if (groups.filter(isBound).length < 2) return groups;
   const choices = new Map(groups.map((group) => [group, isBound(group) ? choiceOf(view, nodes, group) : 0]));
   return [...groups].sort((a, b) => choices.get(a)! - choices.get(b)!);
+}
+
+/** Groups whose networks, each a link, make them share an engine. One without networks stands alone. */
+interface Joined {
+  readonly groups: Group[];
+  readonly networks: NetworkId[];
+}
+
+function joinedByNetworks(view: View, groups: readonly Group[]): Iterable<Joined> {
+  const all = new Set<Joined>();
+  const holders = new Map<NetworkId, Joined>();
+  for (const group of groups) {
+    const networks = clusterAttachments(view, group.spec.TaskTemplate).map(({ network }) => network.ID);
+    const linked = new Set(networks.map((id) => holders.get(id)).filter((one) => one !== undefined));
+    const parts = [...linked, { groups: [group], networks }];
+    const joined: Joined = {
+      groups: parts.flatMap((part) => part.groups),
+      networks: [...new Set(parts.flatMap((part) => part.networks))],
+    };
+    for (const part of linked) all.delete(part);
+    all.add(joined);
+    for (const id of joined.networks) holders.set(id, joined);
+  }
+  return all;
+}
+
+/** Tasks to a node, of the nodes of one engine. */
+function loadOf(entries: readonly NodeEntry[]): number {
+  return entries.reduce((sum, entry) => sum + entry.activeTasks, 0) / entries.length;
 }
 
 function choiceOf(view: View, table: NodeTable, group: Group): number {

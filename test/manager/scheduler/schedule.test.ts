@@ -297,6 +297,35 @@ describe('scheduler: reasons', () => {
     );
   });
 
+  it('a network goes to the engine that takes most of what is on it', () => {
+    const size = (MemoryBytes: number) => ({ Description: { Resources: { MemoryBytes } } });
+    const joined = (memory: number): SpecOver => ({
+      TaskTemplate: { ...reserve(memory).TaskTemplate, Networks: [{ Target: 'app_default' }] },
+    });
+    const attached = {
+      NetworksAttachments: [{ NetworkID: 'app_default' as NetworkId, Addresses: ['10.0.0.2/24'] }],
+    };
+    const placed = (...memory: number[]): string[] => {
+      const world = new World()
+        .network('app_default')
+        .service('busy')
+        .service('web', joined(2))
+        .service('db', joined(3));
+      memory.forEach((bytes, index) => {
+        world.node(`h${index}`, size(bytes));
+      });
+      world.running('busy', 'h0');
+      world.waiting('web', 2, attached);
+      world.waiting('db', 1, attached);
+      run(world);
+      return [...nodesOf(world, 'web'), ...nodesOf(world, 'db')].map((place) => place.slice(0, 16));
+    };
+    assert.deepEqual(placed(9, 9), ['h1', 'h1', 'h1']);
+    assert.deepEqual(placed(7, 6), ['h0', 'h0', 'h0']);
+    assert.deepEqual(placed(1, 3, 5), ['h2', 'h2', 'no suitable node']);
+    assert.deepEqual(placed(1, 1), ['no suitable node', 'no suitable node', 'no suitable node']);
+  });
+
   it('a network moves when the node of its tasks is lost or drained, but not when it is paused', () => {
     const joined: SpecOver = { TaskTemplate: { Networks: [{ Target: 'app_default' }] } };
     const attached = {
