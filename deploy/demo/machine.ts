@@ -5,6 +5,7 @@ import {
   existsSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
   rmSync,
   symlinkSync,
@@ -52,10 +53,14 @@ export async function until(
   }
 }
 
+/** An engine that takes longer is taken for hung. */
+const engineTimeoutMs = 60_000;
+
 function docker(socket: string, ...args: string[]): string {
   return execFileSync('docker', ['-H', `unix://${socket}`, ...args], {
     encoding: 'utf8',
     stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: engineTimeoutMs,
     env: { ...process.env, DOCKER_BUILDKIT: '0' },
   });
 }
@@ -80,7 +85,8 @@ export async function findEngine(stage: Stage): Promise<DemoEngine> {
     flag: `unix://${socket}`,
     own: own !== undefined,
     release: async () => {
-      removeContainers(socket);
+      // An engine of the demo's own takes its containers with it.
+      if (!own) removeContainers(socket);
       for (const tag of ['1', '2']) removeImage(socket, `${imageName}:${tag}`);
       await own?.stop();
     },
@@ -192,21 +198,50 @@ async function startEngine(stage: Stage): Promise<OwnEngine> {
   return { socket, stop: stopOwnEngine };
 }
 
+/** Whether the process runs; one that has ended and was not yet waited for does not. */
+function isAlive(pid: number): boolean {
+  try {
+    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
+}
+
+/** Ends what an engine that hung left: its own processes, known by its folder, and their mounts. */
+function killEngineProcesses(): void {
+  for (const entry of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    try {
+      if (readFileSync(`/proc/${entry}/cmdline`, 'utf8').includes(engineFolder))
+        process.kill(Number(entry), 'SIGKILL');
+    } catch {
+      // it ended by itself
+    }
+  }
+  const mounts = readFileSync('/proc/self/mounts', 'utf8')
+    .split('\n')
+    .map((line) => line.split(' ')[1] ?? '')
+    .filter((path) => path.startsWith(`${demoFolder}/`));
+  for (const path of mounts.reverse()) run('umount', '-l', path);
+}
+
+/** Runs a command whose failing means that there was nothing to do. */
+function run(command: string, ...args: string[]): void {
+  try {
+    execFileSync(command, args, { stdio: 'ignore' });
+  } catch {
+    // it went by itself
+  }
+}
+
 /** Ends the engine that was started for the demo, if one was, and what came with it. */
 export async function stopOwnEngine(): Promise<void> {
   if (!existsSync(pidFile) || !existsSync(beforeFile)) return;
   const pid = Number(readFileSync(pidFile, 'utf8'));
   const before = JSON.parse(readFileSync(beforeFile, 'utf8')) as NetworkState;
-  if (existsSync(`/proc/${pid}`)) process.kill(pid, 'SIGTERM');
-  await until('the engine to stop', 20_000, () => !existsSync(`/proc/${pid}`));
+  if (isAlive(pid)) process.kill(pid, 'SIGTERM');
+  await until('the engine to stop', 20_000, () => !isAlive(pid)).catch(() => undefined);
+  killEngineProcesses();
   const after = networkState();
-  const run = (command: string, ...args: string[]): void => {
-    try {
-      execFileSync(command, args, { stdio: 'ignore' });
-    } catch {
-      // it went by itself
-    }
-  };
   for (const link of after.links) if (!before.links.includes(link)) run('ip', 'link', 'del', link);
   for (const table of after.tables)
     if (!before.tables.includes(table)) run('nft', 'delete', ...table.split(' '));
