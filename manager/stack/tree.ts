@@ -13,6 +13,7 @@ import {
   type Node,
   parseDocument,
   type YAMLMap,
+  type YAMLSeq,
 } from 'yaml';
 import { interpolate } from './interpolate.ts';
 
@@ -55,6 +56,13 @@ export function formatPath(path: Path): string {
     .join('');
 }
 
+/** The first ones tell; those after them mostly follow from them. */
+const maximumSyntaxErrors = 5;
+
+/** Deeper than any compose file goes. */
+const maximumDepth = 64;
+const tooDeep = 'lists and maps are nested too deeply in each other';
+
 /** More nodes than any compose file has: stops aliases that refer to aliases that refer to aliases. */
 const maximumNodes = 200_000;
 
@@ -66,12 +74,18 @@ export function readTree(
   problems: Problems,
 ): Tree | undefined {
   const lines = new LineCounter();
-  const document = parseDocument(content, { lineCounter: lines, prettyErrors: false });
-  for (const error of document.errors) {
-    problems.error({ file, line: lines.linePos(error.pos[0]).line }, [], error.message);
+  try {
+    const document = parseDocument(content, { lineCounter: lines, prettyErrors: false });
+    for (const error of document.errors.slice(0, maximumSyntaxErrors)) {
+      problems.error({ file, line: lines.linePos(error.pos[0]).line }, [], error.message);
+    }
+    if (document.errors.length > 0) return undefined;
+    return new TreeReader(file, document, lines, environment, problems).read();
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    problems.error({ file, line: 1 }, [], tooDeep);
+    return undefined;
   }
-  if (document.errors.length > 0) return undefined;
-  return new TreeReader(file, document, lines, environment, problems).read();
 }
 
 class TreeReader {
@@ -80,6 +94,9 @@ class TreeReader {
   private readonly lines: LineCounter;
   private readonly environment: Readonly<Record<string, string>>;
   private readonly problems: Problems;
+  private readonly anchors = new Map<string, Node>();
+  /** The maps and lists that are being read. */
+  private readonly open = new Set<Node>();
   private nodes = 0;
 
   constructor(
@@ -112,17 +129,37 @@ class TreeReader {
   private treeOf(node: unknown, outer: Place, path: Path): Tree {
     this.nodes += 1;
     if (this.nodes > maximumNodes) return { kind: 'scalar', at: outer, value: null };
-    if (isAlias(node)) return this.treeOf((node as Alias).resolve(this.document), outer, path);
-    if (isMap(node)) return this.mapOf(node, outer, path);
-    if (isSeq(node)) {
-      const at = this.placeOf(node, outer);
-      return {
-        kind: 'list',
-        at,
-        items: node.items.map((item, index) => this.treeOf(item, at, [...path, index])),
-      };
+    if (isAlias(node)) return this.aliasOf(node, outer, path);
+    if (!isMap(node) && !isSeq(node)) return this.leafOf(node, outer, path);
+    if (path.length > maximumDepth) {
+      this.problems.error(this.placeOf(node, outer), path.slice(0, 3), tooDeep);
+      return { kind: 'scalar', at: outer, value: null };
     }
+    if (node.anchor) this.anchors.set(node.anchor, node);
+    this.open.add(node);
+    const tree = isMap(node) ? this.mapOf(node, outer, path) : this.listOf(node, outer, path);
+    this.open.delete(node);
+    return tree;
+  }
+
+  /** What the alias names: the anchor of that name that was read last. One can't hold itself. */
+  private aliasOf(alias: Alias, outer: Place, path: Path): Tree {
+    const target = this.anchors.get(alias.source);
+    const at = this.placeOf(alias, outer);
+    if (target && !this.open.has(target)) return this.treeOf(target, at, path);
+    this.problems.error(at, path, `the alias *${alias.source} ${target ? 'holds itself' : 'names nothing'}`);
+    return { kind: 'scalar', at, value: null };
+  }
+
+  private listOf(list: YAMLSeq, outer: Place, path: Path): Tree {
+    const at = this.placeOf(list, outer);
+    const items = list.items.map((item, index) => this.treeOf(item, at, [...path, index]));
+    return { kind: 'list', at, items };
+  }
+
+  private leafOf(node: unknown, outer: Place, path: Path): Tree {
     if (!isScalar(node)) return { kind: 'scalar', at: outer, value: null };
+    if (node.anchor) this.anchors.set(node.anchor, node);
     const at = this.placeOf(node, outer);
     return { kind: 'scalar', at, value: this.scalarOf(node.value, node.source, at, path) };
   }

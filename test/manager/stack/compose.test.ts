@@ -267,6 +267,25 @@ describe('compose: what is wrong is told with its line', () => {
     assert.equal(complaints(() => compile(web('tty: 3', 'user: []', 'x: y'))).length, 3);
   });
 
+  it('aliases that hold themselves or name nothing', () => {
+    assert.deepEqual(
+      complaints(() => compile('x-a: &a\n  - b\n  - [*a]\n')),
+      ['compose.yml:3: x-a[1][0]: the alias *a holds itself'],
+    );
+    assert.match(complaints(() => compile('x-a: [\n*nowhere]'))[0] ?? '', /^compose.yml:2: /);
+  });
+
+  it('what is nested without end', () => {
+    const nested = (depth: number) => `x-a: ${'['.repeat(depth)}${']'.repeat(depth)}`;
+    assert.deepEqual(
+      complaints(() => compile(nested(200))),
+      ['compose.yml:1: x-a[0][0]: lists and maps are nested too deeply in each other'],
+    );
+    for (const content of [nested(5_000), '['.repeat(5_000)]) {
+      assert.match(complaints(() => compile(content))[0] ?? '', /^compose\.yml:1: /);
+    }
+  });
+
   it('aliases of aliases of aliases are stopped', () => {
     const lines = ['x0: &a0 [x, x, x, x, x, x, x, x, x, x]'];
     for (let level = 1; level < 9; level += 1) {
