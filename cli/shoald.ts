@@ -5,7 +5,7 @@
  * holds no state of its own.
  */
 import { createHash } from 'node:crypto';
-import { mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { hostname, tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
@@ -67,17 +67,26 @@ function makeProgram(): Command {
     .exitOverride();
 }
 
-function engineOf(address: string, log: Log): Engine {
-  if (address === 'simulated')
-    return new SimulatedEngine({
-      clock: realClock,
-      random: realRandom,
-      engineId: `simulated-${hostname()}`,
-      hostname: hostname(),
-    });
-  if (address.startsWith('unix://'))
+function engineOf(address: string, dataDir: string, log: Log): Engine {
+  if (address === 'simulated') return simulatedEngine(join(dataDir, 'simulated-engine.json'));
+  if (address.startsWith('unix://')) {
     return new DockerEngine({ address, clock: realClock, random: realRandom, log });
+  }
   throw new ShoalError('invalid-argument', `--engine "${address}": write unix:///PATH or simulated`);
+}
+
+/** Its containers outlive this process, as a real engine's do, by a file; daemons of a machine share its id. */
+function simulatedEngine(path: string): Engine {
+  return new SimulatedEngine({
+    clock: realClock,
+    random: realRandom,
+    engineId: `simulated-${hostname()}`,
+    hostname: hostname(),
+    startMs: [150, 400],
+    stopMs: [50, 200],
+    from: existsSync(path) ? readFileSync(path, 'utf8') : undefined,
+    remember: (memory) => writeFileSync(path, memory, { mode: 0o600 }),
+  });
 }
 
 function tlsOf(flags: Flags): { tls: TlsMaterial } | Record<string, never> {
@@ -126,7 +135,7 @@ async function run(flags: Flags): Promise<void> {
     listenAddress: withPort(flags.listenAddr, '--listen-addr'),
     advertiseAddress: flags.advertiseAddr,
     hostname: flags.name ?? hostname(),
-    engine: engineOf(flags.engine, log),
+    engine: engineOf(flags.engine, dataDir, log),
     clock: realClock,
     random: realRandom,
     log,

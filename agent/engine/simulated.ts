@@ -43,6 +43,10 @@ export interface SimulatedEngineOptions {
   readonly pullMs?: readonly [number, number];
   readonly startMs?: readonly [number, number];
   readonly stopMs?: readonly [number, number];
+  /** What a former engine remembered: its containers are as they were, as a real engine's outlive our daemon. */
+  readonly from?: string | undefined;
+  /** Called with what is to be remembered whenever that changes. */
+  readonly remember?: (memory: string) => void;
 }
 
 interface Running {
@@ -52,6 +56,11 @@ interface Running {
   readonly networks: readonly string[];
   /** Rises with every start, so that what was planned for an earlier run does not hit a later one. */
   run: number;
+}
+
+interface Memory {
+  readonly networks: readonly (EngineNetworkRequest & { id: string })[];
+  readonly containers: readonly Pick<Running, 'state' | 'request' | 'networks'>[];
 }
 
 /** Counts of what was asked of the engine, for tests that hold the agent to doing nothing needless. */
@@ -82,6 +91,30 @@ export class SimulatedEngine implements Engine {
     this.#options = options;
     this.#clock = options.clock;
     this.#random = options.random;
+    if (options.from !== undefined) this.#recall(options.from);
+  }
+
+  #recall(text: string): void {
+    const memory = JSON.parse(text) as Memory;
+    for (const network of memory.networks) this.#networks.set(network.name, network);
+    for (const { state, request, networks } of memory.containers) {
+      const container: Running = { state, request, networks, lines: [], run: 0 };
+      this.#containers.set(state.id, container);
+      if (state.phase === 'running') this.#plan(container);
+    }
+  }
+
+  #remember(): void {
+    if (!this.#options.remember) return;
+    const memory: Memory = {
+      networks: [...this.#networks.values()],
+      containers: [...this.#containers.values()].map(({ state, request, networks }) => ({
+        state,
+        request,
+        networks,
+      })),
+    };
+    this.#options.remember(JSON.stringify(memory));
   }
 
   async describe(): Promise<EngineDescription> {
@@ -152,6 +185,7 @@ export class SimulatedEngine implements Engine {
       ports: [],
     };
     this.#containers.set(id, { state, request, lines: [], networks, run: 0 });
+    this.#remember();
     return { id };
   }
 
@@ -250,6 +284,7 @@ export class SimulatedEngine implements Engine {
     }
     const id = hexadecimal(this.#random.bytes(32));
     this.#networks.set(request.name, { ...request, id });
+    this.#remember();
     return id;
   }
 
@@ -259,6 +294,7 @@ export class SimulatedEngine implements Engine {
       if (container.networks.includes(name)) return false;
     }
     this.#networks.delete(name);
+    this.#remember();
     return true;
   }
 
@@ -419,6 +455,7 @@ export class SimulatedEngine implements Engine {
   }
 
   #emit(event: EngineEvent): void {
+    this.#remember();
     if (this.#lostBecause !== undefined) return;
     for (const watcher of [...this.#watchers]) watcher(event);
   }

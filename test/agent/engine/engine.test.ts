@@ -43,4 +43,19 @@ describe('engine: simulated', () => {
     assert.equal((await engine.inspect(id)).exitCode, 137);
     assert.deepEqual(kinds, ['engine-back', 'container', 'engine-lost', 'engine-back']);
   });
+
+  it('remembers its containers for the engine that comes after it', async () => {
+    const clock = new VirtualClock();
+    let memory = '';
+    const remember = (text: string): void => {
+      memory = text;
+    };
+    const engine = new SimulatedEngine({ clock, random: seededRandom(7), remember });
+    const request = { name: 'one', labels: { a: 'b' }, image: 'web:1', config: {} };
+    const { id } = await clock.runFor(engine.create(request), 1_000);
+    await clock.runFor(engine.start(id), 1_000);
+    const next = new SimulatedEngine({ clock, random: seededRandom(8), from: memory });
+    assert.deepEqual(await next.list({ a: 'b' }), await engine.list({ a: 'b' }));
+    assert.equal((await next.inspect(id)).phase, 'running');
+  });
 });
