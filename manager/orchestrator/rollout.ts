@@ -10,6 +10,7 @@
 import type { Service, Task, UpdateConfig, UpdateState, UpdateStatus } from '../../proto/docker.ts';
 import type { Change } from '../store/change.ts';
 import { earlier, nothing, type Reconciliation, reconciliation } from '../store/reconciler.ts';
+import { firstMissing, referencesOf } from '../store/references.ts';
 import { type Context, createTask, stopTask } from './context.ts';
 import { mustWait, type SlotPlan } from './mend.ts';
 import {
@@ -153,6 +154,15 @@ function actOnFailure(context: Context, failed: Task, settings: Settings): Chang
   const { PreviousRevisionID, ...privateRest } = service.Private;
   if (!PreviousSpec || PreviousRevisionID === undefined || !view.get('revision', PreviousRevisionID)) {
     return setStatus(service, 'paused', `update paused ${cause}; there is no previous spec to roll back to`);
+  }
+  const missing = firstMissing(view, referencesOf(PreviousSpec));
+  if (missing) {
+    const what = `${missing.kind} ${missing.name}`;
+    return setStatus(
+      service,
+      'paused',
+      `update paused ${cause}; the previous spec needs ${what}, which was removed`,
+    );
   }
   const rolledBack: Service = {
     ...rest,

@@ -10,6 +10,11 @@ import type { View } from './store.ts';
 const predefinedNames = new Set(['host', 'none', 'bridge']);
 const driversWithoutAddresses = new Set(['host', 'null', 'none']);
 
+/** Whether an attachment's target is a network that every engine has by itself. */
+export function isPredefinedNetwork(target: string): boolean {
+  return predefinedNames.has(target);
+}
+
 /** As much of a view as finding a network takes. */
 export type NetworkLookup = Pick<View, 'get' | 'find'>;
 

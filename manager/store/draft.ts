@@ -4,6 +4,7 @@
  */
 import { isTerminal } from '../../proto/task-state.ts';
 import { type Change, monotonicTaskFields } from './change.ts';
+import { addedReferences, type ReferredKind, referencesOf, referredKinds } from './references.ts';
 import type { ApplyResult, View } from './store.ts';
 import { type AnyObject, type Kind, nameOf, type ObjectOf, tables } from './tables.ts';
 import type { StoreEvent } from './watch.ts';
@@ -20,6 +21,8 @@ export class Draft {
   private readonly objects = new Map<string, AnyObject | undefined>();
   /** Who has which unique name, where the entry changed that; undefined where nobody has it any longer. */
   private readonly holders = new Map<string, string | undefined>();
+  /** Services of this entry, by `kind target` of what they newly refer to. */
+  private readonly newUsers = new Map<string, ObjectOf['service']['ID'][]>();
 
   /** An entry of Raft index `index`, made at `now` (ms since the epoch), on top of what `view` shows. */
   constructor(view: View, index: number, now: number) {
@@ -34,13 +37,16 @@ export class Draft {
     const id = change.op === 'create' || change.op === 'update' ? change.object.ID : change.id;
     const previous = this.current(kind, id);
     if (change.op === 'remove') {
-      if (previous) this.note({ kind, op: 'remove', object: previous, previous } as StoreEvent);
+      if (!previous) return undefined;
+      const usage = this.usage(kind, previous);
+      if (usage) return usage;
+      this.note({ kind, op: 'remove', object: previous, previous } as StoreEvent);
       return undefined;
     }
     const next = this.next(change, previous);
     if (next === undefined) return undefined;
     if ('ok' in next) return next;
-    const conflict = this.nameConflict(kind, next);
+    const conflict = this.nameConflict(kind, next) ?? this.missingReference(kind, next, previous);
     if (conflict) return conflict;
     const op = previous ? 'update' : 'create';
     this.note({ kind, op, object: next, ...(previous ? { previous } : {}) } as StoreEvent);
@@ -92,16 +98,64 @@ export class Draft {
     return withMoments(change.kind, replaced, this.now);
   }
 
+  /** What a service newly refers to must be there; what it referred to already was, and can't have gone. */
+  private missingReference(
+    kind: Kind,
+    object: AnyObject,
+    previous: AnyObject | undefined,
+  ): Refusal | undefined {
+    if (kind !== 'service') return undefined;
+    const service = object as ObjectOf['service'];
+    const before = previous as ObjectOf['service'] | undefined;
+    for (const { kind: referred, target, name } of addedReferences(service.Spec, before?.Spec)) {
+      if (!this.isThere(referred, target)) return refuse('not-found', `${referred} ${name} not found`);
+      const key = `${referred} ${target}`;
+      this.newUsers.set(key, [...(this.newUsers.get(key) ?? []), service.ID]);
+    }
+    return undefined;
+  }
+
+  private isThere(kind: ReferredKind, target: string): boolean {
+    if (this.current(kind, target as AnyObject['ID'])) return true;
+    return kind === 'network' && this.holderOf(kind, target) !== undefined;
+  }
+
+  /** Why an object can't be removed: the first service, as this entry leaves it, that refers to it. */
+  private usage(kind: Kind, object: AnyObject): Refusal | undefined {
+    if (!isReferred(kind)) return undefined;
+    const name = nameOf(kind, object as never) ?? object.ID;
+    const targets: readonly string[] = kind === 'network' ? [object.ID, name] : [object.ID];
+    for (const target of targets) {
+      const known = this.view.find('service', kind, target).map((service) => service.ID);
+      for (const id of [...known, ...(this.newUsers.get(`${kind} ${target}`) ?? [])]) {
+        const user = this.current('service', id) as ObjectOf['service'] | undefined;
+        const refers =
+          user && referencesOf(user.Spec).some((one) => one.kind === kind && one.target === target);
+        if (refers) return refuse('in-use', `${kind} ${name} is in use by service ${user.Spec.Name}`);
+      }
+    }
+    return undefined;
+  }
+
   private nameConflict(kind: Kind, object: AnyObject): Refusal | undefined {
     if (!tables[kind].uniqueName) return undefined;
     const name = nameOf(kind, object as never);
     if (name === undefined) return undefined;
-    const key = `${kind} ${name}`;
-    const holder = this.holders.has(key) ? this.holders.get(key) : this.view.find(kind, 'name', name)[0]?.ID;
+    const holder = this.holderOf(kind, name);
     return holder === undefined || holder === object.ID
       ? undefined
       : refuse('already-exists', `name conflicts with an existing object: ${kind} ${name} already exists`);
   }
+
+  /** Id of the object that has a unique name now. */
+  private holderOf(kind: Kind, name: string): string | undefined {
+    const key = `${kind} ${name}`;
+    return this.holders.has(key) ? this.holders.get(key) : this.view.find(kind, 'name', name)[0]?.ID;
+  }
+}
+
+function isReferred(kind: Kind): kind is ReferredKind {
+  return referredKinds.some((referred) => referred === kind);
 }
 
 function refuse(code: Refusal['code'], message: string): Refusal {

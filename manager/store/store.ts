@@ -32,7 +32,7 @@ export type ApplyResult =
   | { readonly ok: true }
   | {
       readonly ok: false;
-      readonly code: 'out-of-sequence' | 'already-exists' | 'not-found';
+      readonly code: 'out-of-sequence' | 'already-exists' | 'not-found' | 'in-use';
       readonly message: string;
     };
 

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import type { ServiceSpec, UpdateConfig } from '../../../proto/docker.ts';
+import type { SecretId } from '../../../proto/ids.ts';
 import { makeSpec } from './objects.ts';
 import { World } from './world.ts';
 
@@ -249,6 +250,18 @@ describe('manager/orchestrator/rollout', () => {
     world.apply([{ op: 'update', kind: 'service', object: rest }]);
     runWithout(world, 'web:2', 500);
     assert.equal(status(world)[0], 'paused');
+  });
+
+  it('pauses when what the spec before needs was removed meanwhile', () => {
+    const spec = makeSpec({ Name: 's', Mode: { Replicated: { Replicas: 1 } } });
+    const world = service({ replicas: 1, update: { FailureAction: 'rollback' } });
+    setImage(world, 'web:2');
+    const secret = { SecretID: 'gone' as SecretId, SecretName: 'password' };
+    const PreviousSpec = { ...spec, TaskTemplate: { ContainerSpec: { Image: 'web:1', Secrets: [secret] } } };
+    world.apply([{ op: 'update', kind: 'service', object: { ...world.service('s'), PreviousSpec } }]);
+    runWithout(world, 'web:2', 500);
+    assert.equal(status(world)[0], 'paused');
+    assert.match(status(world)[1]!, /the previous spec needs secret password, which was removed$/);
   });
 
   it('changes its goal when the service is updated once more', () => {

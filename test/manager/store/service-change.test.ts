@@ -33,8 +33,8 @@ describe('service changes', () => {
   });
 
   it('moves networks out of the place that Docker deprecated', () => {
-    const { service } = setUp({ ...makeSpec(), Networks: [{ Target: 'n1' }] });
-    assert.deepEqual(service().Spec.TaskTemplate.Networks, [{ Target: 'n1' }]);
+    const { service } = setUp({ ...makeSpec(), Networks: [{ Target: 'host' }] });
+    assert.deepEqual(service().Spec.TaskTemplate.Networks, [{ Target: 'host' }]);
     assert.equal('Networks' in service().Spec, false);
   });
 
