@@ -8,6 +8,7 @@ import { request as httpsRequest } from 'node:https';
 import { join } from 'node:path';
 import { text as readText } from 'node:stream/consumers';
 import { type ErrorCode, ShoalError } from '../proto/errors.ts';
+import { UsageError } from './usage.ts';
 
 export const defaultHost = 'unix:///run/shoal/shoal.sock';
 const apiPrefix = '/v1.47';
@@ -17,12 +18,12 @@ export type Host =
   | { readonly kind: 'unix'; readonly path: string }
   | { readonly kind: 'tcp'; readonly hostname: string; readonly port: number; readonly certPath: string };
 
-/** Reads `unix:///path` or `tcp://host:port`. Throws 'invalid-argument' for anything else. */
+/** Reads `unix:///path` or `tcp://host:port`. Throws UsageError for anything else. */
 export function parseHost(text: string, certPath: string): Host {
-  if (text.startsWith('unix://')) return { kind: 'unix', path: text.slice('unix://'.length) };
+  if (/^unix:\/\/.+/.test(text)) return { kind: 'unix', path: text.slice('unix://'.length) };
   const tcp = /^tcp:\/\/(\[[^\]]+\]|[^:/]+):(\d+)$/.exec(text);
   if (tcp) return { kind: 'tcp', hostname: tcp[1]!.replace(/^\[|\]$/g, ''), port: Number(tcp[2]), certPath };
-  throw new ShoalError('invalid-argument', `"${text}" is not a host: write unix:///PATH or tcp://HOST:PORT`);
+  throw new UsageError(`"${text}" is not a host: write unix:///PATH or tcp://HOST:PORT`);
 }
 
 export interface Answer<T> {
@@ -41,8 +42,13 @@ export class ApiClient {
     return (await this.call<T>('GET', path, query)).body;
   }
 
-  async post<T>(path: string, body?: unknown, query: Record<string, string | undefined> = {}): Promise<T> {
-    return (await this.call<T>('POST', path, query, body)).body;
+  async post<T>(
+    path: string,
+    body?: unknown,
+    query: Record<string, string | undefined> = {},
+    headers: Record<string, string> = {},
+  ): Promise<T> {
+    return (await this.call<T>('POST', path, query, body, headers)).body;
   }
 
   async put<T>(path: string, body: unknown): Promise<T> {
@@ -58,8 +64,9 @@ export class ApiClient {
     path: string,
     query: Record<string, string | undefined>,
     body?: unknown,
+    headers: Record<string, string> = {},
   ): Promise<Answer<T>> {
-    const response = await this.open(method, path, query, body);
+    const response = await this.open(method, path, query, body, headers);
     const text = await readText(response);
     return { body: (text === '' ? undefined : JSON.parse(text)) as T, headers: response.headers };
   }
@@ -70,22 +77,31 @@ export class ApiClient {
     path: string,
     query: Record<string, string | undefined> = {},
     body?: unknown,
+    headers: Record<string, string> = {},
   ): Promise<IncomingMessage> {
     const given = Object.entries(query).filter((pair): pair is [string, string] => pair[1] !== undefined);
     const search = given.length > 0 ? `?${new URLSearchParams(given)}` : '';
     const payload = body === undefined ? undefined : Buffer.from(JSON.stringify(body));
-    const response = await this.send(method, `${apiPrefix}${path}${search}`, payload);
+    const response = await this.send(method, `${apiPrefix}${path}${search}`, payload, headers);
     const status = response.statusCode ?? 0;
     if (status >= 200 && status < 300) return response;
     const refusal = await readText(response);
     throw new ShoalError(codeOfStatus(status), messageOfBody(refusal, status));
   }
 
-  private send(method: string, path: string, payload: Buffer | undefined): Promise<IncomingMessage> {
+  private send(
+    method: string,
+    path: string,
+    payload: Buffer | undefined,
+    extra: Record<string, string>,
+  ): Promise<IncomingMessage> {
     const options: RequestOptions = {
       method,
       path,
-      headers: payload ? { 'Content-Type': 'application/json', 'Content-Length': payload.length } : {},
+      headers: {
+        ...(payload ? { 'Content-Type': 'application/json', 'Content-Length': payload.length } : {}),
+        ...extra,
+      },
     };
     return new Promise((resolve, reject) => {
       const request = this.request(options, resolve);

@@ -1,13 +1,18 @@
 /** What the client prints: Docker-style tables, JSON lines, templates, quiet ids, words for times. */
 import Table from 'cli-table3';
 import colors from 'picocolors';
-import { ShoalError } from '../proto/errors.ts';
+import { parseTemplate } from './format.ts';
+import { UsageError } from './usage.ts';
 
 /** A column: its heading, its field in --format templates and JSON, and how to read it off a row. */
 export interface Column<T> {
   readonly heading: string;
   readonly field: string;
   readonly value: (row: T) => string;
+  /** What templates and JSON have in place of the table's text. */
+  readonly raw?: (row: T) => unknown;
+  /** Only for templates and JSON, not in the table. */
+  readonly hidden?: boolean;
 }
 
 export interface ListOptions {
@@ -43,37 +48,54 @@ export function renderList<T>(
   quietValue: (row: T) => string,
   options: ListOptions,
 ): string {
-  if (options.quiet) return rows.map(quietValue).join('\n');
   const format = options.format;
-  if (format === 'json' || format === '{{json .}}') {
-    return rows
-      .map((row) =>
-        JSON.stringify(Object.fromEntries(columns.map((column) => [column.field, column.value(row)]))),
-      )
-      .join('\n');
+  if (options.quiet && format === undefined) return rows.map(quietValue).join('\n');
+  if (format === undefined || format === '' || format === 'table') {
+    return renderTable(
+      rows,
+      columns.filter((column) => !column.hidden),
+    );
   }
-  if (format === undefined || format === 'table') return renderTable(rows, columns);
-  if (format.startsWith('table ')) {
-    const template = format.slice('table '.length);
-    const chosen = template.split(/\\t|\s+/).map((part) => columnOf(part, columns));
-    return renderTable(rows, chosen);
-  }
-  return rows.map((row) => renderTemplate(format, row, columns)).join('\n');
+  if (format === 'json') return rows.map((row) => JSON.stringify(recordOf(row, columns, true))).join('\n');
+  if (/^table\s/.test(format)) return renderTableTemplate(rows, columns, format.slice('table '.length));
+  const fill = parseTemplate(format);
+  checkFields(format, columns);
+  return rows.map((row) => fill(recordOf(row, columns, true))).join('\n');
 }
 
-function columnOf<T>(part: string, columns: readonly Column<T>[]): Column<T> {
-  const field = /^\{\{\s*\.(\w+)\s*\}\}$/.exec(part)?.[1];
-  const column = columns.find((candidate) => candidate.field === field);
-  if (column) return column;
-  throw new ShoalError(
-    'invalid-argument',
-    `--format: "${part}" is not one of ${columns.map((candidate) => `{{.${candidate.field}}}`).join(' ')}`,
+function recordOf<T>(row: T, columns: readonly Column<T>[], raw: boolean): Record<string, unknown> {
+  return Object.fromEntries(
+    columns.map((column) => [column.field, raw && column.raw ? column.raw(row) : column.value(row)]),
   );
 }
 
-function renderTemplate<T>(format: string, row: T, columns: readonly Column<T>[]): string {
-  const text = format.replaceAll('\\t', '\t').replaceAll('\\n', '\n');
-  return text.replace(/\{\{[^}]*\}\}/g, (part) => columnOf(part, columns).value(row));
+/** A field that the list does not have is a mistake to be told, not an empty text. */
+function checkFields<T>(format: string, columns: readonly Column<T>[]): void {
+  for (const [, actions = ''] of format.matchAll(/\{\{(.*?)\}\}/gs)) {
+    const unquoted = actions.replace(/"(?:[^"\\]|\\.)*"|`[^`]*`/g, '');
+    for (const [, field] of unquoted.matchAll(/(?<![\w)$.])\.([A-Za-z]\w*)/g)) {
+      if (!columns.some((column) => column.field === field)) {
+        const known = columns.map((column) => `.${column.field}`).join(' ');
+        throw new UsageError(`--format: "${format}" asks for .${field}; there are ${known}`);
+      }
+    }
+  }
+}
+
+/** `table {{.A}}\t{{.B}}`: each part between tabs is a column, headed by the headings of its fields. */
+function renderTableTemplate<T>(rows: readonly T[], columns: readonly Column<T>[], template: string): string {
+  checkFields(template, columns);
+  const parts = template.trim().split(/\\t|\t/);
+  const headings = Object.fromEntries(columns.map((column) => [column.field, column.heading]));
+  const chosen = parts.map((part): Column<T> => {
+    const fill = parseTemplate(part);
+    return {
+      heading: parseTemplate(part)(headings),
+      field: part,
+      value: (row) => fill(recordOf(row, columns, false)),
+    };
+  });
+  return renderTable(rows, chosen);
 }
 
 function renderTable<T>(rows: readonly T[], columns: readonly Column<T>[]): string {
@@ -131,4 +153,26 @@ export function printError(message: string): void {
 /** Prints a line unless it is empty. */
 export function print(text: string): void {
   if (text !== '') process.stdout.write(`${text}\n`);
+}
+
+/** Bytes as docker says them: `512MiB`, `1.5GiB`. */
+export function binarySize(bytes: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  return `${Number(value.toPrecision(4))}${units[unit]}`;
+}
+
+/** Nanoseconds as Go says a duration: `1m30s`, `500ms`. */
+export function durationText(nanoseconds: number): string {
+  if (nanoseconds === 0) return '0s';
+  if (nanoseconds < 1e9) return `${nanoseconds / 1e6}ms`;
+  const hours = Math.floor(nanoseconds / 3600e9);
+  const minutes = Math.floor((nanoseconds % 3600e9) / 60e9);
+  const seconds = (nanoseconds % 60e9) / 1e9;
+  return `${hours > 0 ? `${hours}h` : ''}${hours > 0 || minutes > 0 ? `${minutes}m` : ''}${seconds}s`;
 }

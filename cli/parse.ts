@@ -1,9 +1,9 @@
 /** Reads what people type: durations, sizes, ports, mounts, key=value lists. Pure; errors name the text. */
-import type { FileTarget, Mount, NetworkAttachmentConfig, PortConfig } from '../proto/docker.ts';
-import { ShoalError } from '../proto/errors.ts';
+import type { FileTarget, GenericResource, NetworkAttachmentConfig, PortConfig } from '../proto/docker.ts';
+import { UsageError } from './usage.ts';
 
-function refuse(message: string): ShoalError {
-  return new ShoalError('invalid-argument', message);
+function refuse(message: string): UsageError {
+  return new UsageError(message);
 }
 
 const unitNanoseconds: Record<string, number> = {
@@ -71,19 +71,34 @@ export function parseLabels(pairs: readonly string[]): Record<string, string> {
   );
 }
 
-/** Fields of `a=1,b=2,flag`. */
-function parseFields(text: string): Map<string, string> {
-  return new Map(
-    text.split(',').map((field) => {
-      const at = field.indexOf('=');
-      return at < 0
-        ? [field.trim().toLowerCase(), 'true']
-        : [field.slice(0, at).trim().toLowerCase(), field.slice(at + 1)];
-    }),
-  );
+type Field = readonly [key: string, value: string];
+
+/** Fields of `a=1,b=2,flag` in order; quotes around a field, as CSV has them, keep commas in it. */
+export function parseFields(text: string): Field[] {
+  const fields = text.match(/(?:"(?:[^"]|"")*"|[^",])+/g) ?? [];
+  return fields.map((quoted) => {
+    const field = quoted.replace(/"((?:[^"]|"")*)"/g, (_whole, inner: string) => inner.replaceAll('""', '"'));
+    const at = field.indexOf('=');
+    return at < 0
+      ? [field.trim().toLowerCase(), 'true']
+      : [field.slice(0, at).trim().toLowerCase(), field.slice(at + 1)];
+  });
 }
 
-function unknownField(what: string, text: string, field: string): ShoalError {
+/** A yes or no of a field, in the words that Go takes. */
+export function parseBoolean(text: string, what: string): boolean {
+  if (['1', 't', 'true'].includes(text.toLowerCase())) return true;
+  if (['0', 'f', 'false'].includes(text.toLowerCase())) return false;
+  throw refuse(`${what}: "${text}" is not true or false`);
+}
+
+/** A whole number. */
+export function parseInteger(text: string, what: string): number {
+  if (!/^[+-]?\d+$/.test(text)) throw refuse(`${what}: "${text}" is not a whole number`);
+  return Number(text);
+}
+
+function unknownField(what: string, text: string, field: string): UsageError {
   return refuse(`${what} "${text}": unknown field "${field}"`);
 }
 
@@ -136,40 +151,15 @@ function parseLongPublish(text: string, what: string): PortConfig {
   return port;
 }
 
-/** A mount of `type=volume,source=data,target=/data,readonly`. */
-export function parseMount(text: string): Mount {
-  const what = `--mount ${text}`;
-  const mount: Mount = { Type: 'volume', Target: '' };
-  for (const [field, value] of parseFields(text)) {
-    if (field === 'type') mount.Type = parseChoice(value, what, ['bind', 'volume', 'tmpfs'] as const);
-    else if (field === 'source' || field === 'src') mount.Source = value;
-    else if (field === 'target' || field === 'destination' || field === 'dst') mount.Target = value;
-    else if (field === 'readonly' || field === 'ro') mount.ReadOnly = value === 'true' || value === '1';
-    else if (field === 'bind-propagation') mount.BindOptions = { ...mount.BindOptions, Propagation: value };
-    else if (field === 'volume-nocopy')
-      mount.VolumeOptions = { ...mount.VolumeOptions, NoCopy: value === 'true' };
-    else if (field === 'volume-driver')
-      mount.VolumeOptions = { ...mount.VolumeOptions, DriverConfig: { Name: value } };
-    else if (field === 'tmpfs-size')
-      mount.TmpfsOptions = { ...mount.TmpfsOptions, SizeBytes: parseBytes(value, what) };
-    else if (field === 'tmpfs-mode')
-      mount.TmpfsOptions = { ...mount.TmpfsOptions, Mode: Number.parseInt(value, 8) };
-    else throw unknownField('--mount', text, field);
-  }
-  if (mount.Target === '') throw refuse(`${what}: target is missing`);
-  if (mount.Type === 'bind' && !mount.Source) throw refuse(`${what}: a bind mount needs a source`);
-  return mount;
-}
-
 /** A network of `name`, or `name=NAME,alias=ALIAS`. Target is a name or an id; the daemon resolves it. */
 export function parseNetwork(text: string): NetworkAttachmentConfig {
   if (!text.includes('=')) return { Target: text };
   const network: NetworkAttachmentConfig = { Target: '' };
-  for (const field of text.split(',')) {
-    const [key, value = ''] = field.split('=');
+  for (const [key, value] of parseFields(text)) {
     if (key === 'name') network.Target = value;
     else if (key === 'alias') network.Aliases = [...(network.Aliases ?? []), value];
-    else throw unknownField('--network', text, key ?? '');
+    else if (key === 'driver-opt') network.DriverOpts = { ...network.DriverOpts, ...parseLabels([value]) };
+    else throw unknownField('--network', text, key);
   }
   if (network.Target === '') throw refuse(`--network ${text}: name is missing`);
   return network;
@@ -198,6 +188,28 @@ export function parseFileReference(text: string, what: string): { source: string
 
 function fileTarget(Name: string): FileTarget {
   return { Name, UID: '0', GID: '0', Mode: 0o444 };
+}
+
+/** A limit of `nofile=1024:2048` or `nofile=1024`: soft, then hard; -1 is unlimited. */
+export function parseUlimit(text: string): { Name: string; Soft: number; Hard: number } {
+  const match = /^([a-z]+)=(-?\d+)(?::(-?\d+))?$/.exec(text);
+  if (!match) throw refuse(`--ulimit "${text}": write NAME=SOFT[:HARD], e.g. nofile=1024:2048`);
+  const Soft = Number(match[2]);
+  const Hard = Number(match[3] ?? match[2]);
+  if (Hard !== -1 && (Soft > Hard || Soft === -1)) {
+    throw refuse(`--ulimit "${text}": the soft limit must not be above the hard one`);
+  }
+  return { Name: match[1]!, Soft, Hard };
+}
+
+/** A generic resource of `gpu=2` (an amount) or `gpu=UUID1` (a named one). */
+export function parseGenericResource(text: string): GenericResource {
+  const match = /^([^=]+)=(.+)$/.exec(text);
+  if (!match) throw refuse(`--generic-resource "${text}": write NAME=AMOUNT or NAME=ID`);
+  const [Kind, value] = [match[1]!, match[2]!];
+  return /^\d+$/.test(value)
+    ? { DiscreteResourceSpec: { Kind, Value: Number(value) } }
+    : { NamedResourceSpec: { Kind, Value: value } };
 }
 
 /** Words of a command line, with quotes and backslashes as a POSIX shell reads them. */

@@ -1,17 +1,20 @@
 /**
  * Waits until a service has converged, and shows how far it is: a bar a task on a terminal, a count
- * elsewhere. Ends with an error that says why, when the rollout was paused or rolled back.
+ * elsewhere. Like docker it waits as long as it takes, and says meanwhile what keeps the tasks from running;
+ * it ends with an error when waiting has no sense any more. An interrupt ends the waiting, not the service.
  */
-import type { Service } from '../proto/docker.ts';
+import colors from 'picocolors';
+import type { ClusterNode, Service } from '../proto/docker.ts';
 import { ShoalError } from '../proto/errors.ts';
 import { type Clock, delay } from '../proto/ports.ts';
 import { compareTaskStates, type TaskState, taskStateRank } from '../proto/task-state.ts';
 import type { ApiClient } from './client.ts';
 import type { ListedTask } from './commands/tasks.ts';
+import { type Picture, type Place, pictureOf } from './convergence.ts';
 import { cut } from './output.ts';
 
 const pollIntervalMs = 150;
-/** A service is done when it has been complete for this long, as Docker's client has it. */
+/** A service has converged when it has been complete for this long. */
 const stableMs = 1000;
 const longestBarList = 20;
 
@@ -20,14 +23,8 @@ export interface ProgressOptions {
   readonly clock: Clock;
   /** Where to draw. Bars when it is a terminal. */
   readonly output: NodeJS.WriteStream;
-}
-
-interface Picture {
-  readonly total: number;
-  /** Newest live task of each place, by slot or node. */
-  readonly tasks: ReadonlyMap<string, ListedTask>;
-  readonly running: number;
-  readonly problem: string | undefined;
+  /** The user asked for a rollback, so that one is no failure. */
+  readonly isRollback?: boolean;
 }
 
 /** Resolves when every task of the service runs its newest revision; rejects with why it does not. */
@@ -37,78 +34,66 @@ export async function waitForService(
   options: ProgressOptions,
 ): Promise<void> {
   const screen = new Screen(options);
+  const interrupt = watchInterrupts();
   let completeSince: number | undefined;
+  let rollbackCause: string | undefined;
   try {
-    for (;;) {
-      const service = await client.get<Service>(`/services/${serviceId}`);
-      const failure = failureOf(service);
-      const picture = await look(client, service);
+    while (!interrupt.arrived()) {
+      const picture = await look(client, serviceId);
+      if (picture.rollback && !picture.rollback.isOver) rollbackCause = picture.rollback.message;
       screen.draw(picture);
-      if (failure) throw new ShoalError('failed-precondition', failure);
-      const settled =
-        picture.running >= picture.total && picture.tasks.size === picture.total && !isUpdating(service);
+      if (picture.failure) throw new ShoalError('failed-precondition', picture.failure);
+      if (picture.rollback?.isOver && !options.isRollback) {
+        const message = rollbackCause ?? picture.rollback.message;
+        throw new ShoalError('failed-precondition', `service rolled back: ${message}`);
+      }
       const now = options.clock.monotonicMs();
-      if (!settled) completeSince = undefined;
-      else if (completeSince === undefined) completeSince = now;
-      else if (now - completeSince >= stableMs) break;
-      await delay(options.clock, pollIntervalMs);
+      if (picture.done < picture.total || picture.isRolling) completeSince = undefined;
+      else completeSince ??= now;
+      if (completeSince !== undefined && now - completeSince >= stableMs) {
+        screen.say(`verify: Service ${serviceId} converged`);
+        return;
+      }
+      await Promise.race([delay(options.clock, pollIntervalMs), interrupt.promise]);
     }
+    options.output.write(
+      `Operation continuing in background.\nUse \`shoal service ps ${serviceId}\` to check progress.\n`,
+    );
   } finally {
-    screen.end();
-  }
-  if (!options.quiet) options.output.write(`verify: Service ${serviceId} converged\n`);
-}
-
-function isUpdating(service: Service): boolean {
-  return service.UpdateStatus?.State === 'updating' || service.UpdateStatus?.State === 'rollback_started';
-}
-
-function failureOf(service: Service): string | undefined {
-  const status = service.UpdateStatus;
-  switch (status?.State) {
-    case 'paused':
-      return `service update paused: ${status.Message}`;
-    case 'rollback_paused':
-      return `service rollback paused: ${status.Message}`;
-    case 'rollback_completed':
-      return /fail/i.test(status.Message) ? `service rolled back: ${status.Message}` : undefined;
-    default:
-      return undefined;
+    interrupt.stop();
   }
 }
 
-async function look(client: ApiClient, service: Service): Promise<Picture> {
-  const filters = JSON.stringify({ service: { [service.ID]: true } });
-  const all = await client.get<ListedTask[]>('/tasks', { filters });
-  const tasks = new Map<string, ListedTask>();
-  for (const task of all) {
-    if (task.DesiredState !== 'running' && task.DesiredState !== 'ready') continue;
-    const place = String(task.Slot ?? task.NodeID ?? '');
-    const other = tasks.get(place);
-    if (!other || other.CreatedAt < task.CreatedAt) tasks.set(place, task);
-  }
-  const replicas = service.Spec.Mode.Replicated?.Replicas ?? 1;
-  const total = service.Spec.Mode.Global ? tasks.size : replicas;
-  const running = [...tasks.values()].filter((task) => task.Status.State === 'running').length;
-  return { total, tasks, running, problem: problemOf(all) };
+async function look(client: ApiClient, serviceId: string): Promise<Picture> {
+  const filtered = (more: Record<string, Record<string, true>>) =>
+    client.get<ListedTask[]>('/tasks', {
+      filters: JSON.stringify({ service: { [serviceId]: true }, ...more }),
+    });
+  const service = await client.get<Service>(`/services/${serviceId}`);
+  const [all, current, nodes] = await Promise.all([
+    filtered({}),
+    filtered({ '_up-to-date': { true: true } }),
+    service.Spec.Mode.Global ? client.get<ClusterNode[]>('/nodes') : [],
+  ]);
+  return pictureOf(service, current, all, nodes);
 }
 
-/** The newest reason that a task waits for or failed by. */
-function problemOf(tasks: readonly ListedTask[]): string | undefined {
-  const troubled = tasks.filter((task) => task.Status.Err && task.DesiredState !== 'remove');
-  troubled.sort((a, b) => b.Status.Timestamp.localeCompare(a.Status.Timestamp));
-  return troubled[0]?.Status.Err;
+/** Notices Ctrl-C in place of ending the program by it. */
+function watchInterrupts() {
+  let arrived = false;
+  let settle: () => void = () => undefined;
+  const promise = new Promise<void>((resolve) => {
+    settle = resolve;
+  });
+  const note = (): void => {
+    arrived = true;
+    settle();
+  };
+  process.once('SIGINT', note);
+  return { arrived: () => arrived, promise, stop: () => process.removeListener('SIGINT', note) };
 }
 
-const stages: readonly TaskState[] = [
-  'pending',
-  'assigned',
-  'accepted',
-  'preparing',
-  'ready',
-  'starting',
-  'running',
-];
+// ---------------------------------------------------------------- drawing
 
 class Screen {
   private readonly output: NodeJS.WriteStream;
@@ -121,19 +106,18 @@ class Screen {
     this.quiet = options.quiet;
   }
 
+  say(line: string): void {
+    if (!this.quiet) this.output.write(`${line}\n`);
+  }
+
   draw(picture: Picture): void {
     if (this.quiet) return;
-    const head = `overall progress: ${picture.running} out of ${picture.total} tasks`;
-    const waiting = picture.running < picture.total && picture.problem ? cut(picture.problem, 160) : '';
-    if (!this.output.isTTY) {
-      this.drawLine(waiting === '' ? head : `${head} (${waiting})`);
-      return;
-    }
-    const bars =
-      picture.total <= longestBarList
-        ? [...picture.tasks].sort(byPlace).map(([, task]) => bar(task, picture.total))
-        : [];
-    const lines = [head, ...bars, ...(waiting === '' ? [] : [waiting])];
+    const lines = linesOf(picture);
+    if (this.output.isTTY) this.redraw(lines);
+    else this.drawLine(countLine(picture));
+  }
+
+  private redraw(lines: readonly string[]): void {
     const width = this.output.columns || 80;
     if (this.drawnLines > 0) this.output.write(`\x1b[${this.drawnLines}A`);
     this.output.write(`${lines.map((line) => `\x1b[2K${cut(line, width)}`).join('\n')}\n\x1b[J`);
@@ -144,24 +128,49 @@ class Screen {
     if (line !== this.lastLine) this.output.write(`${line}\n`);
     this.lastLine = line;
   }
-
-  end(): void {
-    this.drawnLines = 0;
-  }
 }
 
-function byPlace(a: [string, ListedTask], b: [string, ListedTask]): number {
-  return a[0].localeCompare(b[0], 'en', { numeric: true });
+function headOf(picture: Picture): string {
+  const verb = picture.rollback && !picture.rollback.isOver ? 'rolling back: ' : 'overall progress: ';
+  return `${verb}${picture.done} out of ${picture.total} tasks`;
 }
 
+/** The reason that most stands in the way, for where there is one line only. */
+function mainProblem(picture: Picture): string | undefined {
+  return picture.places.find((place) => place.problem !== undefined)?.problem;
+}
+
+function countLine(picture: Picture): string {
+  const problem = picture.done < picture.total ? mainProblem(picture) : undefined;
+  return problem ? `${headOf(picture)} (${cut(problem, 160)})` : headOf(picture);
+}
+
+/** What a terminal shows: the count, then a bar a place while they fit, else the reason beside the count. */
+export function linesOf(picture: Picture): string[] {
+  if (picture.places.length > longestBarList) return [countLine(picture)];
+  const width = Math.max(0, ...picture.places.map((place) => place.name.length));
+  return [headOf(picture), ...picture.places.map((place) => barOf(place, width))];
+}
+
+const stages: readonly TaskState[] = [
+  'pending',
+  'assigned',
+  'accepted',
+  'preparing',
+  'ready',
+  'starting',
+  'running',
+];
 const barWidth = 50;
 
-function bar(task: ListedTask, total: number): string {
-  const place = task.Slot === undefined ? (task.NodeID ?? '').slice(0, 12) : `${task.Slot}/${total}`;
-  const state = task.Status.State;
-  const reached = stages.filter((stage) => compareTaskStates(stage, state) <= 0).length;
-  const share = taskStateRank[state] > taskStateRank.running ? 0 : reached / stages.length;
+function barOf(place: Place, width: number): string {
+  const state = place.task?.Status.State;
+  const head = `${place.name.padEnd(width)}: ${(state ?? 'new').padEnd(9)}`;
+  if (place.problem) return `${head} ${colors.yellow(place.problem.replaceAll('\n', ' '))}`;
+  const reached = state ? stages.filter((stage) => compareTaskStates(stage, state) <= 0).length : 0;
+  const hasEnded = state !== undefined && taskStateRank[state] > taskStateRank.running;
+  const share = place.isDone ? 1 : hasEnded ? 0 : reached / stages.length;
   const filled = Math.round(share * barWidth);
   const drawn = filled > 0 ? `${'='.repeat(filled - 1)}>` : '';
-  return `${place}: ${state.padEnd(9)} [${drawn.padEnd(barWidth)}]`;
+  return `${head} [${drawn.padEnd(barWidth)}]`;
 }

@@ -13,16 +13,17 @@ import type {
   TaskSpec,
   UpdateConfig,
 } from '../proto/docker.ts';
-import { ShoalError } from '../proto/errors.ts';
 import {
   parseBytes,
   parseChoice,
   parseCount,
   parseCpus,
   parseDuration,
+  parseInteger,
   parseRatio,
   splitWords,
 } from './parse.ts';
+import { UsageError } from './usage.ts';
 
 /** A flag with one value, the same for create and update. */
 export interface ScalarFlag {
@@ -55,7 +56,8 @@ function withLimits(spec: ServiceSpec, change: Partial<ResourceLimits>): Service
   return withTask(spec, { Resources: { ...Resources, Limits: { ...Resources.Limits, ...change } } });
 }
 
-function withReservations(spec: ServiceSpec, change: Partial<ResourceReservations>): ServiceSpec {
+/** A spec with its reservations changed. */
+export function withReservations(spec: ServiceSpec, change: Partial<ResourceReservations>): ServiceSpec {
   const { Resources = {} } = spec.TaskTemplate;
   return withTask(spec, {
     Resources: { ...Resources, Reservations: { ...Resources.Reservations, ...change } },
@@ -75,6 +77,12 @@ function withHealth(spec: ServiceSpec, change: Partial<HealthConfig>): ServiceSp
   return withContainer(spec, { Healthcheck: { ...spec.TaskTemplate.ContainerSpec.Healthcheck, ...change } });
 }
 
+/** A health check that is not switched off. */
+function withoutNone(spec: ServiceSpec): HealthConfig {
+  const { Test, ...rest } = spec.TaskTemplate.ContainerSpec.Healthcheck ?? {};
+  return Test && Test[0] !== 'NONE' ? { Test, ...rest } : rest;
+}
+
 type ConfigKey = 'UpdateConfig' | 'RollbackConfig';
 
 function withRollout(spec: ServiceSpec, key: ConfigKey, change: Partial<UpdateConfig>): ServiceSpec {
@@ -89,33 +97,33 @@ function rolloutFlags(
   return [
     {
       flags: `--${prefix}-parallelism <count>`,
-      description: 'tasks at a time (0: all at once)',
+      description: 'tasks at a time, 0: all at once (default 1)',
       apply: (spec, value, what) => withRollout(spec, key, { Parallelism: parseCount(value, what) }),
     },
     {
       flags: `--${prefix}-delay <duration>`,
-      description: 'time between two tasks',
+      description: 'time between two tasks (default 0s)',
       apply: (spec, value, what) => withRollout(spec, key, { Delay: parseDuration(value, what) }),
     },
     {
       flags: `--${prefix}-monitor <duration>`,
-      description: 'time after a task started in which its failing counts',
+      description: 'time after a task started in which its failing counts (default 5s)',
       apply: (spec, value, what) => withRollout(spec, key, { Monitor: parseDuration(value, what) }),
     },
     {
       flags: `--${prefix}-failure-action <action>`,
-      description: actions.join(', '),
+      description: `${actions.join(', ')} (default pause)`,
       apply: (spec, value, what) =>
         withRollout(spec, key, { FailureAction: parseChoice(value, what, actions) }),
     },
     {
       flags: `--${prefix}-max-failure-ratio <ratio>`,
-      description: 'share of failed tasks that is borne',
+      description: 'share of failed tasks that is borne (default 0)',
       apply: (spec, value, what) => withRollout(spec, key, { MaxFailureRatio: parseRatio(value, what) }),
     },
     {
       flags: `--${prefix}-order <order>`,
-      description: 'stop-first or start-first',
+      description: 'stop-first or start-first (default stop-first)',
       apply: (spec, value, what) =>
         withRollout(spec, key, { Order: parseChoice(value, what, ['stop-first', 'start-first'] as const) }),
     },
@@ -124,10 +132,7 @@ function rolloutFlags(
 
 function replicas(spec: ServiceSpec, value: string, what: string): ServiceSpec {
   if (!spec.Mode.Replicated) {
-    throw new ShoalError(
-      'invalid-argument',
-      `${what} can only be used with replicated mode; this service is global`,
-    );
+    throw new UsageError(`${what} can only be used with replicated mode; this service is global`);
   }
   return { ...spec, Mode: { Replicated: { Replicas: parseCount(value, what) } } };
 }
@@ -155,13 +160,18 @@ const containerFlags: ScalarFlag[] = [
   },
   {
     flags: '--stop-grace-period <duration>',
-    description: 'time between the stop signal and the kill',
+    description: 'time between the stop signal and the kill (default 10s)',
     apply: (spec, value, what) => withContainer(spec, { StopGracePeriod: parseDuration(value, what) }),
   },
   {
     flags: '--stop-signal <signal>',
     description: 'signal that asks it to stop',
     apply: (spec, value) => withContainer(spec, { StopSignal: value }),
+  },
+  {
+    flags: '--oom-score-adj <score>',
+    description: 'how willingly the kernel kills it for memory, -1000 to 1000',
+    apply: (spec, value, what) => withContainer(spec, { OomScoreAdj: parseInteger(value, what) }),
   },
   {
     flags: '--isolation <isolation>',
@@ -190,6 +200,11 @@ const healthFlags: ScalarFlag[] = [
     flags: '--health-start-period <duration>',
     description: 'time after the start in which failing does not count',
     apply: (spec, value, what) => withHealth(spec, { StartPeriod: parseDuration(value, what) }),
+  },
+  {
+    flags: '--health-start-interval <duration>',
+    description: 'time between two checks in the start period',
+    apply: (spec, value, what) => withHealth(spec, { StartInterval: parseDuration(value, what) }),
   },
   {
     flags: '--health-retries <count>',
@@ -234,13 +249,13 @@ const resourceFlags: ScalarFlag[] = [
 const restartFlags: ScalarFlag[] = [
   {
     flags: '--restart-condition <condition>',
-    description: 'none, on-failure or any',
+    description: 'none, on-failure or any (default any)',
     apply: (spec, value, what) =>
       withRestart(spec, { Condition: parseChoice(value, what, ['none', 'on-failure', 'any'] as const) }),
   },
   {
     flags: '--restart-delay <duration>',
-    description: 'time before a restart',
+    description: 'time before a restart (default 5s)',
     apply: (spec, value, what) => withRestart(spec, { Delay: parseDuration(value, what) }),
   },
   {
@@ -265,8 +280,13 @@ export const scalarFlags: readonly ScalarFlag[] = [
   ...rolloutFlags('update', 'UpdateConfig', ['pause', 'continue', 'rollback']),
   ...rolloutFlags('rollback', 'RollbackConfig', ['pause', 'continue']),
   {
+    flags: '--log-driver <driver>',
+    description: "driver that keeps its containers' output",
+    apply: (spec, value) => withTask(spec, { LogDriver: { ...spec.TaskTemplate.LogDriver, Name: value } }),
+  },
+  {
     flags: '--endpoint-mode <mode>',
-    description: 'vip or dnsrr',
+    description: 'vip or dnsrr (default vip)',
     apply: (spec, value, what) => ({
       ...spec,
       EndpointSpec: { ...spec.EndpointSpec, Mode: parseChoice(value, what, ['vip', 'dnsrr'] as const) },
@@ -294,21 +314,16 @@ export const switchFlags: readonly SwitchFlag[] = [
   {
     flags: '--no-healthcheck',
     description: "switch the image's health check off",
-    apply: (spec, on) => (on ? withContainer(spec, { Healthcheck: { Test: ['NONE'] } }) : spec),
+    apply: (spec, on) => withContainer(spec, { Healthcheck: on ? { Test: ['NONE'] } : withoutNone(spec) }),
   },
 ];
 
-/** Flags of docker's that are known and refused by name, for what they ask is not there yet. */
+/** Flags of docker's that both commands refuse by name. */
 export const refusedFlags: readonly string[] = [
-  'credential-spec',
-  'generic-resource',
-  'health-start-interval',
-  'max-concurrent',
-  'no-resolve-image',
-  'oom-score-adj',
-  'with-registry-auth',
-  'memory-swap',
-  'memory-swappiness',
+  '--credential-spec <spec>',
+  '--max-concurrent <count>',
+  '--memory-swap <bytes>',
+  '--memory-swappiness <percent>',
 ];
 
 /** Lines of an env file as KEY=value; comments and empty lines are left out. */

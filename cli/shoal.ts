@@ -14,9 +14,11 @@ import { addFileCommands, addNetworkCommands } from './commands/objects.ts';
 import { addServiceCommands } from './commands/service.ts';
 import { addStackCommands } from './commands/stack.ts';
 import { addSwarmCommands } from './commands/swarm.ts';
+import { addSystemCommands } from './commands/system.ts';
 import type { Context } from './context.ts';
 import { printError } from './output.ts';
 import { realClock } from './runtime.ts';
+import { takeSwitchValues, UsageError } from './usage.ts';
 
 const usageStatus = 2;
 
@@ -26,7 +28,7 @@ function makeProgram(): Command {
     .version(packageVersion(), '-v, --version')
     .option('-H, --host <host>', `daemon to talk to (default: $SHOAL_HOST, else ${defaultHost})`)
     .enablePositionalOptions()
-    .showHelpAfterError('(shoal COMMAND --help tells more)');
+    .addHelpText('after', '\nRun "shoal COMMAND --help" for more about a command.');
   const context: Context = {
     clock: realClock,
     client: () => {
@@ -42,8 +44,22 @@ function makeProgram(): Command {
   addFileCommands(program, context, 'secret');
   addFileCommands(program, context, 'config');
   addNetworkCommands(program, context);
-  for (const command of allCommands(program)) command.exitOverride().enablePositionalOptions();
+  addSystemCommands(program, context);
+  for (const command of allCommands(program)) finish(command);
   return program;
+}
+
+/** What holds for every command: sorted help, errors as exceptions, a pointer to the help after them. */
+function finish(command: Command): void {
+  command
+    .exitOverride()
+    .enablePositionalOptions()
+    .configureHelp({ sortOptions: true })
+    .showHelpAfterError(`Run "${pathOf(command)} --help" for how to use it.`);
+}
+
+function pathOf(command: Command): string {
+  return command.parent ? `${pathOf(command.parent)} ${command.name()}` : command.name();
 }
 
 function allCommands(command: Command): Command[] {
@@ -54,14 +70,21 @@ async function main(): Promise<void> {
   // A reader that has seen enough (`| head`) is no error.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
   try {
-    await makeProgram().parseAsync();
+    const program = makeProgram();
+    await program.parseAsync(takeSwitchValues(program, process.argv.slice(2)), { from: 'user' });
   } catch (error) {
-    if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : usageStatus;
-    else {
-      printError(messageOf(error));
-      process.exitCode = 1;
-    }
+    process.exitCode = report(error);
   }
+}
+
+/** Tells what went wrong, and answers the exit status of it. */
+function report(error: unknown): number {
+  // A noun without a verb prints its help, as docker does, and that is no mistake.
+  if (error instanceof CommanderError) {
+    return error.exitCode === 0 || error.code === 'commander.help' ? 0 : usageStatus;
+  }
+  printError(messageOf(error));
+  return error instanceof UsageError ? usageStatus : 1;
 }
 
 await main();

@@ -5,7 +5,7 @@
  * holds no state of its own.
  */
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { hostname, tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
@@ -13,7 +13,7 @@ import { Command, CommanderError, Option } from 'commander';
 import { DockerEngine } from '../agent/engine/docker.ts';
 import type { Engine } from '../agent/engine/engine.ts';
 import { SimulatedEngine } from '../agent/engine/simulated.ts';
-import { type ApiListener, listen, type TlsMaterial } from '../manager/api/listen.ts';
+import { type ApiListener, listen, removeStaleSocket, type TlsMaterial } from '../manager/api/listen.ts';
 import { createApi } from '../manager/api/server.ts';
 import type { Metrics } from '../manager/metrics.ts';
 import { messageOf, ShoalError } from '../proto/errors.ts';
@@ -23,7 +23,9 @@ import { hostOf, portOf, withPort } from './addresses.ts';
 import { defaultHost } from './client.ts';
 import { collect } from './context.ts';
 import { Daemon } from './daemon.ts';
+import { lockFolder } from './lock.ts';
 import { type LogLevel, logLevels, realClock, realLog, realRandom } from './runtime.ts';
+import { UsageError } from './usage.ts';
 
 interface Flags {
   dataDir: string;
@@ -64,15 +66,14 @@ function makeProgram(): Command {
     .option('--tlscacert <path>', 'authority whose clients may use a tcp:// host')
     .option('--tlscert <path>', 'certificate of a tcp:// host')
     .option('--tlskey <path>', 'key of a tcp:// host')
+    .allowExcessArguments(false)
+    .showHelpAfterError('Run "shoald --help" for its flags.')
     .exitOverride();
 }
 
 function engineOf(address: string, dataDir: string, log: Log): Engine {
   if (address === 'simulated') return simulatedEngine(join(dataDir, 'simulated-engine.json'));
-  if (address.startsWith('unix://')) {
-    return new DockerEngine({ address, clock: realClock, random: realRandom, log });
-  }
-  throw new ShoalError('invalid-argument', `--engine "${address}": write unix:///PATH or simulated`);
+  return new DockerEngine({ address, clock: realClock, random: realRandom, log });
 }
 
 /** Its containers outlive this process, as a real engine's do, by a file; daemons of a machine share its id. */
@@ -90,9 +91,71 @@ function simulatedEngine(path: string): Engine {
 }
 
 function tlsOf(flags: Flags): { tls: TlsMaterial } | Record<string, never> {
-  if (!flags.tlscacert || !flags.tlscert || !flags.tlskey) return {};
-  const read = (path: string): string => readFileSync(path, 'utf8');
-  return { tls: { ca: read(flags.tlscacert), cert: read(flags.tlscert), key: read(flags.tlskey) } };
+  const { tlscacert, tlscert, tlskey } = flags;
+  if (!tlscacert && !tlscert && !tlskey) return {};
+  if (!tlscacert || !tlscert || !tlskey)
+    throw new UsageError('--tlscacert, --tlscert and --tlskey go together: a tcp:// host needs all three');
+  const read = (flag: string, path: string): string => {
+    try {
+      return readFileSync(path, 'utf8');
+    } catch (error) {
+      throw new UsageError(`${flag} ${path} can't be read: ${messageOf(error)}`);
+    }
+  };
+  return {
+    tls: {
+      ca: read('--tlscacert', tlscacert),
+      cert: read('--tlscert', tlscert),
+      key: read('--tlskey', tlskey),
+    },
+  };
+}
+
+/** Refuses what can be seen to be wrong before anything is touched. Throws UsageError with the flag's name. */
+function checkFlags(flags: Flags, hosts: readonly string[]): void {
+  for (const host of hosts) {
+    if (!/^(unix:\/\/\/.|tcp:\/\/.)/.test(host))
+      throw new UsageError(`--host "${host}": write unix:///PATH or tcp://HOST:PORT`);
+    if (host.startsWith('tcp://') && !flags.tlskey)
+      throw new UsageError(
+        `--host ${host} needs --tlscacert, --tlscert and --tlskey: whoever reaches it without would be root on every node`,
+      );
+  }
+  if (flags.engine !== 'simulated' && !/^unix:\/\/\/./.test(flags.engine))
+    throw new UsageError(`--engine "${flags.engine}": write unix:///PATH or simulated`);
+  checkAddress(flags.listenAddr, '--listen-addr');
+  if (flags.advertiseAddr !== undefined) checkAddress(flags.advertiseAddr, '--advertise-addr');
+  if (flags.metricsAddr !== '') checkAddress(flags.metricsAddr, '--metrics-addr', 0);
+  if (flags.name !== undefined && !/^[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,62})$/.test(flags.name))
+    throw new UsageError(
+      `--name "${flags.name}": up to 63 letters, digits, dots, dashes and underscores, the first a letter or digit`,
+    );
+  if (flags.dataDir === '') throw new UsageError('--data-dir is empty');
+}
+
+function checkAddress(text: string, flag: string, least = 1): void {
+  const match = /^(\[[0-9a-fA-F:.]+\]|[^:\s]*)(?::(\d{1,5}))?$/.exec(text);
+  const port = match?.[2] === undefined ? undefined : Number(match[2]);
+  const isPort = port === undefined || (port >= least && port <= 65_535);
+  if (match && isPort && match[1] !== '') return;
+  throw new UsageError(`${flag} "${text}" is not an address: write HOST or HOST:PORT`);
+}
+
+/** Makes a folder of this daemon, or says who may. */
+function makeFolder(path: string, what: string, mode?: number): void {
+  try {
+    mkdirSync(path, { recursive: true, ...(mode === undefined ? {} : { mode }) });
+    accessSync(path, constants.R_OK | constants.W_OK | constants.X_OK);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const reason =
+      code === 'EACCES' || code === 'EPERM'
+        ? `permission denied; run shoald as root, or choose another place with ${what}`
+        : messageOf(error);
+    throw new ShoalError('permission-denied', `${what}: the folder ${path} can't be used: ${reason}`, {
+      cause: error,
+    });
+  }
 }
 
 /** Secrets lie in memory only: below /run, a folder for each data directory, so that daemons can share a host. */
@@ -122,13 +185,22 @@ function serveMetrics(address: string, metrics: Metrics, log: Log): Server | und
 
 async function run(flags: Flags): Promise<void> {
   const log = realLog(flags.logLevel);
-  const dataDir = resolve(flags.dataDir);
   const hosts = flags.host ?? [defaultHost];
+  checkFlags(flags, hosts);
+  const tls = tlsOf(flags);
+  const dataDir = resolve(flags.dataDir);
   const fatal = (error: unknown): void => {
     log.error({}, messageOf(error));
     process.exit(1);
   };
-  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  makeFolder(dataDir, '--data-dir', 0o700);
+  await lockFolder(dataDir);
+  for (const host of hosts) {
+    if (!host.startsWith('unix://')) continue;
+    makeFolder(dirname(host.slice('unix://'.length)), '--host');
+    // Seen before the node goes back to work, so that a mistake in a flag moves no tasks.
+    await removeStaleSocket(host.slice('unix://'.length));
+  }
   const daemon = new Daemon({
     dataDir,
     runDir: runDirOf(dataDir),
@@ -142,9 +214,10 @@ async function run(flags: Flags): Promise<void> {
     onFatal: fatal,
   });
   await daemon.start();
-  for (const host of hosts)
-    if (host.startsWith('unix://')) mkdirSync(dirname(host.slice('unix://'.length)), { recursive: true });
-  const api = await listen(createApi(daemon), hosts, { log, ...tlsOf(flags) });
+  const api = await listen(createApi(daemon), hosts, { log, ...tls }).catch(async (error) => {
+    await daemon.stop();
+    throw error;
+  });
   const metrics = serveMetrics(flags.metricsAddr, daemon.metrics, log);
   endOnSignal(daemon, api, metrics, log);
 }
@@ -177,5 +250,5 @@ try {
 } catch (error) {
   if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? 0 : 2);
   process.stderr.write(`shoald: ${messageOf(error)}\n`);
-  process.exit(1);
+  process.exit(error instanceof UsageError ? 2 : 1);
 }

@@ -1,9 +1,12 @@
 /** shoal node: the machines of the cluster. */
+import { isDeepStrictEqual } from 'node:util';
 import type { Command } from 'commander';
 import type { ClusterNode, NodeSpec } from '../../proto/docker.ts';
-import { type Context, collect, filterQuery, listOptions } from '../context.ts';
-import { type Column, capital, type ListOptions, print, renderList } from '../output.ts';
+import { type Context, collect, filterQuery, forEach, listOptions } from '../context.ts';
+import { type InspectFlags, inspect, inspectOptions, labelLines } from '../inspect.ts';
+import { binarySize, type Column, capital, type ListOptions, print, renderList } from '../output.ts';
 import { parseChoice, parseLabels } from '../parse.ts';
+import { UsageError } from '../usage.ts';
 import { listTasks, type TaskListFlags, taskListOptions } from './tasks.ts';
 
 type ListedNode = Omit<ClusterNode, 'Private'>;
@@ -18,15 +21,20 @@ export function addNodeCommands(program: Command, context: Context): void {
   addRoles(node, context);
   node
     .command('rm')
+    .alias('remove')
     .description('forget nodes that have left or are down')
     .argument('<node...>')
     .option('-f, --force', 'also when it is not down')
-    .action(async (nodes: string[], flags: { force?: boolean }) => {
-      for (const name of nodes) {
-        await context.client().delete(`/nodes/${name}`, flags.force ? { force: 'true' } : {});
+    .action((nodes: string[], flags: { force?: boolean }) =>
+      forEach(nodes, async (name) => {
+        await context.client().delete(nodePath(name), flags.force ? { force: 'true' } : {});
         print(name);
-      }
-    });
+      }),
+    );
+}
+
+function nodePath(name: string): string {
+  return `/nodes/${encodeURIComponent(name)}`;
 }
 
 function addList(node: Command, context: Context): void {
@@ -37,7 +45,9 @@ function addList(node: Command, context: Context): void {
       const nodes = await client.get<ListedNode[]>('/nodes', { filters: filterQuery(flags.filter) });
       const { Swarm } = await client.get<{ Swarm: { NodeID: string } }>('/info');
       nodes.sort(
-        (a, b) => a.Description.Hostname.localeCompare(b.Description.Hostname) || a.ID.localeCompare(b.ID),
+        (a, b) =>
+          a.Description.Hostname.localeCompare(b.Description.Hostname, 'en', { numeric: true }) ||
+          a.ID.localeCompare(b.ID),
       );
       print(renderList(nodes, columns(Swarm.NodeID), (row) => row.ID, flags));
     });
@@ -45,7 +55,19 @@ function addList(node: Command, context: Context): void {
 
 function columns(selfId: string): Column<ListedNode>[] {
   return [
-    { heading: 'ID', field: 'ID', value: (row) => (row.ID === selfId ? `${row.ID} *` : row.ID) },
+    {
+      heading: 'ID',
+      field: 'ID',
+      value: (row) => `${row.ID}${row.ID === selfId ? ' *' : ''}`,
+      raw: (row) => row.ID,
+    },
+    {
+      heading: 'SELF',
+      field: 'Self',
+      value: (row) => String(row.ID === selfId),
+      raw: (row) => row.ID === selfId,
+      hidden: true,
+    },
     { heading: 'HOSTNAME', field: 'Hostname', value: (row) => row.Description.Hostname },
     { heading: 'STATUS', field: 'Status', value: (row) => capital(row.Status.State) },
     { heading: 'AVAILABILITY', field: 'Availability', value: (row) => capital(row.Spec.Availability) },
@@ -64,46 +86,56 @@ function managerStatus(row: ListedNode): string {
 }
 
 function addInspect(node: Command, context: Context): void {
-  node
+  const command = node
     .command('inspect')
     .description('print nodes in full')
-    .argument('<node...>', 'ids, names or self')
-    .option('--format <format>', 'json')
-    .option('--pretty', 'print in a form for people')
-    .action(async (names: string[], flags: { pretty?: boolean }) => {
-      const nodes = await Promise.all(
-        names.map((name) => context.client().get<ListedNode>(`/nodes/${name}`)),
-      );
-      print(flags.pretty ? nodes.map(pretty).join('\n\n') : JSON.stringify(nodes, undefined, 4));
-    });
+    .argument('<node...>', 'ids, names or self');
+  inspectOptions(command, true).action((names: string[], flags: InspectFlags) =>
+    inspect(names, flags, (name) => context.client().get<ListedNode>(nodePath(name)), pretty),
+  );
 }
 
 function pretty(node: ListedNode): string {
-  const { Description, Spec, Status } = node;
-  const labels = Object.entries(Spec.Labels).map(([key, value]) => ` - ${key}=${value}`);
+  const { Description, Spec, Status, ManagerStatus } = node;
+  const { Platform, Resources, Engine, TLSInfo } = Description;
   return [
-    `ID:             ${node.ID}`,
-    ...(labels.length > 0 ? ['Labels:', ...labels] : []),
-    `Hostname:       ${Description.Hostname}`,
-    `Joined at:      ${node.CreatedAt}`,
+    `ID:\t\t\t${node.ID}`,
+    ...(Spec.Name ? [`Name:\t\t\t${Spec.Name}`] : []),
+    ...labelLines('Labels:', Spec.Labels),
+    `Hostname:              \t${Description.Hostname}`,
+    `Joined at:             \t${node.CreatedAt}`,
     'Status:',
-    ` State:         ${capital(Status.State)}`,
-    ...(Status.Message ? [` Message:       ${Status.Message}`] : []),
-    ` Availability:  ${capital(Spec.Availability)}`,
-    ` Address:       ${Status.Addr}`,
-    ...(node.ManagerStatus
+    ` State:\t\t\t${capital(Status.State)}`,
+    ...(Status.Message ? [` Message:\t\t${capital(Status.Message)}`] : []),
+    ` Availability:         \t${capital(Spec.Availability)}`,
+    ` Address:\t\t${Status.Addr}`,
+    ...(ManagerStatus
       ? [
           'Manager Status:',
-          ` Address:       ${node.ManagerStatus.Addr}`,
-          ` Raft Status:   ${capital(node.ManagerStatus.Reachability)}`,
-          ` Leader:        ${node.ManagerStatus.Leader ? 'Yes' : 'No'}`,
+          ` Address:\t\t${ManagerStatus.Addr}`,
+          ` Raft Status:\t\t${capital(ManagerStatus.Reachability)}`,
+          ` Leader:\t\t${ManagerStatus.Leader ? 'Yes' : 'No'}`,
         ]
       : []),
+    'Platform:',
+    ` Operating System:\t${Platform.OS}`,
+    ` Architecture:\t\t${Platform.Architecture}`,
     'Resources:',
-    ` CPUs:          ${Description.Resources.NanoCPUs / 1e9}`,
-    ` Memory:        ${(Description.Resources.MemoryBytes / 2 ** 30).toFixed(3)}GiB`,
-    `Engine Version: ${Description.Engine.EngineVersion}`,
+    ` CPUs:\t\t\t${Resources.NanoCPUs / 1e9}`,
+    ` Memory:\t\t${binarySize(Resources.MemoryBytes)}`,
+    ...plugins(Engine.Plugins ?? []),
+    `Engine Version:\t\t${Engine.EngineVersion}`,
+    ...labelLines('Engine Labels:', Engine.Labels),
+    ...(TLSInfo.TrustRoot ? ['TLS Info:', ` TrustRoot:\n${TLSInfo.TrustRoot.trimEnd()}`] : []),
   ].join('\n');
+}
+
+function plugins(list: readonly { Type: string; Name: string }[]): string[] {
+  const types = [...new Set(list.map((plugin) => plugin.Type))].sort();
+  const names = (type: string) => list.filter((plugin) => plugin.Type === type).map((plugin) => plugin.Name);
+  return types.length === 0
+    ? []
+    : ['Plugins:', ...types.map((type) => ` ${type}:\t\t${names(type).join(', ')}`)];
 }
 
 function addTasks(node: Command, context: Context): void {
@@ -112,20 +144,33 @@ function addTasks(node: Command, context: Context): void {
   ).action(async (names: string[], flags: TaskListFlags) => {
     const client = context.client();
     const wanted = names.length > 0 ? names : ['self'];
-    const nodes = await Promise.all(wanted.map((name) => client.get<ListedNode>(`/nodes/${name}`)));
+    const nodes = await Promise.all(wanted.map((name) => client.get<ListedNode>(nodePath(name))));
     await listTasks(context, { node: nodes.map((found) => found.ID) }, flags);
   });
 }
 
+/** Changes a node's spec, naming the version that was read. Answers whether it is another one then. */
 async function changeNode(
   context: Context,
   name: string,
   change: (spec: NodeSpec) => NodeSpec,
-): Promise<void> {
+): Promise<boolean> {
   const client = context.client();
-  const node = await client.get<ListedNode>(`/nodes/${name}`);
-  await client.post(`/nodes/${node.ID}/update`, change(node.Spec), { version: String(node.Version.Index) });
+  const node = await client.get<ListedNode>(nodePath(name));
+  const spec = change(node.Spec);
+  if (isDeepStrictEqual(spec, node.Spec)) return false;
+  await client.post(`/nodes/${node.ID}/update`, spec, { version: String(node.Version.Index) });
+  return true;
 }
+
+interface UpdateFlags {
+  readonly availability?: string;
+  readonly role?: string;
+  readonly labelAdd?: string[];
+  readonly labelRm?: string[];
+}
+
+const availabilities = ['active', 'pause', 'drain'] as const;
 
 function addUpdate(node: Command, context: Context): void {
   node
@@ -134,53 +179,58 @@ function addUpdate(node: Command, context: Context): void {
     .argument('<node>')
     .option('--availability <availability>', 'active, pause or drain')
     .option('--role <role>', 'worker or manager')
-    .option('--label-add <label>', 'add or change a label: key=value', collect)
+    .option('--label-add <key=value>', 'add or change a label', collect)
     .option('--label-rm <key>', 'remove a label', collect)
-    .action(
-      async (
-        name: string,
-        flags: { availability?: string; role?: string; labelAdd?: string[]; labelRm?: string[] },
-      ) => {
-        await changeNode(context, name, (spec) => {
-          const labels = { ...spec.Labels, ...parseLabels(flags.labelAdd ?? []) };
-          for (const key of flags.labelRm ?? []) delete labels[key];
-          return {
-            ...spec,
-            Labels: labels,
-            ...(flags.availability
-              ? {
-                  Availability: parseChoice(flags.availability, '--availability', [
-                    'active',
-                    'pause',
-                    'drain',
-                  ] as const),
-                }
-              : {}),
-            ...(flags.role
-              ? { Role: parseChoice(flags.role, '--role', ['worker', 'manager'] as const) }
-              : {}),
-          };
-        });
-        print(name);
-      },
-    );
+    .action(async (name: string, flags: UpdateFlags) => {
+      await changeNode(context, name, (spec) => updatedSpec(spec, name, flags));
+      print(name);
+    });
+}
+
+function updatedSpec(spec: NodeSpec, name: string, flags: UpdateFlags): NodeSpec {
+  const Labels = { ...spec.Labels };
+  for (const key of flags.labelRm ?? []) {
+    if (!(key in Labels)) throw new UsageError(`key ${key} doesn't exist in node's labels (${name})`);
+    delete Labels[key];
+  }
+  Object.assign(Labels, parseLabels(flags.labelAdd ?? []));
+  const { availability, role } = flags;
+  return {
+    ...spec,
+    Labels,
+    ...(availability === undefined
+      ? {}
+      : { Availability: parseChoice(availability, '--availability', availabilities) }),
+    ...(role === undefined ? {} : { Role: parseChoice(role, '--role', ['worker', 'manager'] as const) }),
+  };
 }
 
 function addRoles(node: Command, context: Context): void {
   const roles = [
-    { verb: 'promote', role: 'manager', done: 'promoted to a manager in the swarm.' },
-    { verb: 'demote', role: 'worker', done: 'demoted in the swarm.' },
+    {
+      verb: 'promote',
+      role: 'manager',
+      done: 'promoted to a manager in the swarm.',
+      already: 'is already a manager.',
+    },
+    {
+      verb: 'demote',
+      role: 'worker',
+      done: 'demoted in the swarm.',
+      already: 'is already a worker.',
+    },
   ] as const;
-  for (const { verb, role, done } of roles) {
+  for (const { verb, role, done, already } of roles) {
     node
       .command(verb)
       .description(`make nodes ${role}s`)
       .argument('<node...>')
-      .action(async (names: string[]) => {
-        for (const name of names) {
-          await changeNode(context, name, (spec) => ({ ...spec, Role: role }));
-          print(`Node ${name} ${done}`);
-        }
-      });
+      .action((names: string[]) =>
+        forEach(names, async (name) => {
+          const changed = await changeNode(context, name, (spec) => ({ ...spec, Role: role }));
+          const noun = changed && role === 'worker' ? 'Manager' : 'Node';
+          print(`${noun} ${name} ${changed ? done : already}`);
+        }),
+      );
   }
 }

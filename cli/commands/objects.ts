@@ -1,10 +1,13 @@
 /** shoal secret, config and network: what services are given. */
 import { readFileSync } from 'node:fs';
 import { buffer } from 'node:stream/consumers';
-import type { Command } from 'commander';
-import { type Context, collect, filterQuery, listOptions } from '../context.ts';
+import { type Command, Option } from 'commander';
+import { messageOf, ShoalError } from '../../proto/errors.ts';
+import { type Context, collect, filterQuery, forEach, listOptions } from '../context.ts';
+import { type InspectFlags, inspect, inspectOptions, labelLines } from '../inspect.ts';
 import { ago, type Column, type ListOptions, print, renderList } from '../output.ts';
 import { parseLabels } from '../parse.ts';
+import { refuseFlags } from '../usage.ts';
 
 interface FileObject {
   ID: string;
@@ -16,17 +19,21 @@ interface FileObject {
 /** Adds the nouns secret and config, which have the same verbs. */
 export function addFileCommands(program: Command, context: Context, kind: 'secret' | 'config'): void {
   const noun = program.command(kind).description(`manage ${kind}s`);
-  noun
+  const create = noun
     .command('create')
     .description(`make a ${kind} from a file or, with -, from standard input`)
     .argument('<name>')
-    .argument('<file>')
+    .argument('<file>', 'a path, or - for standard input')
     .option('-l, --label <key=value>', 'label', collect)
     .action(async (name: string, file: string, flags: { label?: string[] }) => {
-      const data = file === '-' ? await buffer(process.stdin) : readFileSync(file);
+      const data = await readData(kind, file);
       const spec = { Name: name, Labels: parseLabels(flags.label ?? []), Data: data.toString('base64') };
       print((await context.client().post<{ ID: string }>(`/${kind}s/create`, spec)).ID);
     });
+  refuseFlags(create, [
+    '--template-driver <driver>',
+    ...(kind === 'secret' ? ['-d, --driver <driver>'] : []),
+  ]);
   listOptions(noun.command('ls').alias('list').description(`list ${kind}s`))
     .option('-f, --filter <filter>', 'id, name or label: key=value', collect)
     .action(async (flags: ListOptions & { filter?: string[] }) => {
@@ -34,46 +41,85 @@ export function addFileCommands(program: Command, context: Context, kind: 'secre
         .client()
         .get<FileObject[]>(`/${kind}s`, { filters: filterQuery(flags.filter) });
       found.sort((a, b) => a.Spec.Name.localeCompare(b.Spec.Name));
-      print(renderList(found, fileColumns(context.clock.now()), (row) => row.ID, flags));
+      print(renderList(found, fileColumns(kind, context.clock.now()), (row) => row.ID, flags));
     });
-  addInspect(noun, context, `/${kind}s`);
+  addInspect<FileObject>(noun, context, `/${kind}s`, (object) =>
+    prettyFile(kind, object, context.clock.now()),
+  );
   addRemove(noun, context, `/${kind}s`);
 }
 
-function fileColumns(nowMs: number): Column<FileObject>[] {
+async function readData(kind: string, path: string): Promise<Buffer> {
+  if (path === '-') return buffer(process.stdin);
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    throw new ShoalError('invalid-argument', `the ${kind} can't be read from ${path}: ${messageOf(error)}`);
+  }
+}
+
+function fileColumns(kind: 'secret' | 'config', nowMs: number): Column<FileObject>[] {
+  const driver: Column<FileObject> = { heading: 'DRIVER', field: 'Driver', value: () => '' };
   return [
     { heading: 'ID', field: 'ID', value: (row) => row.ID },
     { heading: 'NAME', field: 'Name', value: (row) => row.Spec.Name },
+    ...(kind === 'secret' ? [driver] : []),
     { heading: 'CREATED', field: 'CreatedAt', value: (row) => ago(row.CreatedAt, nowMs) },
     { heading: 'UPDATED', field: 'UpdatedAt', value: (row) => ago(row.UpdatedAt, nowMs) },
+    { heading: 'LABELS', field: 'Labels', value: (row) => labelText(row.Spec.Labels), hidden: true },
   ];
 }
 
-function addInspect(noun: Command, context: Context, path: string): void {
-  noun
-    .command('inspect')
-    .description('print in full')
-    .argument('<name...>')
-    .option('--format <format>', 'json')
-    .action(async (names: string[]) => {
-      const found = await Promise.all(
-        names.map((name) => context.client().get(`${path}/${encodeURIComponent(name)}`)),
-      );
-      print(JSON.stringify(found, undefined, 4));
-    });
+function labelText(labels: Record<string, string>): string {
+  return Object.entries(labels)
+    .map(([key, value]) => `${key}=${value}`)
+    .join(',');
+}
+
+function prettyFile(
+  kind: 'secret' | 'config',
+  object: FileObject & { Spec: { Data?: string } },
+  nowMs: number,
+): string {
+  const { Name, Labels, Data } = object.Spec;
+  return [
+    `ID:\t\t\t${object.ID}`,
+    `Name:\t\t\t${Name}`,
+    ...(Object.keys(Labels).length > 0 ? labelLines('Labels:', Labels) : ['Labels:']),
+    ...(kind === 'secret' ? ['Driver:\t\t\t'] : []),
+    `Created at:            \t${ago(object.CreatedAt, nowMs)}`,
+    `Updated at:            \t${ago(object.UpdatedAt, nowMs)}`,
+    ...(kind === 'config'
+      ? [
+          'Data:',
+          Buffer.from(Data ?? '', 'base64')
+            .toString('utf8')
+            .trimEnd(),
+        ]
+      : []),
+  ].join('\n');
+}
+
+function addInspect<T>(noun: Command, context: Context, path: string, pretty?: (object: T) => string): void {
+  const command = noun.command('inspect').description('print in full').argument('<name...>');
+  inspectOptions(command, pretty !== undefined).action((names: string[], flags: InspectFlags) => {
+    const find = (name: string) => context.client().get<T>(`${path}/${encodeURIComponent(name)}`);
+    return inspect(names, flags, find, pretty);
+  });
 }
 
 function addRemove(noun: Command, context: Context, path: string): void {
   noun
     .command('rm')
+    .alias('remove')
     .description('remove')
     .argument('<name...>')
-    .action(async (names: string[]) => {
-      for (const name of names) {
+    .action((names: string[]) =>
+      forEach(names, async (name) => {
         await context.client().delete(`${path}/${encodeURIComponent(name)}`);
         print(name);
-      }
-    });
+      }),
+    );
 }
 
 interface NetworkResource {
@@ -97,11 +143,12 @@ interface NetworkFlags {
 /** Adds the noun network. */
 export function addNetworkCommands(program: Command, context: Context): void {
   const network = program.command('network').description('manage networks');
-  network
+  const create = network
     .command('create')
     .description('make a network')
     .argument('<name>')
     .option('-d, --driver <driver>', 'driver', 'overlay')
+    .addOption(new Option('--scope <scope>', 'scope').choices(['swarm']).hideHelp())
     .option('--subnet <cidr>', 'subnet', collect)
     .option('--gateway <address>', 'gateway of the subnet at the same place', collect)
     .option('--ip-range <cidr>', 'part of the subnet that addresses come from', collect)
@@ -112,6 +159,7 @@ export function addNetworkCommands(program: Command, context: Context): void {
     .action(async (name: string, flags: NetworkFlags) => {
       print((await context.client().post<{ Id: string }>('/networks/create', networkBody(name, flags))).Id);
     });
+  refuseFlags(create, refusedNetworkFlags);
   listOptions(network.command('ls').alias('list').description('list networks'))
     .option('-f, --filter <filter>', 'id, name, driver, label or scope: key=value', collect)
     .action(async (flags: ListOptions & { filter?: string[] }) => {
@@ -130,6 +178,18 @@ const networkColumns: Column<NetworkResource>[] = [
   { heading: 'NAME', field: 'Name', value: (row) => row.Name },
   { heading: 'DRIVER', field: 'Driver', value: (row) => row.Driver },
   { heading: 'SCOPE', field: 'Scope', value: (row) => row.Scope },
+];
+
+/** What docker has for networks of the engine, and for its own address management. */
+const refusedNetworkFlags = [
+  '--aux-address <address>',
+  '--config-from <network>',
+  '--config-only',
+  '--ingress',
+  '--ipam-driver <driver>',
+  '--ipam-opt <option>',
+  '--ipv4',
+  '--ipv6',
 ];
 
 function networkBody(name: string, flags: NetworkFlags) {

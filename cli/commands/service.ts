@@ -1,10 +1,13 @@
 /** shoal service: what runs on the cluster. */
 import type { Command } from 'commander';
-import type { PortConfig, Service, ServiceSpec, UpdateConfig } from '../../proto/docker.ts';
+import type { PortConfig, Service, ServiceSpec } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
-import { type Context, collect, filterQuery, listOptions } from '../context.ts';
-import { ago, type Column, type ListOptions, print, renderList } from '../output.ts';
+import { type Context, collect, filterQuery, forEach, listOptions } from '../context.ts';
+import { type InspectFlags, inspect, inspectOptions } from '../inspect.ts';
+import { type Column, type ListOptions, print, renderList } from '../output.ts';
+import { prettyService } from '../pretty-service.ts';
 import { waitForService } from '../progress.ts';
+import { UsageError } from '../usage.ts';
 import { addLogs } from './logs.ts';
 import { addCreate, addUpdate } from './service-change.ts';
 import { listTasks, type TaskListFlags, taskListOptions } from './tasks.ts';
@@ -30,14 +33,24 @@ export function addServiceCommands(program: Command, context: Context): void {
   addLogs(service, context);
   service
     .command('rm')
+    .alias('remove')
     .description('remove services')
     .argument('<service...>')
-    .action(async (names: string[]) => {
-      for (const name of names) {
-        await context.client().delete(`/services/${name}`);
+    .action((names: string[]) =>
+      forEach(names, async (name) => {
+        await context.client().delete(servicePath(name));
         print(name);
-      }
-    });
+      }),
+    );
+}
+
+function servicePath(name: string): string {
+  return `/services/${encodeURIComponent(name)}`;
+}
+
+/** Prints warnings of an answer on standard error. */
+export function printWarnings(warnings: readonly string[] | null | undefined): void {
+  for (const warning of warnings ?? []) process.stderr.write(`${warning}\n`);
 }
 
 /** Adds -d/--detach and -q/--quiet, which every command that waits has. */
@@ -48,12 +61,17 @@ export function waitOptions(command: Command): Command {
 }
 
 /** Waits for the service unless told not to. */
-export async function converge(context: Context, serviceId: string, flags: WaitFlags): Promise<void> {
+export async function converge(
+  context: Context,
+  serviceId: string,
+  flags: WaitFlags & { readonly rollback?: unknown },
+): Promise<void> {
   if (flags.detach) return;
   await waitForService(context.client(), serviceId, {
     quiet: flags.quiet ?? false,
     clock: context.clock,
     output: process.stderr,
+    isRollback: flags.rollback === true,
   });
 }
 
@@ -73,7 +91,8 @@ function replicasOf(row: ListedService): string {
   return `${RunningTasks}/${DesiredTasks}${limit ? ` (max ${limit} per node)` : ''}`;
 }
 
-function portText(port: PortConfig): string {
+/** `*:8080->80/tcp`. */
+export function portText(port: PortConfig): string {
   return `*:${port.PublishedPort ?? ''}->${port.TargetPort}/${port.Protocol ?? 'tcp'}`;
 }
 
@@ -98,95 +117,45 @@ function addList(service: Command, context: Context): void {
 function addTasks(service: Command, context: Context): void {
   taskListOptions(service.command('ps').description("list services' tasks").argument('<service...>')).action(
     async (names: string[], flags: TaskListFlags) => {
-      const found = await Promise.all(
-        names.map((name) => context.client().get<Service>(`/services/${name}`)),
-      );
+      const found = await Promise.all(names.map((name) => context.client().get<Service>(servicePath(name))));
       await listTasks(context, { service: found.map((one) => one.ID) }, flags);
     },
   );
 }
 
 function addInspect(service: Command, context: Context): void {
-  service
-    .command('inspect')
-    .description('print services in full')
-    .argument('<service...>')
-    .option('--format <format>', 'json')
-    .option('--pretty', 'print in a form for people')
-    .action(async (names: string[], flags: { pretty?: boolean }) => {
-      const query = flags.pretty ? { insertDefaults: 'true' } : {};
-      const found = await Promise.all(
-        names.map((name) => context.client().get<Service>(`/services/${name}`, query)),
-      );
-      const now = context.clock.now();
-      print(
-        flags.pretty
-          ? found.map((one) => pretty(one, now)).join('\n\n')
-          : JSON.stringify(found, undefined, 4),
-      );
-    });
+  const command = service.command('inspect').description('print services in full').argument('<service...>');
+  inspectOptions(command, true).action((names: string[], flags: InspectFlags) => {
+    const query = { insertDefaults: 'true' };
+    const find = (name: string) => context.client().get<Service>(servicePath(name), query);
+    const now = context.clock.now();
+    return inspect(names, flags, find, (one) => prettyService(one, now));
+  });
 }
 
-function pretty(service: Service, nowMs: number): string {
-  const { Spec, UpdateStatus } = service;
-  const container = Spec.TaskTemplate.ContainerSpec;
-  const constraints = Spec.TaskTemplate.Placement?.Constraints ?? [];
-  return [
-    `ID:             ${service.ID}`,
-    `Name:           ${Spec.Name}`,
-    `Service Mode:   ${Spec.Mode.Global ? 'Global' : 'Replicated'}`,
-    ...(Spec.Mode.Replicated ? [` Replicas:      ${Spec.Mode.Replicated.Replicas ?? 1}`] : []),
-    ...(UpdateStatus
-      ? [
-          'UpdateStatus:',
-          ` State:         ${UpdateStatus.State}`,
-          ...(UpdateStatus.StartedAt ? [` Started:       ${ago(UpdateStatus.StartedAt, nowMs)}`] : []),
-          ...(UpdateStatus.CompletedAt ? [` Completed:     ${ago(UpdateStatus.CompletedAt, nowMs)}`] : []),
-          ` Message:       ${UpdateStatus.Message}`,
-        ]
-      : []),
-    ...(constraints.length > 0 ? ['Placement:', ` Constraints:   ${constraints.join(', ')}`] : []),
-    ...rollout('UpdateConfig:', Spec.UpdateConfig),
-    ...rollout('RollbackConfig:', Spec.RollbackConfig),
-    'ContainerSpec:',
-    ` Image:         ${container.Image}`,
-    ...(container.Args ? [` Args:          ${container.Args.join(' ')}`] : []),
-    ...(container.Env ? [` Env:           ${container.Env.join(' ')}`] : []),
-    ...(container.User ? [` User:          ${container.User}`] : []),
-    ...((service.Endpoint.Ports ?? []).length > 0
-      ? ['Ports:', ...(service.Endpoint.Ports ?? []).map((p) => ` ${portText(p)}`)]
-      : []),
-  ].join('\n');
-}
-
-function rollout(heading: string, config: UpdateConfig | undefined): string[] {
-  if (!config) return [];
-  return [
-    heading,
-    ` Parallelism:   ${config.Parallelism}`,
-    ...(config.Delay ? [` Delay:         ${config.Delay / 1e9}s`] : []),
-    ...(config.FailureAction ? [` On failure:    ${config.FailureAction}`] : []),
-    ...(config.Monitor ? [` Monitoring Period: ${config.Monitor / 1e9}s`] : []),
-    ...(config.MaxFailureRatio === undefined ? [] : [` Max failure ratio: ${config.MaxFailureRatio}`]),
-    ...(config.Order ? [` Update order:  ${config.Order}`] : []),
-  ];
+/** A change of a service's spec, and what goes with the request that makes it. */
+export interface ServiceChange {
+  readonly change: (spec: ServiceSpec) => ServiceSpec | Promise<ServiceSpec>;
+  readonly query?: Record<string, string>;
+  readonly headers?: (spec: ServiceSpec) => Record<string, string>;
 }
 
 /** Reads the service, changes its spec and writes it, naming the version that was read. */
 export async function changeService(
   context: Context,
   name: string,
-  change: (spec: ServiceSpec, service: Service) => ServiceSpec | Promise<ServiceSpec>,
-  query: Record<string, string> = {},
+  { change, query = {}, headers = () => ({}) }: ServiceChange,
 ): Promise<Service> {
   const client = context.client();
-  const service = await client.get<Service>(`/services/${name}`);
-  const spec = await change(service.Spec, service);
-  const answer = await client.post<{ Warnings?: string[] | null }>(`/services/${service.ID}/update`, spec, {
-    version: String(service.Version.Index),
-    ...query,
-  });
-  for (const warning of answer?.Warnings ?? []) process.stderr.write(`${warning}\n`);
+  const service = await client.get<Service>(servicePath(name));
+  const spec = await change(service.Spec);
+  const answer = await client.post<{ Warnings?: string[] | null }>(
+    `/services/${service.ID}/update`,
+    spec,
+    { version: String(service.Version.Index), ...query },
+    headers(spec),
+  );
+  printWarnings(answer?.Warnings);
   return service;
 }
 
@@ -199,27 +168,38 @@ function addScale(service: Command, context: Context): void {
     .action(async (pairs: string[], flags: WaitFlags) => {
       const wanted = pairs.map(parseScale);
       const changed: Service[] = [];
-      for (const { name, replicas } of wanted) {
-        changed.push(
-          await changeService(context, name, (spec) => {
-            if (!spec.Mode.Replicated) {
-              throw new ShoalError(
-                'invalid-argument',
-                `${name}: scale can only be used with replicated mode; this service is global`,
-              );
-            }
-            return { ...spec, Mode: { Replicated: { Replicas: replicas } } };
-          }),
-        );
-        print(`${name} scaled to ${replicas}`);
+      let failure: unknown;
+      await forEach(
+        wanted.map(({ name }) => name),
+        async (name) => {
+          const { replicas } = wanted.find((one) => one.name === name)!;
+          changed.push(
+            await changeService(context, name, { change: (spec) => withReplicas(spec, name, replicas) }),
+          );
+          print(`${name} scaled to ${replicas}`);
+        },
+      ).catch((error: unknown) => {
+        failure = error;
+      });
+      for (const one of changed) {
+        if (changed.length > 1 && !flags.detach) process.stderr.write(`${one.Spec.Name}\n`);
+        await converge(context, one.ID, flags);
       }
-      for (const one of changed) await converge(context, one.ID, flags);
+      if (failure !== undefined) throw failure;
     });
+}
+
+function withReplicas(spec: ServiceSpec, name: string, replicas: number): ServiceSpec {
+  if (spec.Mode.Replicated) return { ...spec, Mode: { Replicated: { Replicas: replicas } } };
+  throw new ShoalError(
+    'invalid-argument',
+    `${name}: scale can only be used with replicated mode; this service is global`,
+  );
 }
 
 function parseScale(pair: string): { name: string; replicas: number } {
   const match = /^([^=]+)=(\d+)$/.exec(pair);
-  if (!match) throw new ShoalError('invalid-argument', `"${pair}" is not SERVICE=REPLICAS, e.g. web=5`);
+  if (!match) throw new UsageError(`"${pair}" is not SERVICE=REPLICAS, e.g. web=5`);
   return { name: match[1]!, replicas: Number(match[2]) };
 }
 
@@ -227,8 +207,11 @@ function addRollback(service: Command, context: Context): void {
   waitOptions(
     service.command('rollback').description("go back to a service's previous spec").argument('<service>'),
   ).action(async (name: string, flags: WaitFlags) => {
-    const changed = await changeService(context, name, (spec) => spec, { rollback: 'previous' });
+    const changed = await changeService(context, name, {
+      change: (spec) => spec,
+      query: { rollback: 'previous' },
+    });
     print(name);
-    await converge(context, changed.ID, flags);
+    await converge(context, changed.ID, { ...flags, rollback: true });
   });
 }

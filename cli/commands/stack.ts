@@ -1,13 +1,22 @@
 /** shoal stack: services that belong together, from compose files. */
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { type CompiledStack, compileCompose, parseCompose } from '../../manager/stack/compose.ts';
 import { stackLabel } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
-import { type Context, collect, listOptions } from '../context.ts';
+import { delay } from '../../proto/ports.ts';
+import { type Context, collect, forEach, listOptions } from '../context.ts';
 import { type Column, type ListOptions, print, renderList } from '../output.ts';
-import { converge, fetchServices, serviceColumns, type WaitFlags, waitOptions } from './service.ts';
+import { refuseFlags, UsageError } from '../usage.ts';
+import {
+  converge,
+  fetchServices,
+  printWarnings,
+  serviceColumns,
+  type WaitFlags,
+  waitOptions,
+} from './service.ts';
 import { listTasks, type TaskListFlags, taskListOptions } from './tasks.ts';
 
 interface ListedStack {
@@ -55,26 +64,47 @@ export function addStackCommands(program: Command, context: Context): void {
       const services = await fetchServices(context, [...(flags.filter ?? []), `label=${stackLabel}=${name}`]);
       print(renderList(services, serviceColumns, (row) => row.ID, flags));
     });
+  addRemove(stack, context);
+  const config = composeOptions(
+    stack.command('config').description('print the merged and checked compose files'),
+  ).action((flags: ComposeFlags) => {
+    const input = composeInput(flags);
+    parseCompose(input);
+    const compiled = compileCompose(input, 'stack');
+    printWarnings(compiled.warnings);
+    print(compiled.source.trimEnd());
+  });
+  refuseFlags(config, ['--skip-interpolation']);
+}
+
+function addRemove(stack: Command, context: Context): void {
   stack
     .command('rm')
-    .alias('down')
+    .aliases(['remove', 'down'])
     .description('remove stacks')
     .argument('<stack...>')
-    .action(async (names: string[]) => {
-      for (const name of names) {
-        const done = await context.client().delete<DeployAnswer>(`/stacks/${encodeURIComponent(name)}`);
+    .option('-d, --detach', 'do not wait until their tasks are gone (default; --detach=false waits)')
+    .action((names: string[], flags: WaitFlags) =>
+      forEach(names, async (name) => {
+        const done = await context.client().delete<DeployAnswer>(stackPath(name));
         for (const { Kind, Name } of done.Removed) print(`Removing ${Kind} ${Name}`);
-      }
-    });
-  composeOptions(stack.command('config').description('print the merged and checked compose files')).action(
-    (flags: ComposeFlags) => {
-      const input = composeInput(flags);
-      parseCompose(input);
-      const compiled = compileCompose(input, 'stack');
-      for (const warning of compiled.warnings) process.stderr.write(`${warning}\n`);
-      print(compiled.source.trimEnd());
-    },
-  );
+        if (flags.detach === false) await waitUntilGone(context, name);
+      }),
+    );
+}
+
+const gonePollMs = 200;
+
+/** Waits until no task of a removed stack is left. */
+async function waitUntilGone(context: Context, name: string): Promise<void> {
+  const filters = JSON.stringify({ label: { [`${stackLabel}=${name}`]: true } });
+  while ((await context.client().get<unknown[]>('/tasks', { filters })).length > 0) {
+    await delay(context.clock, gonePollMs);
+  }
+}
+
+function stackPath(name: string): string {
+  return `/stacks/${encodeURIComponent(name)}`;
 }
 
 const stackColumns: Column<ListedStack>[] = [
@@ -83,7 +113,7 @@ const stackColumns: Column<ListedStack>[] = [
 ];
 
 async function requireStack(context: Context, name: string): Promise<void> {
-  await context.client().get(`/stacks/${encodeURIComponent(name)}`);
+  await context.client().get(stackPath(name));
 }
 
 function composeOptions(command: Command): Command {
@@ -96,8 +126,7 @@ function composeOptions(command: Command): Command {
 
 function composeInput(flags: ComposeFlags) {
   const paths = flags.composeFile ?? [];
-  if (paths.length === 0)
-    throw new ShoalError('invalid-argument', 'name the compose file with -c/--compose-file');
+  if (paths.length === 0) throw new UsageError('name the compose file with -c/--compose-file');
   return {
     files: paths.map((path) => ({ path: path === '-' ? 'stdin' : path, content: readText(path) })),
     folder: paths[0] === '-' ? process.cwd() : dirname(resolve(paths[0]!)),
@@ -121,30 +150,37 @@ function definedOnly(environment: NodeJS.ProcessEnv): Record<string, string> {
 }
 
 function addDeploy(stack: Command, context: Context): void {
-  waitOptions(
-    composeOptions(
-      stack
-        .command('deploy')
-        .alias('up')
-        .description('deploy a stack, whole or not at all')
-        .argument('<stack>'),
-    ),
-  )
+  const command = stack
+    .command('deploy')
+    .alias('up')
+    .description('deploy a stack, whole or not at all')
+    .argument('<stack>')
     .option('--prune', 'remove services that the files no longer have')
-    .action(async (name: string, flags: ComposeFlags & WaitFlags & { prune?: boolean }) => {
-      const compiled = compileCompose(composeInput(flags), name);
-      if (compiled.refusals.length > 0) throw new ShoalError('not-supported', compiled.refusals.join('\n'));
-      for (const warning of compiled.warnings) process.stderr.write(`${warning}\n`);
-      const body = deployBody(compiled, flags.prune ?? false);
-      const done = await context.client().put<DeployAnswer>(`/stacks/${encodeURIComponent(name)}`, body);
-      for (const warning of done.Warnings ?? []) process.stderr.write(`${warning}\n`);
-      report(done);
-      if (flags.detach) return;
-      for (const service of await fetchServices(context, [`label=${stackLabel}=${name}`])) {
-        if (!flags.quiet) process.stderr.write(`${service.Spec.Name}\n`);
-        await converge(context, service.ID, flags);
-      }
-    });
+    .addOption(new Option('--resolve-image <when>').choices(['never']).hideHelp());
+  waitOptions(composeOptions(command)).action((name: string, flags: DeployFlags) =>
+    deploy(context, name, flags),
+  );
+  refuseFlags(command, ['--with-registry-auth']);
+}
+
+type DeployFlags = ComposeFlags & WaitFlags & { readonly prune?: boolean };
+
+async function deploy(context: Context, name: string, flags: DeployFlags): Promise<void> {
+  const compiled = compileCompose(composeInput(flags), name);
+  if (compiled.refusals.length > 0) throw new ShoalError('not-supported', compiled.refusals.join('\n'));
+  printWarnings(compiled.warnings);
+  const body = deployBody(compiled, flags.prune ?? false);
+  const done = await context.client().put<DeployAnswer>(stackPath(name), body);
+  printWarnings(done.Warnings);
+  report(done);
+  if (flags.detach) return;
+  const changed = [...done.Created, ...done.Updated].map((one) => one.Name);
+  for (const service of await fetchServices(context, [`label=${stackLabel}=${name}`])) {
+    if (!flags.quiet) process.stderr.write(`${service.Spec.Name}\n`);
+    // An old rollback of a service that this deployment leaves alone is none of its concern.
+    const rollback = !changed.includes(service.Spec.Name);
+    await converge(context, service.ID, { ...flags, rollback });
+  }
 }
 
 function deployBody(compiled: CompiledStack, prune: boolean) {

@@ -1,11 +1,13 @@
 /** shoal swarm: make, join, leave and look after a cluster. */
-import { createInterface } from 'node:readline';
 import type { Command } from 'commander';
-import type { Cluster } from '../../proto/docker.ts';
+import type { Cluster, ClusterNode } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
+import { delay } from '../../proto/ports.ts';
+import { askSecret } from '../ask.ts';
 import type { Context } from '../context.ts';
 import { print } from '../output.ts';
-import { parseChoice, parseCount, parseDuration } from '../parse.ts';
+import { parseBoolean, parseChoice, parseCount, parseDuration } from '../parse.ts';
+import { refuseFlags, UsageError } from '../usage.ts';
 
 interface Info {
   Swarm: { NodeID: string; NodeAddr: string; RemoteManagers: { Addr: string }[] | null };
@@ -29,7 +31,10 @@ interface InitFlags {
   availability: string;
   autolock?: boolean;
   forceNewCluster?: boolean;
-  defaultAddrPool?: string;
+  defaultAddrPool?: string[];
+  dataPathPort?: string;
+  maxSnapshots?: string;
+  snapshotInterval?: string;
   defaultAddrPoolMaskLength?: string;
   taskHistoryLimit?: string;
   certExpiry?: string;
@@ -37,7 +42,7 @@ interface InitFlags {
 }
 
 function addInit(swarm: Command, context: Context): void {
-  swarm
+  const command = swarm
     .command('init')
     .description('make a cluster with this node as its first manager')
     .option('--advertise-addr <address>', 'address that other nodes reach this one by (HOST[:PORT])')
@@ -45,24 +50,40 @@ function addInit(swarm: Command, context: Context): void {
     .option('--availability <availability>', 'active, pause or drain', 'active')
     .option('--autolock', 'seal the managers’ disks with a key that is asked for after a restart')
     .option('--force-new-cluster', 'recover from a lost quorum: go on with this manager as the only one')
-    .option('--default-addr-pool <cidr>', 'pool that networks get their subnets from')
-    .option('--default-addr-pool-mask-length <length>', 'length of a subnet’s mask')
-    .option('--task-history-limit <count>', 'ended tasks kept for each slot')
-    .option('--cert-expiry <duration>', 'how long a node’s certificate is valid')
+    .option('--default-addr-pool <cidr>', 'pool that networks get their subnets from', collectCommas)
+    .option('--default-addr-pool-mask-length <length>', 'length of a subnet’s mask (default 24)')
+    .option('--data-path-port <port>', 'port of the traffic between containers (default 4789)');
+  settingOptions(command).action((flags: InitFlags) => init(context, flags));
+  refuseFlags(command, ['--data-path-addr <address>', '--external-ca <specification>']);
+}
+
+async function init(context: Context, flags: InitFlags): Promise<void> {
+  const client = context.client();
+  const nodeId = await client.post<string>('/swarm/init', initBody(flags));
+  const info = await client.get<Info>('/info');
+  const cluster = await client.get<Cluster>('/swarm');
+  const address = managerAddress(info, flags.advertiseAddr);
+  print(`Swarm initialized: current node (${nodeId}) is now a manager.\n`);
+  printJoin('worker', cluster.JoinTokens.Worker, address);
+  print(
+    "To add a manager to this swarm, run 'shoal swarm join-token manager' and follow the instructions.\n",
+  );
+  if (flags.autolock) await printUnlockKey(context);
+}
+
+/** Adds what init and update have in common. */
+function settingOptions(command: Command): Command {
+  return command
+    .option('--task-history-limit <count>', 'ended tasks kept for each slot (default 5)')
+    .option('--cert-expiry <duration>', 'how long a node’s certificate is valid (default 2160h)')
     .option('--dispatcher-heartbeat <duration>', 'time between two heartbeats of a node')
-    .action(async (flags: InitFlags) => {
-      const client = context.client();
-      const nodeId = await client.post<string>('/swarm/init', initBody(flags));
-      const info = await client.get<Info>('/info');
-      const cluster = await client.get<Cluster>('/swarm');
-      const address = managerAddress(info, flags.advertiseAddr);
-      print(`Swarm initialized: current node (${nodeId}) is now a manager.\n`);
-      printJoin('worker', cluster.JoinTokens.Worker, address);
-      print(
-        "To add a manager to this swarm, run 'shoal swarm join-token manager' and follow the instructions.",
-      );
-      if (flags.autolock) await printUnlockKey(context);
-    });
+    .option('--snapshot-interval <count>', 'log entries between two snapshots (default 10000)')
+    .option('--max-snapshots <count>', 'older snapshots to keep');
+}
+
+/** Collects an option whose values may also be given in one word, with commas between. */
+function collectCommas(value: string, previous: string[] | undefined): string[] {
+  return [...(previous ?? []), ...value.split(',')];
 }
 
 function initBody(flags: InitFlags) {
@@ -70,10 +91,11 @@ function initBody(flags: InitFlags) {
   return {
     ...(flags.listenAddr ? { ListenAddr: flags.listenAddr } : {}),
     ...(flags.advertiseAddr ? { AdvertiseAddr: flags.advertiseAddr } : {}),
-    ...(flags.defaultAddrPool ? { DefaultAddrPool: [flags.defaultAddrPool] } : {}),
+    ...(flags.defaultAddrPool ? { DefaultAddrPool: flags.defaultAddrPool } : {}),
     ...(flags.defaultAddrPoolMaskLength
       ? { SubnetSize: parseCount(flags.defaultAddrPoolMaskLength, '--default-addr-pool-mask-length') }
       : {}),
+    ...(flags.dataPathPort ? { DataPathPort: parseCount(flags.dataPathPort, '--data-path-port') } : {}),
     ForceNewCluster: flags.forceNewCluster ?? false,
     AutoLockManagers: autolock,
     Availability: parseChoice(flags.availability, '--availability', ['active', 'pause', 'drain'] as const),
@@ -82,8 +104,15 @@ function initBody(flags: InitFlags) {
 }
 
 /** The parts of a cluster's spec that flags set. */
-function specOf(flags: Pick<InitFlags, 'taskHistoryLimit' | 'certExpiry' | 'dispatcherHeartbeat'>) {
+function specOf(flags: Partial<InitFlags>) {
+  const raft = {
+    ...(flags.snapshotInterval
+      ? { SnapshotInterval: parseCount(flags.snapshotInterval, '--snapshot-interval') }
+      : {}),
+    ...(flags.maxSnapshots ? { KeepOldSnapshots: parseCount(flags.maxSnapshots, '--max-snapshots') } : {}),
+  };
   return {
+    ...(Object.keys(raft).length > 0 ? { Raft: raft } : {}),
     ...(flags.taskHistoryLimit
       ? {
           Orchestration: {
@@ -116,7 +145,7 @@ function printJoin(role: 'worker' | 'manager', token: string, address: string): 
 }
 
 function addJoin(swarm: Command, context: Context): void {
-  swarm
+  const command = swarm
     .command('join')
     .description('join a cluster as a worker or manager, as the token says')
     .argument('<address>', 'a manager: HOST:PORT')
@@ -140,6 +169,7 @@ function addJoin(swarm: Command, context: Context): void {
       const info = await client.get<{ Swarm: { ControlAvailable: boolean } }>('/info');
       print(`This node joined a swarm as a ${info.Swarm.ControlAvailable ? 'manager' : 'worker'}.`);
     });
+  refuseFlags(command, ['--data-path-addr <address>']);
 }
 
 function addJoinToken(swarm: Command, context: Context): void {
@@ -190,29 +220,36 @@ async function updateSwarm(
 }
 
 function addUpdate(swarm: Command, context: Context): void {
-  swarm
+  const command = swarm
     .command('update')
     .description("change the cluster's settings")
-    .option('--autolock <boolean>', 'true or false: seal the managers’ disks')
-    .option('--task-history-limit <count>', 'ended tasks kept for each slot')
-    .option('--cert-expiry <duration>', 'how long a node’s certificate is valid')
-    .option('--dispatcher-heartbeat <duration>', 'time between two heartbeats of a node')
-    .action(async (flags: Omit<InitFlags, 'autolock'> & { autolock?: string }) => {
-      const autolock =
-        flags.autolock === undefined
-          ? undefined
-          : parseChoice(flags.autolock, '--autolock', ['true', 'false'] as const) === 'true';
-      const changes = specOf(flags);
+    .option(
+      '--autolock [true|false]',
+      'seal the managers’ disks with a key that is asked for after a restart',
+    );
+  settingOptions(command).action(
+    async (flags: Omit<InitFlags, 'autolock'> & { autolock?: string | boolean }) => {
+      if (Object.keys(flags).length === 0) return command.outputHelp();
+      const autolock = flags.autolock === undefined ? undefined : readAutolock(String(flags.autolock));
+      const { autolock: _asked, ...settings } = flags;
+      const changes = specOf(settings);
       await updateSwarm(context, (spec) => ({
         ...spec,
         Orchestration: { ...spec.Orchestration, ...changes.Orchestration },
         CAConfig: { ...spec.CAConfig, ...changes.CAConfig },
         Dispatcher: { ...spec.Dispatcher, ...changes.Dispatcher },
+        Raft: { ...spec.Raft, ...changes.Raft },
         ...(autolock === undefined ? {} : { EncryptionConfig: { AutoLockManagers: autolock } }),
       }));
       print('Swarm updated.');
       if (autolock) await printUnlockKey(context);
-    });
+    },
+  );
+  refuseFlags(command, ['--external-ca <specification>']);
+}
+
+function readAutolock(text: string): boolean {
+  return parseBoolean(text, '--autolock');
 }
 
 async function printUnlockKey(context: Context): Promise<void> {
@@ -246,38 +283,60 @@ function addUnlock(swarm: Command, context: Context): void {
     .command('unlock')
     .description('unlock this manager after a restart; the key is read from standard input')
     .action(async () => {
-      const key = await askForKey();
+      const key = await askSecret('Please enter unlock key: ', 'no unlock key was given');
       await context.client().post('/swarm/unlock', { UnlockKey: key });
     });
 }
 
-/** Reads the unlock key without showing it on a terminal. */
-function askForKey(): Promise<string> {
-  const terminal = process.stdin.isTTY;
-  if (terminal) process.stderr.write('Please enter unlock key: ');
-  const lines = createInterface({ input: process.stdin, terminal: false });
-  if (terminal) process.stdin.setRawMode(false);
-  return new Promise((resolve, reject) => {
-    lines.once('line', (line) => {
-      lines.close();
-      resolve(line.trim());
-    });
-    lines.once('close', () => reject(new ShoalError('invalid-argument', 'no unlock key was given')));
-  });
-}
-
 function addCa(swarm: Command, context: Context): void {
-  swarm
+  const command = swarm
     .command('ca')
     .description("print the cluster's root certificate, or rotate it")
     .option('--rotate', 'make a new root; every node gets a new certificate')
-    .action(async (flags: { rotate?: boolean }) => {
-      if (flags.rotate) {
-        await updateSwarm(context, (spec) => ({
-          ...spec,
-          CAConfig: { ...spec.CAConfig, ForceRotate: (spec.CAConfig.ForceRotate ?? 0) + 1 },
-        }));
-      }
-      print((await context.client().get<Cluster>('/swarm')).TLSInfo.TrustRoot.trimEnd());
+    .option('--cert-expiry <duration>', 'how long a node’s certificate is valid (with --rotate)')
+    .option('-d, --detach', 'do not wait until every node has its new certificate')
+    .option('-q, --quiet', 'do not show progress')
+    .action(async (flags: CaFlags) => {
+      if (!flags.rotate && (flags.certExpiry !== undefined || flags.detach || flags.quiet))
+        throw new UsageError('--cert-expiry, --detach and --quiet need --rotate');
+      if (flags.rotate) await rotateRoot(context, flags);
+      if (!flags.detach) print((await context.client().get<Cluster>('/swarm')).TLSInfo.TrustRoot.trimEnd());
     });
+  refuseFlags(command, ['--ca-cert <file>', '--ca-key <file>', '--external-ca <specification>']);
+}
+
+interface CaFlags {
+  readonly rotate?: boolean;
+  readonly certExpiry?: string;
+  readonly detach?: boolean;
+  readonly quiet?: boolean;
+}
+
+async function rotateRoot(context: Context, flags: CaFlags): Promise<void> {
+  const expiry = specOf(flags).CAConfig ?? {};
+  await updateSwarm(context, (spec) => ({
+    ...spec,
+    CAConfig: { ...spec.CAConfig, ...expiry, ForceRotate: (spec.CAConfig.ForceRotate ?? 0) + 1 },
+  }));
+  if (!flags.detach) await waitForRotation(context, flags.quiet ?? false);
+}
+
+const rotationPollMs = 300;
+
+/** Waits until every node's certificate was issued by the new root, and says how many have one. */
+async function waitForRotation(context: Context, quiet: boolean): Promise<void> {
+  const client = context.client();
+  let said = '';
+  for (;;) {
+    const cluster = await client.get<Cluster>('/swarm');
+    const nodes = await client.get<ClusterNode[]>('/nodes');
+    const renewed = nodes.filter(
+      ({ Description }) => Description.TLSInfo?.CertIssuerPublicKey === cluster.TLSInfo.CertIssuerPublicKey,
+    );
+    const line = `rotated TLS certificates: ${renewed.length}/${nodes.length} nodes`;
+    if (!quiet && line !== said) process.stderr.write(`${line}\n`);
+    said = line;
+    if (!cluster.RootRotationInProgress) return;
+    await delay(context.clock, rotationPollMs);
+  }
 }

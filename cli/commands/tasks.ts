@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import type { ClusterNode, PortConfig, Service, TaskSpec, TaskStatus } from '../../proto/docker.ts';
 import { isTerminal } from '../../proto/task-state.ts';
-import { type Context, collect, listOptions } from '../context.ts';
+import { type Context, collect, listOptions, splitFilter } from '../context.ts';
 import { ago, type Column, capital, cut, type ListOptions, print, renderList } from '../output.ts';
 
 /** A task as the API answers it. */
@@ -50,10 +50,7 @@ export async function listTasks(
     filters[key] = { ...filters[key], [value]: true };
   };
   for (const [key, values] of Object.entries(scope)) for (const value of values) add(key, value);
-  for (const filter of flags.filter ?? []) {
-    const [key, ...value] = filter.split('=');
-    add(key!, value.join('='));
-  }
+  for (const [key, value] of (flags.filter ?? []).map(splitFilter)) add(key, value);
   const [tasks, services, nodes] = await Promise.all([
     client.get<ListedTask[]>('/tasks', { filters: JSON.stringify(filters) }),
     client.get<Service[]>('/services'),

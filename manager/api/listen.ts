@@ -114,8 +114,11 @@ async function openUnix(app: Express, path: string, log: Log): Promise<http.Serv
   return server;
 }
 
-/** A socket file that an earlier run left behind is removed; one that is served, or no socket, is not. */
-async function removeStaleSocket(path: string): Promise<void> {
+/**
+ * Removes a socket file that an earlier run left behind. Throws ShoalError when one that is served, or a file
+ * that is no socket, is there.
+ */
+export async function removeStaleSocket(path: string): Promise<void> {
   if (!existsSync(path)) return;
   if (!statSync(path).isSocket()) {
     throw new ShoalError(
