@@ -392,6 +392,11 @@ export class SimulatedEngine implements Engine {
     return new Map([...this.#containers].map(([id, { request }]) => [id, request]));
   }
 
+  /** Every container as it is, told even while the engine does not answer. */
+  states(): readonly ContainerState[] {
+    return [...this.#containers.values()].map(({ state }) => state);
+  }
+
   /** What image and labels say will happen to a container that has just been started. */
   #plan(container: Running): void {
     const { run } = container;

@@ -1,0 +1,270 @@
+/**
+ * A whole cluster in one process: machines with managers and agents, the network between them, on virtual time and
+ * from one seed. It starts and tends what runs, as the daemon does; what goes wrong, and what users ask for, comes
+ * from faults.ts and workload.ts.
+ */
+import type { Manager } from '../../manager/manager.ts';
+import type { Member } from '../../manager/raft/contract.ts';
+import { type Change, newMeta } from '../../manager/store/change.ts';
+import type { ClusterNode, Config } from '../../proto/docker.ts';
+import { messageOf, ShoalError } from '../../proto/errors.ts';
+import type { ConfigId } from '../../proto/ids.ts';
+import { emptyDescription } from '../manager/dispatcher/cluster.ts';
+import { makeCluster } from '../manager/orchestrator/objects.ts';
+import { VirtualClock } from './clock.ts';
+import { Invariants } from './invariants.ts';
+import { Machine, type RunningManager, type Tuning } from './machine.ts';
+import { Network } from './network.ts';
+import { seededRandom } from './random.ts';
+import type { Plant } from './surroundings.ts';
+import { Trace } from './trace.ts';
+import { passTime } from './turns.ts';
+import type { Places } from './wires.ts';
+
+export const registerId = 'register00000000000000000' as ConfigId;
+const tendEveryMs = 250;
+const callTimeoutMs = 15_000;
+
+export interface ClusterOptions {
+  readonly seed: number;
+  readonly plant?: Plant | undefined;
+  readonly show?: ((line: string) => void) | undefined;
+}
+
+export class SimulatedCluster {
+  readonly seed: number;
+  readonly clock = new VirtualClock();
+  readonly random: ReturnType<typeof seededRandom>;
+  readonly network: Network;
+  readonly machines: readonly Machine[];
+  readonly trace: Trace;
+  readonly invariants: Invariants;
+  readonly places: Places;
+  readonly #firstManagers: number;
+  #byAddress = new Map<string, string>();
+
+  constructor(options: ClusterOptions) {
+    const { seed, plant } = options;
+    this.seed = seed;
+    this.random = seededRandom(seed);
+    const { random, clock } = this;
+    this.trace = new Trace(() => clock.monotonicMs(), options.show);
+    this.invariants = new Invariants(this.trace);
+    this.network = new Network(clock, seededRandom(seed + 0x10000000));
+    this.#firstManagers = [3, 3, 3, 3, 3, 3, 5, 1][random.integer(8)]!;
+    const workers = 1 + random.integer(3);
+    const snapshotEntries = [25, 60, 200, 10_000][random.integer(4)]!;
+    const tuning: Tuning = { snapshotEntries, keepEntries: Math.floor(snapshotEntries / 4) };
+    const flushMs = random.integer(4) === 0 ? 4 : 0.3;
+    const around = { seed, clock, invariants: this.invariants, tuning, flushMs, plant };
+    const count = this.#firstManagers + workers;
+    this.machines = Array.from({ length: count }, (_, at) => new Machine(at + 1, around));
+    for (const machine of this.machines) this.#byAddress.set(machine.address, machine.name);
+    this.places = {
+      network: this.network,
+      machineAt: (address) => this.#byAddress.get(address) ?? '',
+      managerOn: (name) => this.machine(name).manager,
+      machineOf: (raftId) =>
+        this.managers().find(({ manager }) => manager.raft.status().raftId === raftId)?.machine,
+      onDelivered: (from, to, messages) => {
+        this.trace.mix(
+          `${clock.monotonicMs()} ${from}>${to} ${messages.map(({ type, term, index }) => `${type} ${term} ${index}`).join()}`,
+        );
+      },
+    };
+    this.trace.note(
+      `seed ${seed}: ${this.#firstManagers} managers, ${workers} workers, a snapshot each ${snapshotEntries} entries`,
+    );
+  }
+
+  machine(name: string): Machine {
+    const found = this.machines.find((machine) => machine.name === name);
+    if (found === undefined) throw new Error(`there is no machine ${name}`);
+    return found;
+  }
+
+  machineOfNode(nodeId: string | undefined): Machine | undefined {
+    return this.machines.find((machine) => machine.nodeId === nodeId);
+  }
+
+  managers(): RunningManager[] {
+    return this.machines.flatMap(({ manager }) => (manager === undefined ? [] : [manager]));
+  }
+
+  /** The manager that leads, as it thinks; the one with the highest term when several think so. */
+  leader(): RunningManager | undefined {
+    let best: RunningManager | undefined;
+    const termOf = (one: RunningManager): number => one.manager.raft.status().term;
+    for (const one of this.managers()) {
+      if (one.manager.isLeader() && (best === undefined || termOf(one) > termOf(best))) best = one;
+    }
+    return best;
+  }
+
+  /** Begins: the first manager alone, the others joining it, an agent everywhere. */
+  async begin(): Promise<void> {
+    const first = this.machines[0]!;
+    const self: Member = { raftId: 1, nodeId: first.nodeId, address: first.address };
+    this.#background(first.startManager(this.places, { kind: 'bootstrap', self }, this.#firstChanges()));
+    for (const machine of this.machines) this.startAgent(machine);
+    this.#tendSoon();
+    await this.passUntil(() => this.#isFormed(), 30_000);
+  }
+
+  #isFormed(): boolean {
+    const leader = this.leader();
+    if (leader === undefined) return false;
+    const { members } = leader.manager.raft.status();
+    const voters = members.filter((member) => !member.isLearner).length;
+    const nodes = leader.manager.store.list('node');
+    return voters === this.#firstManagers && nodes.every((node) => node.Status.State === 'ready');
+  }
+
+  startAgent(machine: Machine): void {
+    if (machine.agent !== undefined || machine.isOff) return;
+    this.#background(
+      machine.startAgent(
+        this.places,
+        this.machines.slice(0, 3).map(({ address }) => address),
+      ),
+    );
+  }
+
+  startManager(machine: Machine): void {
+    if (machine.isManagerRunning || machine.isOff || !machine.hasLog) return;
+    this.trace.note(`${machine.name}: the manager starts`);
+    this.#background(machine.startManager(this.places, { kind: 'restart' }));
+  }
+
+  /** Lets time pass until the condition holds, the time is up, or an invariant is violated. Whether it holds. */
+  async passUntil(condition: () => boolean, boundMs: number): Promise<boolean> {
+    const endMs = this.clock.monotonicMs() + boundMs;
+    let holds = false;
+    const isOver = (): boolean => {
+      if (this.invariants.violation !== undefined || this.clock.monotonicMs() >= endMs) return true;
+      holds = condition();
+      return holds;
+    };
+    try {
+      await passTime(this.clock, isOver);
+    } catch (error) {
+      const stack = error instanceof Error ? error.stack : String(error);
+      this.invariants.violate('nothing-thrown', `a timer threw: ${stack}`);
+    }
+    return holds;
+  }
+
+  pass(durationMs: number): Promise<boolean> {
+    const endMs = this.clock.monotonicMs() + durationMs;
+    this.clock.after(durationMs, () => {});
+    return this.passUntil(() => this.clock.monotonicMs() >= endMs, durationMs + 1);
+  }
+
+  /**
+   * Asks the manager on `machine` for something, as a client on that machine does. Rejects 'unavailable' when it
+   * does not run or dies over it, 'timeout' when no answer comes.
+   */
+  ask<T>(machine: Machine, work: (manager: Manager) => Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const running = machine.manager;
+      if (running === undefined) {
+        reject(
+          new ShoalError('unavailable', 'no manager runs here', { details: { outcome: 'not-appended' } }),
+        );
+        return;
+      }
+      const timer = this.clock.after(callTimeoutMs, () => reject(new ShoalError('timeout', 'no answer')));
+      const { process, manager } = running;
+      process.onDeath(() => reject(new ShoalError('unavailable', 'the manager died')));
+      process.run(() => {
+        process
+          .hold(work(manager))
+          .finally(() => timer.cancel())
+          .then(resolve, reject);
+      });
+    });
+  }
+
+  // ------------------------------------------------------------ what the daemon does about membership
+
+  #tendSoon(): void {
+    this.clock.after(tendEveryMs, () => {
+      this.#tend();
+      this.#tendSoon();
+    });
+  }
+
+  /** A node that is to be a manager joins the group; one that was taken out of it stops and forgets. */
+  #tend(): void {
+    const leader = this.leader();
+    for (const machine of this.machines) {
+      const role = machine.manager?.manager.raft.status().role;
+      if (role === 'removed') {
+        this.trace.note(`${machine.name}: the manager was removed and stops`);
+        this.#background(machine.wipe());
+        continue;
+      }
+      const node = leader?.manager.store.get('node', machine.nodeId);
+      const isToJoin = node?.Spec.Role === 'manager' && node.Private.Role === 'manager';
+      if (isToJoin && !machine.hasLog && !machine.isOff && !this.#joining.has(machine)) this.#join(machine);
+    }
+  }
+
+  readonly #joining = new Set<Machine>();
+
+  #join(machine: Machine): void {
+    const leader = this.leader();
+    if (leader === undefined) return;
+    this.#joining.add(machine);
+    const joined = this.ask(this.machine(leader.machine), (manager) =>
+      manager.admit(machine.nodeId, machine.address),
+    ).then(async ({ raftId, members }) => {
+      if (machine.isOff || machine.hasLog) return;
+      const self = { raftId, nodeId: machine.nodeId, address: machine.address };
+      this.trace.note(`${machine.name}: a manager joins as member ${raftId}`);
+      this.#background(machine.startManager(this.places, { kind: 'join', self, members }));
+    });
+    joined
+      .catch((error: unknown) => this.trace.note(`${machine.name}: not admitted: ${messageOf(error)}`))
+      .finally(() => this.#joining.delete(machine));
+  }
+
+  #background(work: Promise<unknown>): void {
+    work.catch((error: unknown) => {
+      this.invariants.violate('manager-goes-on', `a start failed: ${messageOf(error)}`);
+    });
+  }
+
+  #firstChanges(): Change[] {
+    const { integer } = this.random;
+    const base = makeCluster();
+    const cluster = {
+      ...base,
+      Spec: {
+        ...base.Spec,
+        Dispatcher: { HeartbeatPeriod: 1e9 },
+        Orchestration: { TaskHistoryRetentionLimit: 1 + integer(4) },
+      },
+    };
+    const nodes = this.machines.map((machine, at): Change => {
+      const role = at < this.#firstManagers ? 'manager' : 'worker';
+      const object: ClusterNode = {
+        ...newMeta(machine.nodeId),
+        Spec: { Labels: {}, Role: role, Availability: 'active' },
+        Description: emptyDescription,
+        Status: { State: 'unknown', Addr: '' },
+        Private: { Role: role },
+      };
+      return { op: 'create', kind: 'node', object };
+    });
+    const register: Config = {
+      ...newMeta(registerId),
+      Spec: { Name: 'register', Labels: { value: 'initial' }, Data: '' },
+    };
+    return [
+      { op: 'create', kind: 'cluster', object: cluster },
+      ...nodes,
+      { op: 'create', kind: 'config', object: register },
+    ];
+  }
+}

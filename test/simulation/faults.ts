@@ -1,0 +1,293 @@
+/**
+ * What goes wrong in a simulated cluster: machines and processes die, pause and come back, ways are cut, disks fill,
+ * clocks go wrong, engines and containers fail, managers come and go. Everything drawn from the seed; everything
+ * can be put right at once.
+ */
+import type { ClusterNode } from '../../proto/docker.ts';
+import { messageOf } from '../../proto/errors.ts';
+import type { SimulatedCluster } from './cluster.ts';
+import type { Machine } from './machine.ts';
+import { calm, type Weather } from './network.ts';
+import { seededRandom } from './random.ts';
+
+type Fault = (machine: Machine) => void;
+
+const weathers: readonly Weather[] = [
+  calm,
+  calm,
+  { delayMs: [1, 20], lossRate: 0.02, duplicateRate: 0.02, reorderRate: 0.05 },
+  { delayMs: [5, 120], lossRate: 0.1, duplicateRate: 0.1, reorderRate: 0.2 },
+];
+
+export class Faults {
+  readonly #cluster: SimulatedCluster;
+  readonly #random: ReturnType<typeof seededRandom>;
+  readonly #meanGapMs: number;
+  #isOver = false;
+  readonly #kinds: readonly (readonly [weight: number, fault: Fault])[];
+
+  constructor(cluster: SimulatedCluster) {
+    this.#cluster = cluster;
+    this.#random = seededRandom(cluster.seed + 0x30000000);
+    this.#meanGapMs = [600, 1_200, 2_500, 6_000][this.#random.integer(4)]!;
+    const kind = (weight: number, fault: Fault) => [weight, fault] as const;
+    this.#kinds = [
+      kind(8, (machine) => this.#crashManager(machine)),
+      kind(3, () => this.#crashLeader()),
+      kind(1, () => this.#crashAllManagers()),
+      kind(6, (machine) => this.#crashAgent(machine)),
+      kind(4, (machine) => this.#powerCut(machine)),
+      kind(5, (machine) => this.#cutOneWay(machine)),
+      kind(4, () => this.#partition()),
+      kind(3, () => this.#isolateLeader()),
+      kind(4, (machine) => this.#pause(machine)),
+      kind(4, (machine) => this.#crashEngine(machine)),
+      kind(6, (machine) => this.#failContainer(machine)),
+      kind(3, (machine) => this.#fillDisk(machine)),
+      kind(2, (machine) => this.#skew(machine)),
+      kind(3, () => this.#change()),
+      kind(3, () => this.#transfer()),
+      kind(4, (machine) => this.#changeRole(machine)),
+    ];
+  }
+
+  start(): void {
+    this.#soon();
+  }
+
+  #soon(): void {
+    this.#cluster.clock.after(-Math.log(1 - this.#random.float()) * this.#meanGapMs, () => {
+      if (this.#isOver) return;
+      const total = this.#kinds.reduce((sum, [weight]) => sum + weight, 0);
+      let draw = this.#random.float() * total;
+      const chosen = this.#kinds.find(([weight]) => {
+        draw -= weight;
+        return draw < 0;
+      });
+      chosen?.[1](this.#machine());
+      this.#soon();
+    });
+  }
+
+  /** Puts everything right, and lets nothing more go wrong. */
+  healAll(): void {
+    this.#isOver = true;
+    const { network, machines, trace } = this.#cluster;
+    trace.note('everything is put right');
+    network.healAll();
+    network.weather = calm;
+    for (const machine of machines) {
+      machine.skewMs = 0;
+      machine.disk.limit(Number.POSITIVE_INFINITY);
+      machine.resume();
+      this.#recoverEngine(machine, true);
+      this.#bringUp(machine);
+    }
+  }
+
+  // ------------------------------------------------------------ processes
+
+  #crashManager(machine: Machine): void {
+    if (!machine.isManagerRunning) return;
+    this.#note(machine, 'the manager is killed');
+    machine.killManager();
+    this.#later(300, 8_000, () => this.#cluster.startManager(machine));
+  }
+
+  #crashLeader(): void {
+    const leader = this.#leader();
+    if (leader) this.#crashManager(leader);
+  }
+
+  #crashAllManagers(): void {
+    for (const machine of this.#cluster.machines) this.#crashManager(machine);
+  }
+
+  #crashAgent(machine: Machine): void {
+    if (machine.agent === undefined) return;
+    this.#note(machine, 'the agent is killed');
+    const forgets = this.#random.float() < 0.2;
+    machine.killAgent(() => forgets && this.#random.float() < 0.5);
+    this.#later(200, 6_000, () => this.#cluster.startAgent(machine));
+  }
+
+  #powerCut(machine: Machine): void {
+    if (machine.isOff) return;
+    this.#note(machine, 'the power is cut');
+    machine.isOff = true;
+    machine.killManager();
+    machine.killAgent(() => this.#random.float() < 0.2);
+    this.#crashEngine(machine, false);
+    this.#later(500, 10_000, () => this.#bringUp(machine));
+  }
+
+  #bringUp(machine: Machine): void {
+    if (machine.isOff) this.#note(machine, 'the power is back');
+    const wasOff = machine.isOff;
+    machine.isOff = false;
+    if (wasOff) this.#recoverEngine(machine, false);
+    this.#cluster.startManager(machine);
+    this.#cluster.startAgent(machine);
+  }
+
+  #pause(machine: Machine): void {
+    this.#note(machine, 'is paused');
+    machine.pause();
+    this.#later(200, 7_000, () => {
+      this.#note(machine, 'goes on');
+      machine.resume();
+    });
+  }
+
+  // ------------------------------------------------------------ network
+
+  #cutOneWay(machine: Machine): void {
+    const other = this.#machine();
+    if (other === machine) return;
+    const { network } = this.#cluster;
+    this.#note(machine, `reaches ${other.name} no more`);
+    network.cut(machine.name, other.name);
+    this.#later(300, 9_000, () => network.heal(machine.name, other.name));
+  }
+
+  #partition(): void {
+    const { machines } = this.#cluster;
+    const side = new Set(machines.filter(() => this.#random.float() < 0.4));
+    this.#separate([...side]);
+  }
+
+  #isolateLeader(): void {
+    const leader = this.#leader();
+    if (leader) this.#separate([leader]);
+  }
+
+  #separate(side: readonly Machine[]): void {
+    const { machines, network, trace } = this.#cluster;
+    const others = machines.filter((machine) => !side.includes(machine));
+    if (side.length === 0 || others.length === 0) return;
+    const isOneWay = this.#random.float() < 0.2;
+    trace.note(`${side.map(({ name }) => name).join(', ')} cut off${isOneWay ? ', one way' : ''}`);
+    const ways = side.flatMap((one) =>
+      others.flatMap((other) => [[one, other], ...(isOneWay ? [] : [[other, one]])] as [Machine, Machine][]),
+    );
+    for (const [from, to] of ways) network.cut(from.name, to.name);
+    this.#later(500, 10_000, () => {
+      for (const [from, to] of ways) network.heal(from.name, to.name);
+    });
+  }
+
+  #change(): void {
+    this.#cluster.network.weather = weathers[this.#random.integer(weathers.length)]!;
+  }
+
+  // ------------------------------------------------------------ engines, disks, clocks
+
+  #crashEngine(machine: Machine, survives = this.#random.float() < 0.7): void {
+    if (this.#deadEngines.has(machine)) return;
+    this.#note(machine, 'the engine stops');
+    this.#deadEngines.add(machine);
+    machine.engine.crash();
+    if (!machine.isOff) this.#later(200, 8_000, () => this.#recoverEngine(machine, survives));
+  }
+
+  readonly #deadEngines = new Set<Machine>();
+
+  #recoverEngine(machine: Machine, containersSurvive: boolean): void {
+    if (machine.isOff || !this.#deadEngines.delete(machine)) return;
+    this.#note(machine, `the engine is back${containersSurvive ? '' : ', its containers dead'}`);
+    machine.engine.recover({ containersSurvive });
+  }
+
+  #failContainer(machine: Machine): void {
+    const ids = [...machine.engine.requests().keys()];
+    const id = ids[this.#random.integer(ids.length)];
+    if (id === undefined || this.#deadEngines.has(machine)) return;
+    const draw = this.#random.float();
+    this.#note(
+      machine,
+      `container ${id.slice(0, 6)} ${draw < 0.7 ? 'fails' : draw < 0.85 ? 'vanishes' : 'runs out of memory'}`,
+    );
+    if (draw < 0.7) machine.engine.exit(id, 1);
+    else if (draw < 0.85) machine.engine.vanish(id);
+    else machine.engine.runOutOfMemory(id);
+  }
+
+  #fillDisk(machine: Machine): void {
+    if (!machine.isManagerRunning) return;
+    this.#note(machine, 'the disk is full');
+    machine.disk.limit(machine.disk.usedBytes + this.#random.integer(2_000));
+    this.#later(300, 6_000, () => {
+      this.#note(machine, 'the disk has room');
+      machine.disk.limit(Number.POSITIVE_INFINITY);
+    });
+  }
+
+  #skew(machine: Machine): void {
+    const mostMs = [500, 3_000, 30_000][this.#random.integer(3)]!;
+    machine.skewMs = Math.round((this.#random.float() * 2 - 1) * mostMs);
+    this.#note(machine, `the clock is off by ${machine.skewMs} ms`);
+  }
+
+  // ------------------------------------------------------------ membership
+
+  #transfer(): void {
+    const leader = this.#leader();
+    if (leader === undefined) return;
+    this.#note(leader, 'is to hand over');
+    this.#ask(leader, 'hand over', (manager) => manager.raft.transferLeadership());
+  }
+
+  /** As `docker node promote` and `demote` ask, where the API would allow it. */
+  #changeRole(machine: Machine): void {
+    const leader = this.#leader();
+    if (leader === undefined) return;
+    this.#ask(leader, `change the role of ${machine.name}`, async (manager) => {
+      await manager.readBarrier();
+      const node = manager.store.get('node', machine.nodeId);
+      if (node === undefined) return;
+      const managers = manager.store.find('node', 'role', 'manager');
+      const isDemotion = node.Spec.Role === 'manager';
+      if (isDemotion ? !mayBeDemoted(managers, node) : managers.length >= 5) return;
+      const Role = isDemotion ? 'worker' : 'manager';
+      this.#note(machine, `is to be a ${Role}`);
+      await manager.propose([
+        { op: 'update', kind: 'node', object: { ...node, Spec: { ...node.Spec, Role } } },
+      ]);
+    });
+  }
+
+  #ask(machine: Machine, what: string, work: Parameters<SimulatedCluster['ask']>[1]): void {
+    this.#cluster
+      .ask(machine, work)
+      .catch((error: unknown) => this.#note(machine, `did not ${what}: ${messageOf(error)}`));
+  }
+
+  // ------------------------------------------------------------
+
+  #machine(): Machine {
+    const { machines } = this.#cluster;
+    return machines[this.#random.integer(machines.length)]!;
+  }
+
+  #leader(): Machine | undefined {
+    const leader = this.#cluster.leader();
+    return leader && this.#cluster.machine(leader.machine);
+  }
+
+  #later(leastMs: number, mostMs: number, action: () => void): void {
+    this.#cluster.clock.after(leastMs + this.#random.float() ** 2 * (mostMs - leastMs), () => {
+      if (!this.#isOver) action();
+    });
+  }
+
+  #note(machine: Machine, what: string): void {
+    this.#cluster.trace.note(`${machine.name}: ${what}`);
+  }
+}
+
+/** Two managers at least stay, and a majority of those that stay is reachable. */
+function mayBeDemoted(managers: readonly ClusterNode[], node: ClusterNode): boolean {
+  const others = managers.filter((other) => other.ID !== node.ID);
+  const reachable = others.filter((other) => other.ManagerStatus?.Reachability === 'reachable').length;
+  return others.length >= 2 && reachable > others.length / 2;
+}

@@ -1,0 +1,267 @@
+/**
+ * What must hold at every moment of a run, looked at where it could break: at each applied entry, at each container
+ * made, at each move of a leader. The first violation is kept; whoever drives the run stops at it.
+ */
+import { createHash } from 'node:crypto';
+import { taskIdLabel } from '../../agent/engine/container-spec.ts';
+import type { ContainerRequest } from '../../agent/engine/engine.ts';
+import type { RaftStatus } from '../../manager/raft/contract.ts';
+import { type Change, decodeEntry, encodeEntry, mayBecomeDesired } from '../../manager/store/change.ts';
+import type { ApplyResult, Store } from '../../manager/store/store.ts';
+import { slotKey } from '../../manager/store/tables.ts';
+import type { StoreEvent } from '../../manager/store/watch.ts';
+import type { Task } from '../../proto/docker.ts';
+import { compareTaskStates, isTerminal } from '../../proto/task-state.ts';
+import type { Machine } from './machine.ts';
+import type { Trace } from './trace.ts';
+import type { StoreObserver } from './watched-store.ts';
+
+/** Every name that a violation can have. */
+export type InvariantName =
+  | 'one-leader-a-term'
+  | 'log-equal'
+  | 'store-equal'
+  | 'acknowledged-kept'
+  | 'version-rises'
+  | 'state-rises'
+  | 'one-task-a-slot'
+  | 'one-task-an-address'
+  | 'container-assigned'
+  | 'one-container-a-task'
+  | 'manager-goes-on'
+  | 'linearizable'
+  | 'converges'
+  | 'comes-to-rest'
+  | 'nothing-thrown';
+
+export interface Violation {
+  readonly invariant: InvariantName;
+  readonly what: string;
+}
+
+/** The whole store is compared at every index that this divides. */
+const comparedEvery = 16;
+
+interface Applied {
+  readonly machine: string;
+  readonly data: Uint8Array;
+  readonly result: string;
+}
+
+export class Invariants implements StoreObserver {
+  violation: Violation | undefined;
+  readonly #trace: Trace;
+  readonly #applied = new Map<number, Applied>();
+  readonly #stores = new Map<number, { machine: string; digest: string }>();
+  readonly #leaders = new Map<number, string>();
+  readonly #shown = new Map<string, string>();
+  readonly #assigned = new Set<string>();
+  readonly #containers = new Map<string, { machine: Machine; id: string }>();
+  #lastIndex = 0;
+
+  constructor(trace: Trace) {
+    this.#trace = trace;
+  }
+
+  /** The highest index that any manager applied. */
+  get lastIndex(): number {
+    return this.#lastIndex;
+  }
+
+  violate(invariant: InvariantName, what: string): void {
+    if (this.violation !== undefined) return;
+    this.violation = { invariant, what };
+    this.#trace.note(`VIOLATION ${invariant}: ${what}`);
+  }
+
+  // ------------------------------------------------------------ the log and the stores
+
+  applied(
+    machine: string,
+    store: Store,
+    index: number,
+    data: Uint8Array,
+    result: ApplyResult,
+    events: readonly StoreEvent[],
+  ): void {
+    const shown = result.ok ? 'ok' : `${result.code}: ${result.message}`;
+    const known = this.#applied.get(index);
+    if (known === undefined) {
+      this.#applied.set(index, { machine, data: data.slice(), result: shown });
+      this.#lastIndex = Math.max(this.#lastIndex, index);
+      this.#trace.mix(`${index} ${shown} ${data.length}`);
+      for (const event of events) this.#checkEvent(store, index, event);
+    } else if (!Buffer.from(known.data).equals(data)) {
+      const [here, there] = [summary(data), summary(known.data)];
+      this.violate('log-equal', `entry ${index} is ${here} on ${machine} and ${there} on ${known.machine}`);
+    } else if (known.result !== shown) {
+      this.violate(
+        'store-equal',
+        `entry ${index} was answered ${shown} on ${machine}, ${known.result} on ${known.machine}`,
+      );
+    }
+    if (index % comparedEvery === 0) this.compareStore(machine, store, index);
+  }
+
+  restored(machine: string, store: Store, index: number): void {
+    this.#trace.mix(`${machine} restored ${index}`);
+    this.compareStore(machine, store, index);
+  }
+
+  compareStore(machine: string, store: Store, index: number): void {
+    const digest = createHash('sha1').update(store.snapshot()).digest('hex');
+    const known = this.#stores.get(index);
+    if (known === undefined) this.#stores.set(index, { machine, digest });
+    else if (known.digest !== digest)
+      this.violate('store-equal', `at index ${index} the stores of ${machine} and ${known.machine} differ`);
+  }
+
+  /** A manager answered that `changes` are done, at `index`. */
+  acknowledged(machine: string, index: number, changes: readonly Change[]): void {
+    const known = this.#applied.get(index);
+    const said = encodeEntry({ now: 0, changes });
+    const done = known && encodeEntry({ now: 0, changes: decodeEntry(known.data).changes });
+    if (done !== undefined && Buffer.from(done).equals(said)) return;
+    const there = known === undefined ? 'nothing' : summary(known.data);
+    this.violate(
+      'acknowledged-kept',
+      `${machine} acknowledged a write at index ${index}, where ${there} was applied`,
+    );
+  }
+
+  #checkEvent(store: Store, index: number, event: StoreEvent): void {
+    const { object, previous } = event;
+    if (event.op !== 'remove' && object.Version.Index !== index)
+      this.violate(
+        'version-rises',
+        `${event.kind} ${object.ID} has version ${object.Version.Index} after entry ${index}`,
+      );
+    if (previous !== undefined && object.Version.Index < previous.Version.Index)
+      this.violate(
+        'version-rises',
+        `${event.kind} ${object.ID} went from version ${previous.Version.Index} to ${object.Version.Index}`,
+      );
+    if (event.kind === 'task') this.#checkTask(store, event.op, event.object, event.previous);
+    if (event.kind === 'node' && event.previous?.Status.State !== event.object.Status.State)
+      this.#trace.note(
+        `node ${short(event.object.ID)} is ${event.object.Status.State} ${event.object.Status.Message ?? ''}`,
+      );
+  }
+
+  #checkTask(store: Store, op: StoreEvent['op'], task: Task, previous: Task | undefined): void {
+    this.#noteTask(op, task, previous);
+    if (op === 'remove') return;
+    if (previous && compareTaskStates(task.Status.State, previous.Status.State) < 0)
+      this.violate(
+        'state-rises',
+        `task ${short(task.ID)} went from ${previous.Status.State} to ${task.Status.State}`,
+      );
+    if (previous && !mayBecomeDesired(previous.DesiredState, task.DesiredState))
+      this.violate(
+        'state-rises',
+        `task ${short(task.ID)} was to be ${previous.DesiredState} and is to be ${task.DesiredState}`,
+      );
+    if (previous?.NodeID !== undefined && previous.NodeID !== task.NodeID)
+      this.violate('container-assigned', `task ${short(task.ID)} moved from one node to another`);
+    if (task.NodeID !== undefined) this.#assigned.add(`${task.ID}@${task.NodeID}`);
+    this.#checkSlot(store, task);
+    if (!isTerminal(task.Status.State)) this.#checkAddresses(store, task);
+  }
+
+  /** One task, or two of different revisions while they are swapped. */
+  #checkSlot(store: Store, task: Task): void {
+    const key = slotKey(task);
+    const active = store.find('task', 'slot', key).filter(isWanted);
+    const revisions = new Set(active.map((one) => one.RevisionID));
+    if (active.length <= 1 || (active.length === 2 && revisions.size === 2)) return;
+    const ids = active.map((one) => `${short(one.ID)} (${one.DesiredState}, ${one.Status.State})`);
+    this.violate('one-task-a-slot', `slot ${short(key)} holds ${ids.join(', ')}`);
+  }
+
+  #checkAddresses(store: Store, task: Task): void {
+    for (const { NetworkID, Addresses } of task.NetworksAttachments ?? []) {
+      for (const other of store.find('task', 'network', NetworkID)) {
+        if (other.ID === task.ID || isTerminal(other.Status.State)) continue;
+        const theirs = other.NetworksAttachments?.find((one) => one.NetworkID === NetworkID)?.Addresses ?? [];
+        const shared = Addresses.find((address) => theirs.includes(address));
+        if (shared !== undefined)
+          this.violate(
+            'one-task-an-address',
+            `tasks ${short(task.ID)} and ${short(other.ID)} both have ${shared}`,
+          );
+      }
+    }
+  }
+
+  #noteTask(op: StoreEvent['op'], task: Task, previous: Task | undefined): void {
+    const name = `task ${short(task.ID)} (${short(slotKey(task))})`;
+    if (op === 'create') this.#trace.note(`${name} created, to be ${task.DesiredState}`);
+    else if (op === 'remove') this.#trace.note(`${name} removed`);
+    else {
+      const moves: string[] = [];
+      if (previous?.NodeID !== task.NodeID) moves.push(`on ${short(task.NodeID ?? 'no node')}`);
+      if (previous?.DesiredState !== task.DesiredState) moves.push(`to be ${task.DesiredState}`);
+      if (previous?.Status.State !== task.Status.State)
+        moves.push(`${task.Status.State} ${task.Status.Err ?? ''}`);
+      if (moves.length > 0) this.#trace.note(`${name} ${moves.join(', ')}`);
+    }
+  }
+
+  // ------------------------------------------------------------ consensus
+
+  raftMoved(machine: string, status: RaftStatus): void {
+    const { raftId, role, term } = status;
+    const shown = `${role} in term ${term}`;
+    if (this.#shown.get(machine) !== shown) {
+      this.#shown.set(machine, shown);
+      this.#trace.note(`${machine} is ${shown}`);
+    }
+    if (role !== 'leader') return;
+    const member = `${machine} (member ${raftId})`;
+    const known = this.#leaders.get(term);
+    if (known === undefined) this.#leaders.set(term, member);
+    else if (known !== member)
+      this.violate('one-leader-a-term', `term ${term} has two leaders: ${known} and ${member}`);
+  }
+
+  managerFailed(machine: Machine, error: unknown): void {
+    const why = error instanceof Error ? error.message : String(error);
+    this.violate('manager-goes-on', `the manager on ${machine.name} gave up: ${why}`);
+  }
+
+  // ------------------------------------------------------------ engines
+
+  containerMade(machine: Machine, request: ContainerRequest, id: string): void {
+    const taskId = request.labels[taskIdLabel] ?? '';
+    this.#trace.mix(`${machine.name} container ${taskId}`);
+    if (!this.#assigned.has(`${taskId}@${machine.nodeId}`))
+      this.violate(
+        'container-assigned',
+        `${machine.name} made a container of task ${short(taskId)}, which was never assigned there`,
+      );
+    const known = this.#containers.get(taskId);
+    if (known?.machine.engine.requests().has(known.id))
+      this.violate(
+        'one-container-a-task',
+        `task ${short(taskId)} has a container on ${known.machine.name} and another on ${machine.name}`,
+      );
+    this.#containers.set(taskId, { machine, id });
+  }
+}
+
+/** Whether managers want the task to run and it may. */
+export function isWanted(task: Task): boolean {
+  return (task.DesiredState === 'ready' || task.DesiredState === 'running') && !isTerminal(task.Status.State);
+}
+
+/** The first characters of an id. */
+export function short(id: string): string {
+  return id.replace(/[0-9a-z]{21,25}/g, (whole) =>
+    whole.startsWith('node0') ? `m${Number(whole.slice(4))}` : whole.slice(0, 6),
+  );
+}
+
+function summary(data: Uint8Array): string {
+  const { changes } = decodeEntry(data);
+  return `[${changes.map((change) => `${change.op} ${change.kind}`).join(', ')}]`;
+}

@@ -1,0 +1,210 @@
+/**
+ * One machine of a simulated cluster: its engine and its disk, which outlive what runs on it, and the agent and the
+ * manager that run, each a process of its own that can be killed and started again.
+ */
+import { Agent } from '../../agent/agent.ts';
+import type { ContainerRequest } from '../../agent/engine/engine.ts';
+import { SimulatedEngine, type SimulatedEngineOptions } from '../../agent/engine/simulated.ts';
+import { MemoryJournal } from '../../agent/journal.ts';
+import { RememberedFiles } from '../../agent/secrets.ts';
+import { Manager, type ManagerOptions } from '../../manager/manager.ts';
+import type { Disk, RaftStart } from '../../manager/raft/contract.ts';
+import type { Change } from '../../manager/store/change.ts';
+import type { NodeId } from '../../proto/ids.ts';
+import { silentLog } from '../../proto/ports.ts';
+import { testKeys } from '../manager/raft/log-fixture.ts';
+import { SimulatedDisk } from './disk.ts';
+import type { Endpoint } from './network.ts';
+import { diskOf, engineOf, SimulatedProcess } from './process.ts';
+import { seededRandom } from './random.ts';
+import type { Surroundings } from './surroundings.ts';
+import { WatchedStore } from './watched-store.ts';
+import { dispatcherOver, hostOf, type Places, raftTransport } from './wires.ts';
+
+export interface RunningManager extends Endpoint {
+  readonly manager: Manager;
+}
+
+interface RunningAgent extends Endpoint {
+  readonly agent: Agent;
+}
+
+/** What is drawn for the managers of a run. */
+export type Tuning = NonNullable<ManagerOptions['tuning']>;
+
+/** An engine that tells when a container is made. */
+class WatchedEngine extends SimulatedEngine {
+  readonly #onCreate: (request: ContainerRequest, id: string) => void;
+
+  constructor(options: SimulatedEngineOptions, onCreate: (request: ContainerRequest, id: string) => void) {
+    super(options);
+    this.#onCreate = onCreate;
+  }
+
+  override async create(request: ContainerRequest): Promise<{ readonly id: string }> {
+    const created = await super.create(request);
+    this.#onCreate(request, created.id);
+    return created;
+  }
+}
+
+export class Machine {
+  readonly name: string;
+  readonly nodeId: NodeId;
+  readonly address: string;
+  readonly engine: SimulatedEngine;
+  readonly disk: SimulatedDisk;
+  /** How far the wall clock is off. */
+  skewMs = 0;
+  manager: RunningManager | undefined;
+  agent: RunningAgent | undefined;
+  /** A manager was here and its log is on the disk. */
+  hasLog = false;
+  /** Why the manager that ran here cannot go on. */
+  failure: unknown;
+  /** Set while it is to stay down. */
+  isOff = false;
+  #managerProcess: SimulatedProcess | undefined;
+  readonly #around: Surroundings;
+  readonly #journal = new MemoryJournal();
+  readonly #files = new RememberedFiles();
+  #starts = 0;
+
+  constructor(number: number, around: Surroundings) {
+    this.name = `m${number}`;
+    this.nodeId = `node${String(number).padStart(21, '0')}` as NodeId;
+    this.address = `${hostOf(this.name)}:2377`;
+    this.#around = around;
+    const random = seededRandom(around.seed * 64 + number);
+    const { clock } = around;
+    this.disk = new SimulatedDisk({
+      clock,
+      flushMs: around.flushMs,
+      tear: () => (random.float() < 0.3 ? 1 : random.float()),
+    });
+    this.engine = new WatchedEngine(
+      {
+        clock,
+        random,
+        engineId: 'engine-of-all',
+        hostname: this.name,
+        startMs: [5, 80],
+        pullMs: [1, 60],
+        stopMs: [1, 120],
+      },
+      (request, id) => around.invariants.containerMade(this, request, id),
+    );
+  }
+
+  get isManagerRunning(): boolean {
+    return this.#managerProcess?.isAlive === true;
+  }
+
+  /** Starts the manager. Resolves when it runs; when it is killed before, never. */
+  async startManager(places: Places, start: RaftStart, firstChanges?: readonly Change[]): Promise<void> {
+    const { clock, invariants, plant, tuning, seed } = this.#around;
+    const process = new SimulatedProcess(clock, () => this.skewMs);
+    this.#managerProcess = process;
+    this.#starts += 1;
+    this.hasLog = true;
+    this.failure = undefined;
+    const self: Endpoint = { machine: this.name, process };
+    const transport = raftTransport(places, self, () => this.manager);
+    const random = seededRandom((seed * 64 + Number(this.name.slice(1))) * 1024 + this.#starts);
+    const disk = diskOf(process, this.#rawDisk());
+    const manager = await process.hold(
+      Manager.start({
+        nodeId: this.nodeId,
+        start,
+        ...(firstChanges ? { firstChanges } : {}),
+        disk,
+        dataKeys: testKeys,
+        transport: plant?.transport?.(transport, this) ?? transport,
+        clock: process,
+        random,
+        log: silentLog,
+        store: new WatchedStore(this.name, invariants),
+        ...(plant?.decide ? { decide: plant.decide } : {}),
+        tuning,
+        onFailure: (error) => {
+          if (!process.isAlive) return;
+          this.failure = error;
+          invariants.managerFailed(this, error);
+        },
+      }),
+    );
+    this.manager = { machine: this.name, process, manager };
+    const watch = (): void => invariants.raftMoved(this.name, manager.raft.status());
+    manager.raft.onChange(watch);
+    watch();
+  }
+
+  #disk: Disk | undefined;
+
+  #rawDisk(): Disk {
+    this.#disk ??= this.#around.plant?.disk?.(this.disk, this.#around) ?? this.disk;
+    return this.#disk;
+  }
+
+  /** kill -9 of the manager: what was not flushed is lost, or torn. */
+  killManager(): void {
+    this.#managerProcess?.kill();
+    this.#managerProcess = undefined;
+    this.manager = undefined;
+    this.disk.crash();
+  }
+
+  /** The manager is a member no more: what it kept goes. */
+  async wipe(): Promise<void> {
+    this.killManager();
+    for (const name of await this.disk.list()) await this.disk.remove(name);
+    this.hasLog = false;
+  }
+
+  async startAgent(places: Places, managers: readonly string[]): Promise<void> {
+    const { clock, seed } = this.#around;
+    const process = new SimulatedProcess(clock, () => this.skewMs);
+    const self: Endpoint = { machine: this.name, process };
+    this.#starts += 1;
+    const agent = new Agent({
+      identity: {
+        current: () => ({
+          identity: { certificatePem: '', keyPem: '', rootsPem: '' },
+          certificate: { nodeId: this.nodeId },
+        }),
+        tlsInfo: () => undefined,
+        onChange: () => () => {},
+      },
+      engine: engineOf(process, this.#around.plant?.engine?.(this.engine) ?? this.engine),
+      clock: process,
+      random: seededRandom((seed * 64 + Number(this.name.slice(1))) * 1024 + 512 + this.#starts),
+      log: silentLog,
+      hostname: this.name,
+      managers,
+      dataDir: '/nowhere',
+      runDir: '/nowhere',
+      connect: dispatcherOver(places, self, this.nodeId),
+      journal: this.#journal,
+      files: this.#files,
+    });
+    this.agent = { machine: this.name, process, agent };
+    await process.hold(agent.start());
+  }
+
+  /** kill -9 of the agent; containers run on. `forgets`: some of its journal had not reached the disk. */
+  killAgent(forgets: (taskId: string) => boolean): void {
+    this.agent?.process.kill();
+    this.agent = undefined;
+    for (const taskId of [...this.#journal.tasks.keys()]) if (forgets(taskId)) this.#journal.drop(taskId);
+  }
+
+  pause(): void {
+    this.#managerProcess?.pause();
+    this.agent?.process.pause();
+  }
+
+  resume(): void {
+    this.#managerProcess?.resume();
+    this.agent?.process.resume();
+  }
+}

@@ -1,0 +1,149 @@
+/**
+ * One run of the simulated cluster from one seed: it begins, has users and faults for a while, is put right, and has
+ * to come to rest as asked. The same seed gives the same run.
+ */
+import type { Change } from '../../manager/store/change.ts';
+import { messageOf } from '../../proto/errors.ts';
+import { SimulatedCluster } from './cluster.ts';
+import { differences } from './converged.ts';
+import { Faults } from './faults.ts';
+import type { Violation } from './invariants.ts';
+import { linearizabilityFault } from './linearizability.ts';
+import type { Plant } from './surroundings.ts';
+import { Workload } from './workload.ts';
+
+export interface RunOptions {
+  readonly seed: number;
+  readonly plant?: Plant | undefined;
+  /** Virtual seconds of faults; drawn when absent. */
+  readonly steps?: number | undefined;
+  readonly show?: ((line: string) => void) | undefined;
+}
+
+export interface RunReport {
+  readonly seed: number;
+  readonly violation: Violation | undefined;
+  /** The same for every run of the same seed. */
+  readonly hash: string;
+  readonly lastLines: readonly string[];
+  /** Virtual time, entries and requests, to see that something happened. */
+  readonly virtualMs: number;
+  readonly entries: number;
+  readonly done: number;
+  readonly unknown: number;
+}
+
+/** Everything that was asked has to be so within this virtual time after the faults. */
+const convergenceBoundMs = 180_000;
+/** Then nothing may be proposed any more for so long. */
+const restMs = 4_000;
+
+/** Runs one seed. Never throws for what the cluster does: that is in the report. */
+export async function runSeed(options: RunOptions): Promise<RunReport> {
+  const cluster = new SimulatedCluster(options);
+  const { invariants, random, trace, clock } = cluster;
+  const workload = new Workload(cluster);
+  const faults = new Faults(cluster);
+  await cluster.begin();
+  if (cluster.leader() === undefined) invariants.violate('converges', 'the cluster did not form');
+  workload.start(1 + random.integer(4));
+  faults.start();
+  await cluster.pass((options.steps ?? 8 + random.integer(25)) * 1000);
+  workload.stop();
+  faults.healAll();
+  await settle(cluster);
+  if (invariants.violation === undefined) checkHistory(cluster, workload);
+  return {
+    seed: options.seed,
+    violation: invariants.violation,
+    hash: trace.hash,
+    lastLines: [...trace.lastLines],
+    virtualMs: clock.monotonicMs(),
+    entries: invariants.lastIndex,
+    done: workload.counts.done,
+    unknown: workload.counts.unknown,
+  };
+}
+
+async function settle(cluster: SimulatedCluster): Promise<void> {
+  const { invariants, clock } = cluster;
+  let asked = false;
+  let nextLookMs = 0;
+  const isSettled = (): boolean => {
+    if (clock.monotonicMs() < nextLookMs) return false;
+    nextLookMs = clock.monotonicMs() + 200;
+    if (!asked && cluster.leader() !== undefined) {
+      asked = true;
+      activateNodes(cluster).catch(() => {
+        asked = false;
+      });
+      return false;
+    }
+    return asked && differences(cluster).length === 0;
+  };
+  const endMs = clock.monotonicMs() + convergenceBoundMs;
+  for (;;) {
+    if (!(await cluster.passUntil(isSettled, endMs - clock.monotonicMs()))) {
+      const left = differences(cluster).join('; ');
+      invariants.violate(
+        'converges',
+        `${convergenceBoundMs / 1000} s after everything was put right: ${left}`,
+      );
+      return;
+    }
+    const { lastIndex } = invariants;
+    await cluster.pass(restMs);
+    if (invariants.lastIndex === lastIndex || hasHopeless(cluster)) break;
+    if (clock.monotonicMs() >= endMs) {
+      invariants.violate(
+        'comes-to-rest',
+        `entries are written without end, ${invariants.lastIndex - lastIndex} in ${restMs} ms`,
+      );
+      return;
+    }
+  }
+  for (const { machine, manager } of cluster.managers()) {
+    invariants.compareStore(machine, manager.store, manager.store.index);
+  }
+}
+
+/** Every node is to take tasks again, so that all that was asked for can be. */
+async function activateNodes(cluster: SimulatedCluster): Promise<void> {
+  const leader = cluster.leader();
+  if (leader === undefined) return;
+  await cluster.ask(cluster.machine(leader.machine), async (manager) => {
+    await manager.readBarrier();
+    const changes = manager.store.list('node').flatMap((node): Change[] => {
+      if (node.Spec.Availability === 'active') return [];
+      const Spec = { ...node.Spec, Availability: 'active' as const };
+      return [{ op: 'update', kind: 'node', object: { ...node, Spec } }];
+    });
+    if (changes.length > 0) await manager.propose(changes);
+  });
+}
+
+function hasHopeless(cluster: SimulatedCluster): boolean {
+  const services = cluster.leader()?.manager.store.list('service') ?? [];
+  return services.some((service) => Object.keys(service.Spec.Labels).length > 0);
+}
+
+function checkHistory(cluster: SimulatedCluster, workload: Workload): void {
+  const { invariants } = cluster;
+  const store = cluster.leader()!.manager.store;
+  for (const { kind, id, index, mayBeGone } of workload.acknowledged.values()) {
+    const object = store.get(kind, id as never);
+    if (object === undefined ? !mayBeGone : object.Version.Index < index) {
+      invariants.violate(
+        'acknowledged-kept',
+        `${kind} ${id}, acknowledged at index ${index}, is ${object ? `at ${object.Version.Index}` : 'gone'}`,
+      );
+      return;
+    }
+  }
+  try {
+    const fault = linearizabilityFault(workload.operations, 'initial');
+    if (fault !== undefined) invariants.violate('linearizable', fault);
+  } catch (error) {
+    invariants.violate('nothing-thrown', `the checker: ${messageOf(error)}`);
+  }
+}

@@ -1,0 +1,26 @@
+/** What every machine of a run is handed, and what a planted bug may wrap of it. */
+import type { Engine } from '../../agent/engine/engine.ts';
+import type { Decisions } from '../../manager/leader.ts';
+import type { Disk, RaftTransport } from '../../manager/raft/contract.ts';
+import type { VirtualClock } from './clock.ts';
+import type { SimulatedDisk } from './disk.ts';
+import type { Invariants } from './invariants.ts';
+import type { Machine, Tuning } from './machine.ts';
+
+/** A bug put in from outside, by wrapping what the product is handed. */
+export interface Plant {
+  readonly what: string;
+  disk?(disk: SimulatedDisk, around: Surroundings): Disk;
+  transport?(transport: RaftTransport, machine: Machine): RaftTransport;
+  decide?(): Decisions;
+  engine?(engine: Engine): Engine;
+}
+
+export interface Surroundings {
+  readonly seed: number;
+  readonly clock: VirtualClock;
+  readonly invariants: Invariants;
+  readonly tuning: Tuning;
+  readonly flushMs: number;
+  readonly plant: Plant | undefined;
+}
