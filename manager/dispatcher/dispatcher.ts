@@ -272,6 +272,14 @@ export class Dispatcher {
     });
   }
 
+  /** A node's loss was on its way into the store when its agent came back: the later word counts. */
+  private makeReadyAgain(connection: Connection, node: ClusterNode): void {
+    const fields = { Status: { State: 'ready', Addr: node.Status.Addr } as const };
+    this.batch.add({ op: 'merge', kind: 'node', id: node.ID, fields }).catch((error: unknown) => {
+      this.end(connection, isShoalError(error) ? error : new ShoalError('unavailable', messageOf(error)));
+    });
+  }
+
   // -------------------------------------------------------------- what the store says
 
   private onCommit(commit: Commit): void {
@@ -311,6 +319,8 @@ export class Dispatcher {
       if (connection) this.end(connection, nodeNotFound(node.ID));
       return node.ManagerStatus !== undefined;
     }
+    const wentDown = node.Status.State === 'down' && previous?.Status.State !== 'down';
+    if (wentDown && connection && this.table.isRegistered(node.ID)) this.makeReadyAgain(connection, node);
     if (connection && (previous?.Spec !== node.Spec || previous.Private !== node.Private)) {
       this.wakeSession(connection);
     }

@@ -122,7 +122,11 @@ function lostRemove(engine: Engine): Engine {
 
 export const plants: Readonly<Record<string, Plant>> = {
   'ack-before-flush': { what: 'the disk says that bytes are durable before they are', disk: ackBeforeFlush },
-  'vote-twice': { what: 'a voter forgets its vote within a term', transport: voteTwice },
+  'vote-twice': {
+    what: 'a voter forgets its vote within a term',
+    transport: voteTwice,
+    weather: { delayMs: [50, 250], lossRate: 0.02, duplicateRate: 0, reorderRate: 0 },
+  },
   'forget-slot': { what: 'a reconciler creates a task for an occupied slot', decide: forgetSlot },
   'address-twice': { what: 'the allocator hands out a used address', decide: addressTwice },
   'stale-read': { what: 'a read is answered from a point of long ago', transport: staleRead },

@@ -46,6 +46,7 @@ export async function runSeed(options: RunOptions): Promise<RunReport> {
   const faults = new Faults(cluster);
   await cluster.begin();
   if (cluster.leader() === undefined) invariants.violate('converges', 'the cluster did not form');
+  if (options.plant?.weather) cluster.network.weather = options.plant.weather;
   workload.start(1 + random.integer(4));
   faults.start();
   await cluster.pass((options.steps ?? 8 + random.integer(25)) * 1000);

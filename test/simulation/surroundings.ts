@@ -6,10 +6,13 @@ import type { VirtualClock } from './clock.ts';
 import type { SimulatedDisk } from './disk.ts';
 import type { Invariants } from './invariants.ts';
 import type { Machine, Tuning } from './machine.ts';
+import type { Weather } from './network.ts';
 
 /** A bug put in from outside, by wrapping what the product is handed. */
 export interface Plant {
   readonly what: string;
+  /** The network in which it shows soonest. */
+  readonly weather?: Weather;
   disk?(disk: SimulatedDisk, around: Surroundings): Disk;
   transport?(transport: RaftTransport, machine: Machine): RaftTransport;
   decide?(): Decisions;

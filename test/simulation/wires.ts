@@ -2,12 +2,13 @@
  * The two protocols of the cluster over the simulated network: Raft between managers, the worker protocol between
  * agents and managers. What they carry goes through the same encodings as over gRPC.
  */
+import { unpack } from 'msgpackr';
 import type { ConnectDispatcher, Stream, StreamHandlers } from '../../agent/dispatcher-client.ts';
 import { millisecondsOf, type WireAssignments, type WireSessionMessage } from '../../agent/wire.ts';
 import { type Dispatcher, notLeader } from '../../manager/dispatcher/dispatcher.ts';
 import type { Member, RaftTransport } from '../../manager/raft/contract.ts';
 import type { MemberId, Message } from '../../manager/raft/core/types.ts';
-import { decodeMessages, encodeMessages, withSnapshotData } from '../../manager/raft/message-codec.ts';
+import { encodeMessages, messagesOf, withSnapshotData } from '../../manager/raft/message-codec.ts';
 import { isShoalError, ShoalError } from '../../proto/errors.ts';
 import type { NodeId } from '../../proto/ids.ts';
 import { loadPackage } from '../../proto/rpc.ts';
@@ -71,7 +72,7 @@ export function raftTransport(
       const snapshots = messages.filter((message) => message.type === 'MsgSnap');
       const bytes = encodeMessages(messages);
       const arrived = network.datagram(self.machine, to, () => {
-        const decoded = decodeMessages(bytes).map((message, at) => {
+        const decoded = messagesOf(unpack(bytes) as unknown[]).map((message, at) => {
           const { snapshot } = messages[at]!;
           return snapshot === undefined ? message : withSnapshotData(message, snapshot.data.slice());
         });
