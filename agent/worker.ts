@@ -50,6 +50,8 @@ export class Worker {
   readonly #tasks = new Map<string, TaskDriver>();
   /** Container id → task id, so that an event costs the same however many tasks there are. */
   readonly #taskOf = new Map<string, string>();
+  /** Statuses of tasks that the journal knows and that no manager has assigned again yet. */
+  readonly #remembered = new Map<string, AgentStatus>();
   readonly #secrets = new Map<string, WireSecret>();
   readonly #configs = new Map<string, WireConfig>();
   readonly #around: TaskSurroundings;
@@ -74,9 +76,15 @@ export class Worker {
     this.#around = { engine, clock, log, node, networks: this.networks, files, payloads, gate };
   }
 
-  /** Takes up what the journal knows and begins to watch the engine. */
+  /**
+   * Takes up what the journal knows and begins to watch the engine. Tasks that were not started yet wait for the
+   * managers: only they have the secrets and the registry's credentials to go on with.
+   */
   start(known: readonly JournalEntry[]): void {
-    for (const { task, status } of known) this.#drive(task, status);
+    for (const { task, status } of known) {
+      if (taskStateRank[status.state] >= taskStateRank.starting) this.#drive(task, status);
+      else this.#remembered.set(task.id ?? '', status);
+    }
     this.#options.engine.watch((event) => this.#onEngineEvent(event), this.#stopped.signal);
   }
 
@@ -135,6 +143,8 @@ export class Worker {
       else this.#assign(task);
     }
     if (isComplete) {
+      for (const id of this.#remembered.keys()) if (!this.#tasks.has(id)) this.#options.journal.drop(id);
+      this.#remembered.clear();
       this.#hasAssignments = true;
       this.#removeStrangers();
     }
@@ -154,6 +164,9 @@ export class Worker {
       check();
     });
     await gone;
+    // What the journal knew and nobody assigned again, or what it did not know.
+    const { engine, node } = this.#options;
+    for (const { id } of await engine.list({ [nodeIdLabel]: node().id })) await engine.remove(id);
     await this.networks.prune();
   }
 
@@ -183,7 +196,10 @@ export class Worker {
       this.#options.journal.put({ task, status: driver.status });
       return;
     }
-    this.#drive(task, statusOfWire(task.status));
+    const remembered = this.#remembered.get(task.id ?? '');
+    const told = statusOfWire(task.status);
+    const isFurther = remembered !== undefined && taskStateRank[remembered.state] > taskStateRank[told.state];
+    this.#drive(task, isFurther ? remembered : told);
   }
 
   #drive(task: WireTask, status: AgentStatus): void {

@@ -36,6 +36,10 @@ export function wantedAttachment(task: WireTask): WantedAttachment {
     const mode = modeOf(network);
     if (mode !== undefined) return { kind: 'mode', mode };
   }
+  // The engine's own networks need no addresses, so managers may name them in the spec alone.
+  for (const { target } of task.spec?.networks ?? []) {
+    if (target !== undefined && Object.hasOwn(modes, target)) return { kind: 'mode', mode: modes[target]! };
+  }
   return { kind: 'networks', attachments };
 }
 

@@ -194,6 +194,22 @@ describe('agent: restarts', () => {
     assert.equal((await only(node)).phase, 'running');
   });
 
+  it('waits for its secrets before it goes on with a task that was being prepared', async () => {
+    const node = await startNode({ pullMs: [5_000, 5_000] });
+    const secrets = [{ secret_id: 's1', secret_name: 'key', file: { name: 'key' } }];
+    node.managers.assign(wireTask('t1', 'web:1', { spec: { container: { image: 'web:1', secrets } } }), {
+      action: 'UPDATE',
+      assignment: { secret: { id: 's1', spec: { data: Buffer.from('hush') } } },
+    });
+    await node.untilState('t1', 'PREPARING');
+    node.managers.manager('m1:2377').isSilent = true;
+    await node.restart();
+    await node.clock.run(20_000);
+    assert.equal(node.engine.calls.create, 0);
+    node.managers.manager('m1:2377').isSilent = false;
+    await node.untilState('t1', 'RUNNING');
+  });
+
   it('makes a container that was created but not known to be whole again, once', async () => {
     const node = await startNode();
     const task = wireTask('t1');

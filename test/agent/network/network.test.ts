@@ -60,6 +60,10 @@ describe('network plan', () => {
       assert.deepEqual(wantedAttachment(task), { kind: 'mode', mode });
       assert.deepEqual(networkIdsOf(task), []);
     }
+    const named = wireTask('t1', '', { spec: { networks: [{ target: 'host' }] } });
+    assert.deepEqual(wantedAttachment(named), { kind: 'mode', mode: 'host' });
+    const other = wireTask('t1', '', { spec: { networks: [{ target: front.id }] }, networks: on(front) });
+    assert.equal(wantedAttachment(other).kind, 'networks');
   });
 
   it('lets the service be found by its name, tasks.name and its aliases', () => {
