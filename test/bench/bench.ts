@@ -5,6 +5,8 @@
  */
 import { parseArgs } from 'node:util';
 import { failover } from './failover.ts';
+import { raft } from './raft.ts';
+import { memberCommand, runMember } from './raft-member.ts';
 import { type Line, lineOf, type Metric, type Summary } from './report.ts';
 import { startup } from './startup.ts';
 
@@ -23,7 +25,7 @@ export interface Bench {
   readonly run: (options: BenchOptions) => Promise<Metric[]>;
 }
 
-const benches: readonly Bench[] = [startup, failover];
+const benches: readonly Bench[] = [startup, failover, raft];
 
 function help(): string {
   const rows = benches.map(({ name, description }) => `  ${name.padEnd(10)} ${description}`);
@@ -87,7 +89,11 @@ async function main(): Promise<number> {
   return lines.every((line) => line.holds) ? 0 : 1;
 }
 
-process.exitCode = await main().catch((error: unknown) => {
-  console.error(error);
-  return 2;
-});
+if (process.argv[2] === memberCommand) {
+  runMember();
+} else {
+  process.exitCode = await main().catch((error: unknown) => {
+    console.error(error);
+    return 2;
+  });
+}

@@ -139,8 +139,16 @@ async function callApi<T>(socketPath: string, method: string, path: string, body
   });
 }
 
-/** Without a registry the peer would look for one before every task: it is told to use what is there. */
+/**
+ * A lab with `hosts` engines, taken down when the bench is interrupted. Without a registry the peer would look
+ * for one before every task: it is told to use what is there.
+ */
 export async function labUp(hosts: number): Promise<Lab> {
   process.env.DOCKER_SERVICE_PREFER_OFFLINE_IMAGE = '1';
-  return Lab.up(hosts, 'shoal-bench');
+  const lab = await Lab.up(hosts, 'shoal-bench');
+  const end = (): void => {
+    lab.down().finally(() => process.exit(2));
+  };
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.removeAllListeners(signal).once(signal, end);
+  return lab;
 }

@@ -1,0 +1,144 @@
+/**
+ * One of our Raft members in a process of its own: the real log on disk, sealed, peers over gRPC with TLS, and
+ * etcd's Put in front. Driven by its parent over Node's message channel; ends with it.
+ */
+import { type ChildProcess, fork } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { pack, unpack } from 'msgpackr';
+import { realClock, realRandom } from '../../cli/runtime.ts';
+import type { Member, RaftNode, RaftStart, StateMachine } from '../../manager/raft/contract.ts';
+import { openDisk } from '../../manager/raft/disk.ts';
+import { createRaftNode } from '../../manager/raft/node.ts';
+import { createPeers } from '../../manager/raft/peers.ts';
+import { createKeyFile } from '../../manager/raft/seal.ts';
+import { registerRaftServices } from '../../manager/raft/services.ts';
+import { silentLog } from '../../proto/ports.ts';
+import { createRpcServer, type NodeIdentity } from '../../proto/rpc.ts';
+import { waitFor } from '../lab/lab.ts';
+import { keyOf, servePuts } from './put-protocol.ts';
+
+/** The word on the command line by which bench.ts becomes a member. */
+export const memberCommand = 'raft-member';
+export const clusterId = 'b'.repeat(25);
+const boundMs = 30_000;
+
+type Order =
+  /** `members`: those there are; empty for the first one. */
+  | {
+      kind: 'start';
+      raftId: number;
+      folder: string;
+      identity: NodeIdentity;
+      members: readonly Member[];
+    }
+  | { kind: 'admit'; member: Member };
+type Reply =
+  | { kind: 'started'; member: Member; clientAddress: string }
+  | { kind: 'admitted' }
+  | { kind: 'failed'; reason: string };
+
+/** A member as its parent sees it. */
+export class MemberProcess {
+  private readonly child: ChildProcess;
+
+  constructor() {
+    const program = fileURLToPath(new URL('./bench.js', import.meta.url));
+    this.child = fork(program, [memberCommand], { serialization: 'advanced' });
+  }
+
+  /** Starts the member; answers itself and where it takes puts. */
+  async start(order: Omit<Order & { kind: 'start' }, 'kind'>) {
+    const reply = await this.ask({ kind: 'start', ...order });
+    if (reply.kind !== 'started') throw new Error(`a member did not start: ${JSON.stringify(reply)}`);
+    return reply;
+  }
+
+  /** Adds `member` to the group that this one leads; resolves when it votes. */
+  async admit(member: Member): Promise<void> {
+    const reply = await this.ask({ kind: 'admit', member });
+    if (reply.kind !== 'admitted') throw new Error(`a member was not admitted: ${JSON.stringify(reply)}`);
+  }
+
+  async end(): Promise<void> {
+    if (this.child.exitCode !== null || this.child.signalCode !== null) return;
+    const ended = once(this.child, 'exit');
+    this.child.kill('SIGKILL');
+    await ended;
+  }
+
+  private async ask(order: Order): Promise<Reply> {
+    const signal = AbortSignal.timeout(boundMs);
+    const answer = once(this.child, 'message', { signal });
+    this.child.send(order);
+    return ((await answer) as [Reply])[0];
+  }
+}
+
+/** The last put of every key. */
+class Puts implements StateMachine {
+  private values = new Map<string, Buffer>();
+
+  apply(_index: number, data: Uint8Array): undefined {
+    this.values.set(keyOf(data).toString('latin1'), Buffer.from(data));
+  }
+
+  snapshot(): Uint8Array {
+    return pack([...this.values]);
+  }
+
+  restore(_index: number, data: Uint8Array): void {
+    this.values = new Map(unpack(data) as [string, Buffer][]);
+  }
+}
+
+/** The child's side: carries out its parent's orders until the channel closes. */
+export function runMember(): void {
+  let node: RaftNode | undefined;
+  const carryOut = async (order: Order): Promise<Reply> => {
+    if (order.kind === 'start') {
+      const started = await startMember(order);
+      node = started.node;
+      return { kind: 'started', member: started.member, clientAddress: started.clientAddress };
+    }
+    const { raftId } = order.member;
+    await node?.addMember(order.member);
+    await waitFor(`member ${raftId} to vote`, boundMs, () =>
+      node?.status().members.some((member) => member.raftId === raftId && !member.isLearner),
+    );
+    return { kind: 'admitted' };
+  };
+  process.on('message', (order: Order) => {
+    carryOut(order).then(
+      (reply) => process.send?.(reply),
+      (error: unknown) => process.send?.({ kind: 'failed', reason: String(error) } satisfies Reply),
+    );
+  });
+  process.on('disconnect', () => process.exit(0));
+}
+
+async function startMember({ raftId, folder, identity, members }: Order & { kind: 'start' }) {
+  const server = createRpcServer({ credentials: identity });
+  const port = await server.listen('127.0.0.1:0');
+  const member: Member = { raftId, nodeId: `node-${raftId}`, address: `127.0.0.1:${port}` };
+  const start: RaftStart =
+    members.length === 0 ? { kind: 'bootstrap', self: member } : { kind: 'join', self: member, members };
+  const disk = await openDisk(folder);
+  const peers = createPeers({ clusterId, identity: () => identity, clock: realClock, log: silentLog });
+  const node = await createRaftNode({
+    start,
+    disk,
+    dataKeys: await createKeyFile(disk, realRandom),
+    clock: realClock,
+    random: realRandom,
+    log: silentLog,
+    transport: peers,
+    stateMachine: new Puts(),
+  });
+  peers.attach(node);
+  registerRaftServices(server, node, peers, { clusterId });
+  if (members.length === 0) {
+    await waitFor('the first member to lead', boundMs, () => node.status().role === 'leader');
+  }
+  return { node, member, clientAddress: await servePuts((request) => node.propose(Buffer.from(request))) };
+}
