@@ -19,8 +19,13 @@ import type { Reporter } from './reporter.ts';
 import type { WireDescription, WireSessionMessage } from './wire.ts';
 import type { Worker } from './worker.ts';
 
-/** A manager has this long to answer a new session. */
-const openTimeoutMs = 5_000;
+/**
+ * A manager has this long to answer a new session: as long as the last heartbeat period, which grows with the
+ * cluster and so with how busy a new leader is, and twice as long each time that none answered. A host without
+ * power never answers, and a node that waits for it would be taken for lost itself.
+ */
+const shortestOpenTimeoutMs = 1_000;
+const longestOpenTimeoutMs = 5_000;
 const firstRetryMs = 50;
 const lastRetryMs = 1_500;
 /** A period of 0 on the wire would be a hot loop. */
@@ -68,6 +73,9 @@ export class Session {
   #retry: Timer | undefined;
   #retryMs = firstRetryMs;
   #hints = 0;
+  /** How many attempts in a row were not answered at all. */
+  #unanswered = 0;
+  #periodMs = shortestOpenTimeoutMs;
   #isRunning = false;
   #reason = 'not connected yet';
 
@@ -110,6 +118,7 @@ export class Session {
     const attempt = this.#attempt;
     if (attempt?.client.address === address) return;
     remotes.hint(address);
+    this.#retryMs = firstRetryMs;
     if (!this.#isRunning) return;
     if (attempt !== undefined) this.#end(attempt);
     this.#retry?.cancel();
@@ -141,9 +150,11 @@ export class Session {
       isOver: false,
     };
     this.#attempt = attempt;
-    attempt.timer = clock.after(openTimeoutMs, () =>
-      this.#fail(attempt, new ShoalError('timeout', `${address} does not answer`)),
-    );
+    const timeoutMs = Math.max(this.#periodMs, shortestOpenTimeoutMs) * 2 ** this.#unanswered;
+    attempt.timer = clock.after(Math.min(timeoutMs, longestOpenTimeoutMs), () => {
+      this.#unanswered += 1;
+      this.#fail(attempt, new ShoalError('timeout', `${address} does not answer`));
+    });
     attempt.streams.push(
       client.session(description(), {
         onMessage: (message) => this.#onMessage(attempt, message),
@@ -178,6 +189,7 @@ export class Session {
     remotes.worked(attempt.client.address);
     this.#retryMs = firstRetryMs;
     this.#hints = 0;
+    this.#unanswered = 0;
     attempt.timer?.cancel();
     this.#beat(attempt, sessionId);
     this.#assign(attempt, sessionId);
@@ -208,6 +220,7 @@ export class Session {
       (periodMs) => {
         if (attempt.isOver) return;
         const nextMs = Math.max(periodMs, shortestPeriodMs);
+        this.#periodMs = nextMs;
         attempt.timer = this.#options.clock.after(nextMs, () => this.#beat(attempt, sessionId, nextMs));
       },
       (error: unknown) => this.#fail(attempt, error),
@@ -228,7 +241,9 @@ export class Session {
       this.#open();
       return;
     }
-    if (!(wasEstablished && isStaleSession(error))) remotes.failed(address);
+    // Elected, and about to lead: it is asked again for a while, for another manager could only name it.
+    if (leader === address && this.#retryMs < lastRetryMs / 2) remotes.hint(address);
+    else if (!(wasEstablished && isStaleSession(error))) remotes.failed(address);
     this.#openLater(error);
   }
 

@@ -30,6 +30,8 @@ export interface FakeManager {
   isAlive: boolean;
   /** Swallows what it is sent, as after a power cut. */
   isSilent: boolean;
+  /** Elected, but not leading yet. */
+  isTakingOver: boolean;
 }
 
 interface LiveSession {
@@ -62,7 +64,12 @@ export class FakeManagers {
 
   constructor(clock: Clock, addresses: readonly string[]) {
     this.#clock = clock;
-    this.managers = addresses.map((address) => ({ address, isAlive: true, isSilent: false }));
+    this.managers = addresses.map((address) => ({
+      address,
+      isAlive: true,
+      isSilent: false,
+      isTakingOver: false,
+    }));
     this.leader = addresses[0]!;
   }
 
@@ -157,7 +164,7 @@ export class FakeManagers {
           if (isCancelled || manager.isSilent) return;
           if (!manager.isAlive) {
             handlers.onEnd(new ShoalError('unavailable', 'connection refused'));
-          } else if (this.leader !== address) {
+          } else if (this.leader !== address || manager.isTakingOver) {
             handlers.onEnd(
               new ShoalError('not-leader', 'not the leader', { details: { leader: this.leader } }),
             );

@@ -51,6 +51,33 @@ describe('session', () => {
     assert.ok(node.clock.monotonicMs() - beganMs < 10);
   });
 
+  it('waits for a manager that was elected and is about to lead, and not at one without power', async () => {
+    const node = await startNode({}, three);
+    node.managers.manager('m1:2377').isSilent = true;
+    node.managers.manager('m2:2377').isTakingOver = true;
+    node.managers.leader = 'm2:2377';
+    node.managers.connections.length = 0;
+    node.agent.leaderHint('m2:2377');
+    await node.clock.run(500);
+    node.managers.manager('m2:2377').isTakingOver = false;
+    await node.clock.run(900);
+    assert.equal(node.managers.session?.manager.address, 'm2:2377');
+    assert.deepEqual([...new Set(node.managers.connections)], ['m2:2377']);
+  });
+
+  it('gives a manager without power one second, and then ever longer, to answer', async () => {
+    const node = await startNode({}, three);
+    for (const { address } of node.managers.managers) node.managers.manager(address).isSilent = true;
+    await node.until(() => node.agent.session.kind === 'connecting');
+    node.managers.connections.length = 0;
+    await node.clock.run(2_000);
+    assert.ok(node.managers.connections.length >= 2, `${node.managers.connections.length} attempts`);
+    await node.clock.run(20_000);
+    node.managers.connections.length = 0;
+    await node.clock.run(60_000);
+    assert.ok(node.managers.connections.length <= 12, `${node.managers.connections.length} attempts`);
+  });
+
   it('keeps trying, first quickly, then every one or two seconds', async () => {
     const node = await startNode();
     node.managers.kill('m1:2377');
