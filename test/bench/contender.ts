@@ -13,7 +13,7 @@ export type Side = 'ours' | 'peer';
 const requestTimeoutMs = 5_000;
 
 /** What a task list shows of a task. */
-export type SeenTask = Pick<Task, 'NodeID' | 'Slot' | 'DesiredState' | 'Status'>;
+export type SeenTask = Pick<Task, 'ID' | 'NodeID' | 'Slot' | 'DesiredState' | 'Status'>;
 
 export class Contender {
   readonly side: Side;
@@ -92,12 +92,17 @@ export class Contender {
     return this.call<SeenTask[]>(witness, 'GET', `/tasks?filters=${encodeURIComponent(filters)}`);
   }
 
-  /** How many slots run, on nodes other than `lostNodeId`. */
-  async runningSlots(witness: LabHost, serviceId: string, lostNodeId?: string): Promise<number> {
-    const running = (await this.tasks(witness, serviceId)).filter(
+  /** The tasks that run, on nodes other than `lostNodeId`. */
+  async runningTasks(witness: LabHost, serviceId: string, lostNodeId?: string): Promise<SeenTask[]> {
+    return (await this.tasks(witness, serviceId)).filter(
       (task) =>
         task.DesiredState === 'running' && task.Status.State === 'running' && task.NodeID !== lostNodeId,
     );
+  }
+
+  /** How many slots run, on nodes other than `lostNodeId`. */
+  async runningSlots(witness: LabHost, serviceId: string, lostNodeId?: string): Promise<number> {
+    const running = await this.runningTasks(witness, serviceId, lostNodeId);
     return new Set(running.map(({ Slot }) => Slot)).size;
   }
 

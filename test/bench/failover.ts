@@ -5,7 +5,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { type LabHost, labMissing, waitFor } from '../lab/lab.ts';
 import type { Bench, BenchOptions } from './bench.ts';
-import { Contender, labUp, type Side } from './contender.ts';
+import { Contender, labUp, type SeenTask, type Side } from './contender.ts';
 import type { Limit, Metric } from './report.ts';
 
 const managers = 3;
@@ -17,11 +17,13 @@ const boundMs = 150_000;
 const writeEveryMs = 100;
 const mostWritesUnderWay = 10;
 
+/** The most of each metric, and its unit; `needless-moves` are tasks of nodes that were never lost. */
 const limits = {
-  'leader-answers': 3,
-  'leaders-tasks-elsewhere': 8,
-  'all-ready-after-return': 10,
-  'workers-tasks-elsewhere': 6,
+  'leader-answers': [3, 's'],
+  'leaders-tasks-elsewhere': [8, 's'],
+  'all-ready-after-return': [10, 's'],
+  'workers-tasks-elsewhere': [6, 's'],
+  'needless-moves': [0, 'tasks'],
 } as const;
 type MetricName = keyof typeof limits;
 type Samples = Record<MetricName, number[]>;
@@ -42,8 +44,9 @@ async function measureFailover({ runs, withPeer, progress }: BenchOptions): Prom
     }
   }
   return (Object.keys(limits) as MetricName[]).map((name) => {
-    const limit: Limit = { kind: 'worst', atMost: limits[name] };
-    return { name, unit: 's', ours: samples.ours[name], peer: samples.peer[name], limit };
+    const [atMost, unit] = limits[name];
+    const limit: Limit = { kind: 'worst', atMost };
+    return { name, unit, ours: samples.ours[name], peer: samples.peer[name], limit };
   });
 }
 
@@ -53,6 +56,7 @@ function noSamples(): Samples {
     'leaders-tasks-elsewhere': [],
     'all-ready-after-return': [],
     'workers-tasks-elsewhere': [],
+    'needless-moves': [],
   };
 }
 
@@ -61,9 +65,9 @@ async function measureOnce(side: Side, samples: Samples, progress: (words: strin
   try {
     const contender = new Contender(side, lab);
     await contender.form(managers);
-    const note = (name: MetricName, seconds: number): void => {
-      samples[name].push(seconds);
-      progress(`${name} ${seconds.toFixed(2)} s`);
+    const note = (name: MetricName, value: number): void => {
+      samples[name].push(value);
+      progress(`${name} ${Number(value.toFixed(2))} ${limits[name][1]}`);
     };
     await loseLeader(contender, note);
     await loseWorker(contender, note);
@@ -73,7 +77,7 @@ async function measureOnce(side: Side, samples: Samples, progress: (words: strin
   }
 }
 
-type Note = (name: MetricName, seconds: number) => void;
+type Note = (name: MetricName, value: number) => void;
 
 async function loseLeader(contender: Contender, note: Note): Promise<void> {
   const { lab } = contender;
@@ -81,6 +85,7 @@ async function loseLeader(contender: Contender, note: Note): Promise<void> {
   const witness = leader === lab.host(1) ? lab.host(2) : lab.host(1);
   const service = await spreadService(contender, witness, 'leader');
   const lostId = await nodeId(contender, witness, leader);
+  const unharmed = await contender.runningTasks(witness, service, lostId);
   const cut = performance.now();
   const elsewhere = allElsewhere(contender, witness, service, lostId);
   // A write that begins before the cable is cut would be answered by the leader that is about to go.
@@ -92,6 +97,7 @@ async function loseLeader(contender: Contender, note: Note): Promise<void> {
   await contender.boot(leader);
   await contender.allReady(witness, boundMs);
   note('all-ready-after-return', (performance.now() - back) / 1000);
+  note('needless-moves', await movedOf(contender, witness, service, unharmed));
   await contender.removeService(witness, service);
 }
 
@@ -101,12 +107,14 @@ async function loseWorker(contender: Contender, note: Note): Promise<void> {
   const worker = lab.host(hosts);
   const service = await spreadService(contender, witness, 'worker');
   const lostId = await nodeId(contender, witness, worker);
+  const unharmed = await contender.runningTasks(witness, service, lostId);
   const cut = performance.now();
   const [elsewhere] = await Promise.all([
     allElsewhere(contender, witness, service, lostId),
     worker.powerOff(),
   ]);
   note('workers-tasks-elsewhere', (elsewhere - cut) / 1000);
+  note('needless-moves', await movedOf(contender, witness, service, unharmed));
 }
 
 /** A service with its tasks on every host. */
@@ -123,6 +131,17 @@ async function spreadService(contender: Contender, witness: LabHost, name: strin
 async function nodeId(contender: Contender, witness: LabHost, host: LabHost): Promise<string> {
   const nodes = await contender.nodes(witness);
   return nodes.find(({ Description }) => Description.Hostname === host.name)?.ID ?? '';
+}
+
+/** How many of these tasks run no more. */
+async function movedOf(
+  contender: Contender,
+  witness: LabHost,
+  service: string,
+  tasks: readonly SeenTask[],
+): Promise<number> {
+  const running = new Set((await contender.runningTasks(witness, service)).map(({ ID }) => ID));
+  return tasks.filter(({ ID }) => !running.has(ID)).length;
 }
 
 /** When all slots run on other nodes. */

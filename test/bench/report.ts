@@ -30,7 +30,7 @@ export interface Line {
   readonly unit: string;
   readonly ours: Summary | null;
   readonly peer: Summary | null;
-  /** Our median over the peer's. */
+  /** Our median over the peer's; null of nothing, and of a peer's zero. */
   readonly ratio: number | null;
   readonly limit: string | null;
   readonly holds: boolean;
@@ -48,7 +48,7 @@ export function summaryOf(samples: readonly number[]): Summary | null {
 /** The metric as its line. A limit on a metric of which ours has no sample does not hold. */
 export function lineOf(bench: string, metric: Metric): Line {
   const [ours, peer] = [summaryOf(metric.ours), summaryOf(metric.peer)];
-  const ratio = ours && peer ? round(ours.median / peer.median) : null;
+  const ratio = ours && peer && peer.median !== 0 ? round(ours.median / peer.median) : null;
   const { limit } = metric;
   return {
     bench,
