@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
+import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AgentIdentity, type HeldIdentity, renewalDelayMs } from '../../agent/identity.ts';
@@ -129,7 +129,11 @@ describe('identity of an agent', () => {
   });
 
   it('does not wait for ever for a machine that takes connections and says nothing', async () => {
-    const mute = createServer((socket) => socket.on('error', () => {}).resume()).listen(0, '127.0.0.1');
+    const taken: Socket[] = [];
+    const mute = createServer((socket) => {
+      taken.push(socket);
+      socket.on('error', () => {}).resume();
+    }).listen(0, '127.0.0.1');
     await new Promise((resolve) => mute.once('listening', resolve));
     const address = `127.0.0.1:${(mute.address() as AddressInfo).port}`;
     // The deadline is told to gRPC in real time, of which the clock here is nearly ten seconds behind.
@@ -147,6 +151,7 @@ describe('identity of an agent', () => {
       await enter(identity, undefined, [address, authority.address]);
     } finally {
       mute.close();
+      for (const socket of taken) socket.destroy();
     }
   });
 
