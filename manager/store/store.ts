@@ -6,7 +6,7 @@
  * stores on every manager. It never takes the time, never does I/O, and never changes but by apply and
  * restore.
  */
-import { ShoalError } from '../../proto/errors.ts';
+import { messageOf, ShoalError } from '../../proto/errors.ts';
 import { decodeEntry, type Entry } from './change.ts';
 import { Draft } from './draft.ts';
 import { decodeSnapshot, encodeSnapshot } from './snapshot.ts';
@@ -32,7 +32,7 @@ export type ApplyResult =
   | { readonly ok: true }
   | {
       readonly ok: false;
-      readonly code: 'out-of-sequence' | 'already-exists' | 'not-found' | 'in-use';
+      readonly code: 'out-of-sequence' | 'already-exists' | 'not-found' | 'in-use' | 'invalid-argument';
       readonly message: string;
     };
 
@@ -73,22 +73,40 @@ export class Store implements View {
     return this.table('cluster').objects.values().next().value;
   }
 
-  /** Applies the bytes of one committed entry (encodeEntry). An entry that is refused changes nothing. */
+  /**
+   * Applies the bytes of one committed entry (encodeEntry). An entry that is refused changes nothing; so is
+   * one that is no entry at all, for it is in the log, and throwing would stop every manager at it for good.
+   */
   apply(index: number, data: Uint8Array): ApplyResult {
-    return this.applyEntry(index, decodeEntry(data));
+    let entry: Entry;
+    try {
+      entry = decodeEntry(data);
+    } catch (error) {
+      this.lastIndex = index;
+      return malformed(error);
+    }
+    return this.applyEntry(index, entry);
   }
 
   /** As apply, from a decoded entry. */
   applyEntry(index: number, entry: Entry): ApplyResult {
     this.lastIndex = index;
-    const draft = new Draft(this, index, entry.now);
-    for (const change of entry.changes) {
-      const refusal = draft.add(change);
-      if (refusal) return refusal;
+    let draft: Draft;
+    let places: Places[];
+    try {
+      draft = new Draft(this, index, entry.now);
+      for (const change of entry.changes) {
+        const refusal = draft.add(change);
+        if (refusal) return refusal;
+      }
+      // Before anything is changed: what is not of its kind's shape shows here at the latest.
+      places = draft.events.map(({ kind, object }) => placesOf(kind, object));
+    } catch (error) {
+      return malformed(error);
     }
-    for (const { kind, op, object, previous } of draft.events) {
-      if (op === 'remove') this.drop(kind, object);
-      else this.put(kind, object, previous);
+    for (const [at, { kind, op, object, previous }] of draft.events.entries()) {
+      if (op === 'remove') this.drop(kind, object, places[at]!);
+      else this.put(kind, object, places[at]!, previous);
     }
     if (draft.events.length > 0) this.tell({ kind: 'changed', index, now: entry.now, events: draft.events });
     return { ok: true };
@@ -103,7 +121,7 @@ export class Store implements View {
   restore(index: number, data: Uint8Array): void {
     const objects = decodeSnapshot(data);
     this.data = emptyTables();
-    for (const { kind, object } of objects) this.put(kind, object, undefined);
+    for (const { kind, object } of objects) this.put(kind, object, placesOf(kind, object), undefined);
     this.lastIndex = index;
     this.tell({ kind: 'restored', index });
   }
@@ -129,14 +147,13 @@ export class Store implements View {
     return this.data[kind] as unknown as TableData<ObjectOf[K]>;
   }
 
-  private put(kind: Kind, object: AnyObject, previous: AnyObject | undefined): void {
+  private put(kind: Kind, object: AnyObject, places: Places, previous: AnyObject | undefined): void {
     const table = this.table(kind) as unknown as TableData<AnyObject>;
     table.objects.set(object.ID, object);
-    for (const [name, keysOf] of indexesOf(kind)) {
+    const before = previous && placesOf(kind, previous);
+    for (const [at, { index: name, keys }] of places.entries()) {
       const index = table.indexes[name]!;
-      const keys = keysOf(object);
-      if (previous)
-        for (const key of keysOf(previous)) if (!keys.includes(key)) removeKey(index, key, object.ID);
+      for (const key of before?.[at]?.keys ?? []) if (!keys.includes(key)) removeKey(index, key, object.ID);
       for (const key of keys) {
         const bucket = index.get(key);
         if (bucket) bucket.set(object.ID, object);
@@ -145,13 +162,24 @@ export class Store implements View {
     }
   }
 
-  private drop(kind: Kind, object: AnyObject): void {
+  private drop(kind: Kind, object: AnyObject, places: Places): void {
     const table = this.table(kind) as unknown as TableData<AnyObject>;
     table.objects.delete(object.ID);
-    for (const [name, keysOf] of indexesOf(kind)) {
-      for (const key of keysOf(object)) removeKey(table.indexes[name]!, key, object.ID);
+    for (const { index, keys } of places) {
+      for (const key of keys) removeKey(table.indexes[index]!, key, object.ID);
     }
   }
+}
+
+/** The keys that an object is found under, for each index of its kind. */
+type Places = readonly { readonly index: string; readonly keys: readonly string[] }[];
+
+function placesOf(kind: Kind, object: AnyObject): Places {
+  return indexesOf(kind).map(([index, keysOf]) => ({ index, keys: keysOf(object) }));
+}
+
+function malformed(error: unknown): ApplyResult {
+  return { ok: false, code: 'invalid-argument', message: `the entry is malformed: ${messageOf(error)}` };
 }
 
 function indexesOf(kind: Kind): [string, (object: AnyObject) => readonly string[]][] {

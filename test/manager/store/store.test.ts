@@ -350,6 +350,37 @@ describe('manager/store', () => {
     assert.deepEqual(decodeEntry(encodeEntry(entry)), entry);
   });
 
+  it('refuses what is no entry, or none of its shape, and goes on', () => {
+    const store = new Store();
+    create(store, 'secret', secret('s1'));
+    const before = contents(store);
+    const garbage = [
+      Buffer.from('garbage'),
+      Buffer.alloc(0),
+      encodeEntry(null as never),
+      encodeEntry({ now } as never),
+      encodeEntry({ now, changes: [null] } as never),
+      encodeEntry({ now, changes: [{ op: 'create', kind: 'nothing', object: { ID: 'x' } }] } as never),
+      encodeEntry({ now: 'never', changes: [{ op: 'remove', kind: 'secret', id: 's1' }, {}] } as never),
+      encodeEntry({
+        now,
+        changes: [
+          { op: 'remove', kind: 'secret', id: 's1' },
+          { op: 'create', kind: 'service', object: { ID: 'x' } },
+        ],
+      } as never),
+      encodeEntry({ now, changes: [{ op: 'create', kind: 'node', object: { ID: 'x' } }] } as never),
+    ];
+    for (const data of garbage) {
+      const index = store.index + 1;
+      const result = store.apply(index, data);
+      assert.equal(result.ok === false && result.code, 'invalid-argument');
+      assert.equal(store.index, index);
+    }
+    assert.deepEqual(contents(store), before);
+    create(store, 'secret', secret('s2'));
+  });
+
   it('refuses to look into an index that it does not have', () => {
     assert.throws(
       () => new Store().find('task', 'colour', 'red'),
