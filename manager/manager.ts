@@ -182,6 +182,12 @@ export class Manager {
     const node = this.store.get('node', nodeId as NodeId);
     if (!node)
       throw new ShoalError('permission-denied', `node ${nodeId} was removed from this cluster; join it anew`);
+    if (node.Spec.Role !== 'manager') {
+      throw new ShoalError(
+        'permission-denied',
+        `node ${nodeId} is a worker now, whatever its certificate says: promote it first`,
+      );
+    }
     const before = this.raft.status().members.find((member) => member.nodeId === nodeId);
     if (before) await this.raft.removeMember(nodeId, { force: true });
     const raftId = newRaftId(this.options.random);

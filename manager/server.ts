@@ -16,6 +16,7 @@ import {
 import { unaryHandler } from '../proto/rpc-status.ts';
 import type { ManagedCluster } from './api/contract.ts';
 import { certificateHandlers } from './ca/rpc.ts';
+import { callerRules, mayReturn } from './callers.ts';
 import { registerDispatcher } from './dispatcher/service.ts';
 import { type OpenLogs, readLogs } from './logs/reader.ts';
 import { registerLogs, subscribeThrough } from './logs/service.ts';
@@ -154,16 +155,28 @@ export class ManagerServer {
   private register(): void {
     const { manager, server } = this;
     const leader = (): Member | undefined => manager.leaderMember();
-    const handlers = certificateHandlers(manager.certificates);
+    const { clusterId } = this.options;
+    const requireCaller = callerRules({
+      clusterId,
+      store: manager.store,
+      raft: manager.raft,
+      isLeading: () => manager.leading() !== undefined,
+    });
+    const handlers = certificateHandlers(manager.certificates, requireCaller);
     server.addService('CA', handlers.CA);
     server.addService('NodeCA', handlers.NodeCA);
-    registerDispatcher(server, { dispatcher: () => manager.dispatcher(), leader });
-    registerLogs(server, { broker: () => manager.leading()?.logs, leader });
-    registerRaftServices(server, manager.raft, this.peers, { clusterId: this.options.clusterId });
+    registerDispatcher(server, { dispatcher: () => manager.dispatcher(), leader }, requireCaller);
+    registerLogs(server, { broker: () => manager.leading()?.logs, leader }, requireCaller);
+    registerRaftServices(server, manager.raft, this.peers, {
+      clusterId,
+      mayReturn: (call, nodeId) => mayReturn(manager.store, call, nodeId),
+    });
     server.addService('Health', { Check: unaryHandler(() => ({ status: 'SERVING' as const })) });
     server.addService('Membership', {
       Join: unaryHandler(async (request, call) => {
-        const caller = requireRole(call, 'manager');
+        requireRole(call, 'manager');
+        // Not one of the group yet: of a node that is to be one, its certificate and the store know.
+        const caller = requireCaller(call, 'manager', 'worker');
         this.requireLeader();
         const admitted = await manager.admit(caller.nodeId, request.address ?? '');
         return {
@@ -176,7 +189,7 @@ export class ManagerServer {
         };
       }),
       Leave: unaryHandler(async (request, call) => {
-        requireRole(call, 'manager');
+        requireCaller(call, 'manager');
         this.requireLeader();
         await manager.raft.removeMember(request.node_id ?? '', { force: request.force ?? false });
         return {};

@@ -255,6 +255,15 @@ export function requireRole(call: AuthenticatedCall, ...roles: Role[]): PeerIden
   return identity;
 }
 
+/** As requireRole, and whatever else is known of the caller: throws to refuse. */
+export type RequireCaller = (call: AuthenticatedCall, ...roles: Role[]) => PeerIdentity;
+
+/** When the caller's certificate began to be valid, in ms since the epoch; undefined without one. */
+export function callerValidFromMs(call: Pick<AuthenticatedCall, 'getAuthContext'>): number | undefined {
+  const from = Date.parse(call.getAuthContext().sslPeerCertificate?.valid_from ?? '');
+  return Number.isNaN(from) ? undefined : from;
+}
+
 /** How a channel finds out that the other side is gone. */
 export interface Keepalive {
   readonly timeMs: number;

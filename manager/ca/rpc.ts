@@ -5,7 +5,7 @@
 import type { NodeAvailability } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import { versionMetadataKey } from '../../proto/identity.ts';
-import { type HandlersOf, peerIdentity, requireRole } from '../../proto/rpc.ts';
+import { type HandlersOf, peerIdentity, type RequireCaller, requireRole } from '../../proto/rpc.ts';
 import { unaryHandler } from '../../proto/rpc-status.ts';
 import type { Applicant, CertificateService } from './service.ts';
 
@@ -15,19 +15,22 @@ const availabilityOf: Readonly<Record<string, NodeAvailability>> = {
   DRAIN: 'drain',
 };
 
-/** Handlers for RpcServer.addService: of `CA` and of `NodeCA`. */
-export function certificateHandlers(service: CertificateService): {
+/** Handlers for RpcServer.addService: of `CA` and of `NodeCA`, for callers that `requireCaller` lets pass. */
+export function certificateHandlers(
+  service: CertificateService,
+  requireCaller: RequireCaller = requireRole,
+): {
   readonly CA: HandlersOf<'CA'>;
   readonly NodeCA: HandlersOf<'NodeCA'>;
 } {
-  return { CA: rootHandlers(service), NodeCA: nodeHandlers(service) };
+  return { CA: rootHandlers(service, requireCaller), NodeCA: nodeHandlers(service) };
 }
 
-function rootHandlers(service: CertificateService): HandlersOf<'CA'> {
+function rootHandlers(service: CertificateService, requireCaller: RequireCaller): HandlersOf<'CA'> {
   return {
     GetRootCACertificate: unaryHandler(() => ({ certificate: Buffer.from(service.rootCertificates()) })),
     GetUnlockKey: unaryHandler(async (_request, call) => {
-      const caller = requireRole(call, 'manager');
+      const caller = requireCaller(call, 'manager');
       const { key, versionIndex } = await service.unlockKey(caller.nodeId);
       return { unlock_key: Buffer.from(key ?? ''), version: { index: String(versionIndex) } };
     }),

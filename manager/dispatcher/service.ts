@@ -4,7 +4,7 @@
  */
 import type * as grpc from '@grpc/grpc-js';
 import { asId, type NodeId } from '../../proto/ids.ts';
-import { type RpcServer, requireRole } from '../../proto/rpc.ts';
+import { type RequireCaller, type RpcServer, requireRole } from '../../proto/rpc.ts';
 import { streamHandler, unaryHandler } from '../../proto/rpc-status.ts';
 import { closeWith, sinkOf } from '../../proto/rpc-stream.ts';
 import { type Agent, type Dispatcher, notLeader } from './dispatcher.ts';
@@ -17,8 +17,13 @@ export interface Leadership {
   leader(): { readonly nodeId: string; readonly address: string } | undefined;
 }
 
-/** Registers docker.swarmkit.v1.Dispatcher on the cluster's port. */
-export function registerDispatcher(server: RpcServer, leadership: Leadership): void {
+/** Registers docker.swarmkit.v1.Dispatcher on the cluster's port, for callers that `requireCaller` lets pass. */
+export function registerDispatcher(
+  server: RpcServer,
+  leadership: Leadership,
+  requireCaller: RequireCaller = requireRole,
+): void {
+  const agentOf = (call: Call): Agent => agentFrom(call, requireCaller);
   server.addService('Dispatcher', {
     Session: streamHandler(async (call) => {
       const agent = agentOf(call);
@@ -54,8 +59,8 @@ function required(leadership: Leadership): Dispatcher {
 
 type Call = Parameters<typeof requireRole>[0] & { getPeer(): string };
 
-function agentOf(call: Call): Agent {
-  const { nodeId, role } = requireRole(call, 'worker', 'manager');
+function agentFrom(call: Call, requireCaller: RequireCaller): Agent {
+  const { nodeId, role } = requireCaller(call, 'worker', 'manager');
   const peer = call.getPeer();
   const host = peer.slice(0, peer.lastIndexOf(':')).replace(/^\[|\]$/g, '');
   return { nodeId: asId<NodeId>(nodeId), role, address: host };

@@ -7,7 +7,7 @@ import type { PublishLogsMessage__Output as WirePublish } from '../../proto/gene
 import type { SubscribeLogsMessage__Output as WireLines } from '../../proto/generated/docker/swarmkit/v1/SubscribeLogsMessage.ts';
 import type { SubscribeLogsRequest__Output as WireLogRequest } from '../../proto/generated/docker/swarmkit/v1/SubscribeLogsRequest.ts';
 import { asId, type NodeId } from '../../proto/ids.ts';
-import { type RpcChannel, type RpcServer, requireRole } from '../../proto/rpc.ts';
+import { type RequireCaller, type RpcChannel, type RpcServer, requireRole } from '../../proto/rpc.ts';
 import { fromGrpcError, streamHandler, toGrpcStatus } from '../../proto/rpc-status.ts';
 import { closeWith, type Sink, type StreamHandle, sinkOf } from '../../proto/rpc-stream.ts';
 import { type LogBroker, notLeader } from './broker.ts';
@@ -20,8 +20,15 @@ export interface LogLeadership {
   leader(): { readonly address: string } | undefined;
 }
 
-/** Registers docker.swarmkit.v1.LogBroker and docker.swarmkit.v1.Logs on the cluster's port. */
-export function registerLogs(server: RpcServer, leadership: LogLeadership): void {
+/**
+ * Registers docker.swarmkit.v1.LogBroker and docker.swarmkit.v1.Logs on the cluster's port, for callers that
+ * `requireCaller` lets pass.
+ */
+export function registerLogs(
+  server: RpcServer,
+  leadership: LogLeadership,
+  requireCaller: RequireCaller = requireRole,
+): void {
   const broker = (): LogBroker => {
     const current = leadership.broker();
     if (current === undefined) throw notLeader(leadership.leader()?.address);
@@ -29,7 +36,7 @@ export function registerLogs(server: RpcServer, leadership: LogLeadership): void
   };
   server.addService('LogBroker', {
     ListenSubscriptions: streamHandler((call) => {
-      const { nodeId } = requireRole(call, 'worker', 'manager');
+      const { nodeId } = requireCaller(call, 'worker', 'manager');
       // Headers at once, so that the agent knows that it is heard before there is a first subscription.
       call.sendMetadata(new grpc.Metadata());
       closeWith(call, broker().listen(asId<NodeId>(nodeId), sinkOf(call)));
@@ -38,7 +45,7 @@ export function registerLogs(server: RpcServer, leadership: LogLeadership): void
       call: grpc.ServerReadableStream<WirePublish, object>,
       callback: grpc.sendUnaryData<object>,
     ) => {
-      takeLines(call, broker).then(
+      takeLines(call, broker, requireCaller).then(
         () => callback(null, {}),
         (error: unknown) => callback(toGrpcStatus(error)),
       );
@@ -46,7 +53,7 @@ export function registerLogs(server: RpcServer, leadership: LogLeadership): void
   });
   server.addService('Logs', {
     SubscribeLogs: streamHandler((call) => {
-      requireRole(call, 'manager');
+      requireCaller(call, 'manager');
       closeWith(call, broker().subscribe(call.request, sinkOf(call)));
     }),
   });
@@ -56,8 +63,9 @@ export function registerLogs(server: RpcServer, leadership: LogLeadership): void
 async function takeLines(
   call: grpc.ServerReadableStream<WirePublish, object>,
   broker: () => LogBroker,
+  requireCaller: RequireCaller,
 ): Promise<void> {
-  const { nodeId } = requireRole(call, 'worker', 'manager');
+  const { nodeId } = requireCaller(call, 'worker', 'manager');
   const publisher = broker().publisher(asId<NodeId>(nodeId));
   try {
     for await (const message of call) await publisher.publish(message as WirePublish);

@@ -81,6 +81,15 @@ export interface RaftStatus {
   readonly members: readonly (Member & { readonly isLearner: boolean; readonly isActive: boolean })[];
 }
 
+/**
+ * - `member`: it is one, under that number when one is named.
+ * - `removed`: it was this member, which the group removed.
+ * - `former`: it was another member once and is none now: it was removed for good, or comes back anew.
+ * - `impostor`: the number is another node's.
+ * - `unknown`: nothing is known of it, which may be for lack of the newest entries.
+ */
+export type Standing = 'member' | 'removed' | 'former' | 'impostor' | 'unknown';
+
 /** How to start a member: a new group of one, an existing one from its disk, or as a joiner. */
 export type RaftStart =
   | { readonly kind: 'bootstrap'; readonly self: Member }
@@ -109,6 +118,8 @@ export interface RaftNode {
   /** Hands leadership to the most advanced other voter; resolves when this member no longer leads. */
   transferLeadership(): Promise<void>;
   status(): RaftStatus;
+  /** What this member knows of node `nodeId`, or of that node as member `raftId`. */
+  standing(nodeId: string, raftId?: MemberId): Standing;
   /** A message from another member, off the wire. */
   receive(message: Message): void;
   /** From the transport: what was sent to the member of late is probably lost. */

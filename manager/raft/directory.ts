@@ -6,7 +6,7 @@
  * used again and a removed member that still calls must be told. Pure.
  */
 import { pack, unpack } from 'msgpackr';
-import type { Member } from './contract.ts';
+import type { Member, Standing } from './contract.ts';
 import type { ConfChangeV2, MemberId } from './core/types.ts';
 
 /** Members by number, and those that were removed. */
@@ -50,6 +50,19 @@ export function changeDirectory(directory: Directory, change: ConfChangeV2): Dir
     }
   }
   return { members, removed };
+}
+
+/** See Standing. A node that comes back gets a new number, so one node may have several that were removed. */
+export function standingOf(directory: Directory, nodeId: string, raftId: MemberId | undefined): Standing {
+  const { members, removed } = directory;
+  const isNode = (member: Member | undefined) => member?.nodeId === nodeId;
+  const byNumber = raftId === undefined ? undefined : (members.get(raftId) ?? removed.get(raftId));
+  if (raftId !== undefined && byNumber !== undefined) {
+    if (!isNode(byNumber)) return 'impostor';
+    return members.has(raftId) ? 'member' : 'removed';
+  }
+  if ([...members.values()].some(isNode)) return raftId === undefined ? 'member' : 'unknown';
+  return [...removed.values()].some(isNode) ? 'former' : 'unknown';
 }
 
 /** A directory of `self` alone: everyone else counts as removed. */

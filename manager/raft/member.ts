@@ -7,9 +7,9 @@
  */
 import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
 import type { Timer } from '../../proto/ports.ts';
-import type { Member, ProposalResult, RaftNode, RaftRole, RaftStatus } from './contract.ts';
+import type { Member, ProposalResult, RaftNode, RaftRole, RaftStatus, Standing } from './contract.ts';
 import type { ConfChangeV2, MemberId, Message, RawNode } from './core/types.ts';
-import { type Directory, decodeContext } from './directory.ts';
+import { type Directory, decodeContext, standingOf } from './directory.ts';
 import { additionOf, type ChangeDoor, MembershipChanges, removalOf } from './membership-changes.ts';
 import type { RaftSettings } from './node.ts';
 import { PendingProposals, surelyNotAppended, unknownOutcome } from './proposals.ts';
@@ -223,6 +223,10 @@ export class RaftMember implements RaftNode {
           isActive: this.#isReachable(member),
         })),
     };
+  }
+
+  standing(nodeId: string, raftId?: MemberId): Standing {
+    return standingOf(this.#loop.directory, nodeId, raftId);
   }
 
   receive(message: Message): void {

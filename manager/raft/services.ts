@@ -6,14 +6,14 @@
  */
 import { type handleBidiStreamingCall, type handleClientStreamingCall, Metadata } from '@grpc/grpc-js';
 import { pack } from 'msgpackr';
-import { ShoalError } from '../../proto/errors.ts';
+import { assertNever, ShoalError } from '../../proto/errors.ts';
 import type { RaftFrame, RaftFrame__Output } from '../../proto/generated/shoal/v1/RaftFrame.ts';
 import type { SnapshotChunk__Output } from '../../proto/generated/shoal/v1/SnapshotChunk.ts';
 import type { SnapshotResult } from '../../proto/generated/shoal/v1/SnapshotResult.ts';
 import { type AuthenticatedCall, type RpcServer, requireRole } from '../../proto/rpc.ts';
 import { failStream, toGrpcStatus, unaryHandler } from '../../proto/rpc-status.ts';
-import type { RaftNode } from './contract.ts';
-import type { Message } from './core/types.ts';
+import type { ProposalResult, RaftNode } from './contract.ts';
+import type { MemberId, Message } from './core/types.ts';
 import { type Answer, answerError, decodeFrame, encodeAnswers, type Question } from './frame.ts';
 import { withSnapshotData } from './message-codec.ts';
 import type { InboundStream, Peers } from './peers.ts';
@@ -23,6 +23,11 @@ const maxSnapshotBytes = 2 ** 31;
 
 export interface RaftServicesOptions {
   readonly clusterId: string;
+  /**
+   * Whether a node that was a member once may be one again, of which this member has not heard yet. When
+   * absent it may not.
+   */
+  readonly mayReturn?: (call: AuthenticatedCall, nodeId: string) => boolean;
 }
 
 /** Registers shoal.v1.Raft and shoal.v1.Forward on the cluster's port. */
@@ -33,17 +38,17 @@ export function registerRaftServices(
   options: RaftServicesOptions,
 ): void {
   server.addService('Raft', {
-    Stream: streamHandler(node, peers, options.clusterId),
-    InstallSnapshot: snapshotHandler(node, options.clusterId),
+    Stream: streamHandler(node, peers, options),
+    InstallSnapshot: snapshotHandler(node, options),
   });
   server.addService('Forward', {
     Propose: unaryHandler(async (request, call) => {
-      requireManager(call, options.clusterId);
+      requireMember(requireManager(call, options.clusterId), node);
       const { index, result } = await node.proposeAsLeader(request.data ?? new Uint8Array(0));
       return { index: String(index), result: pack(result) };
     }),
     ReadIndex: unaryHandler(async (_request, call) => {
-      requireManager(call, options.clusterId);
+      requireMember(requireManager(call, options.clusterId), node);
       return { index: String(await node.readIndexAsLeader()) };
     }),
   });
@@ -53,13 +58,15 @@ export function registerRaftServices(
 class Answers {
   readonly #node: RaftNode;
   readonly #stream: InboundStream;
+  readonly #requireMember: () => void;
   #unsent: Answer[] = [];
   #pending = 0;
   #isEnding = false;
 
-  constructor(node: RaftNode, stream: InboundStream) {
+  constructor(node: RaftNode, stream: InboundStream, requireMember: () => void) {
     this.#node = node;
     this.#stream = stream;
+    this.#requireMember = requireMember;
   }
 
   /** Ends the stream as soon as everything is answered. */
@@ -70,14 +77,16 @@ class Answers {
 
   to({ id, kind, data }: Question): void {
     this.#pending += 1;
-    const answer =
-      kind === 'propose'
-        ? this.#node.proposeAsLeader(data)
-        : this.#node.readIndexAsLeader().then((index) => ({ index, result: undefined }));
-    answer.then(
+    this.#answer(kind, data).then(
       ({ index, result }) => this.#send({ id, index, result }),
       (error: unknown) => this.#send({ id, error: answerError(error) }),
     );
+  }
+
+  async #answer(kind: Question['kind'], data: Uint8Array): Promise<ProposalResult> {
+    this.#requireMember();
+    if (kind === 'propose') return this.#node.proposeAsLeader(data);
+    return { index: await this.#node.readIndexAsLeader(), result: undefined };
   }
 
   #send(answer: Answer): void {
@@ -102,26 +111,69 @@ export function removeRaftServices(server: RpcServer): void {
   server.removeService('Forward');
 }
 
-function requireManager(call: AuthenticatedCall, clusterId: string): void {
+/** The id of the calling node, which holds a manager's certificate of this cluster. */
+function requireManager(call: AuthenticatedCall, clusterId: string): string {
   const identity = requireRole(call, 'manager');
-  if (identity.clusterId === clusterId) return;
+  if (identity.clusterId === clusterId) return identity.nodeId;
   throw new ShoalError('permission-denied', `node ${identity.nodeId} belongs to another cluster`);
+}
+
+/** Only a member may ask the leader. Whether the caller is one, the leader alone knows for sure. */
+function requireMember(nodeId: string, node: RaftNode): void {
+  if (node.status().role !== 'leader' || node.standing(nodeId) === 'member') return;
+  throw notMember(nodeId);
+}
+
+/**
+ * Lets a message pass that its sender may send: one that speaks as the member it is, one that was removed (it
+ * is told so by the node), and one that this member has not heard of, for it may be behind.
+ */
+function requireSender(
+  call: AuthenticatedCall,
+  nodeId: string,
+  node: RaftNode,
+  from: MemberId,
+  mayReturn: RaftServicesOptions['mayReturn'],
+): void {
+  const standing = node.standing(nodeId, from);
+  switch (standing) {
+    case 'member':
+    case 'removed':
+    case 'unknown':
+      return;
+    case 'former':
+      if (mayReturn?.(call, nodeId) === true) return;
+      throw notMember(nodeId);
+    case 'impostor':
+      throw new ShoalError('permission-denied', `node ${nodeId} may not speak as member ${from}`);
+    default:
+      assertNever(standing);
+  }
+}
+
+function notMember(nodeId: string): ShoalError {
+  return new ShoalError(
+    'permission-denied',
+    `node ${nodeId} is not one of the cluster's managers (any more), whatever its certificate says`,
+  );
 }
 
 function streamHandler(
   node: RaftNode,
   peers: Peers,
-  clusterId: string,
+  options: RaftServicesOptions,
 ): handleBidiStreamingCall<RaftFrame__Output, RaftFrame> {
   return (stream) => {
+    let nodeId: string;
     try {
-      requireManager(stream, clusterId);
+      // Once a stream: asking a connection for its certificate costs more than a message.
+      nodeId = requireManager(stream, options.clusterId);
     } catch (error) {
       failStream(stream, error);
       return;
     }
     let isKnown = false;
-    const answers = new Answers(node, stream);
+    const answers = new Answers(node, stream, () => requireMember(nodeId, node));
     // Tells the other side that the stream stands, before there is anything to say.
     stream.sendMetadata(new Metadata());
     stream.on('data', (frame) => {
@@ -131,6 +183,7 @@ function streamHandler(
         if (heard.kind === 'questions') for (const question of heard.questions) answers.to(question);
         if (heard.kind !== 'messages') return;
         for (const message of heard.messages) {
+          requireSender(stream, nodeId, node, message.from, options.mayReturn);
           if (!isKnown) peers.opened(message.from, stream);
           isKnown = true;
           node.receive(message);
@@ -150,7 +203,7 @@ function streamHandler(
 
 function snapshotHandler(
   node: RaftNode,
-  clusterId: string,
+  options: RaftServicesOptions,
 ): handleClientStreamingCall<SnapshotChunk__Output, SnapshotResult> {
   return (call, callback) => {
     let announced: { readonly message: Message; readonly assembly: ChunkAssembly } | undefined;
@@ -160,8 +213,9 @@ function snapshotHandler(
       isOver = true;
       callback(toGrpcStatus(error));
     };
+    let nodeId: string;
     try {
-      requireManager(call, clusterId);
+      nodeId = requireManager(call, options.clusterId);
     } catch (error) {
       refuse(error);
       return;
@@ -169,7 +223,10 @@ function snapshotHandler(
     call.on('data', (chunk) => {
       if (isOver) return;
       try {
-        announced ??= announcementOf(chunk);
+        if (announced === undefined) {
+          announced = announcementOf(chunk);
+          requireSender(call, nodeId, node, announced.message.from, options.mayReturn);
+        }
         announced.assembly.add(Number(chunk.offset ?? 0), chunk.data ?? new Uint8Array(0));
       } catch (error) {
         refuse(error);

@@ -283,7 +283,7 @@ describe('managers over gRPC', function () {
 
   it('answer a question as a unary call, too', async () => {
     const { member, node } = leader()!;
-    const identity = await root.issue({ nodeId: 'asker', role: 'manager', clusterId });
+    const identity = await root.issue({ nodeId: member.nodeId, role: 'manager', clusterId });
     const channel = createChannel(member.address, { identity, roots: root.pem, serverName: 'swarm-manager' });
     try {
       const { index } = await channel.call('Forward', 'Propose', { data: Buffer.from('by call') });
