@@ -86,7 +86,7 @@ export class ApiClient {
     const status = response.statusCode ?? 0;
     if (status >= 200 && status < 300) return response;
     const refusal = await readText(response);
-    throw new ShoalError(codeOfStatus(status), messageOfBody(refusal, status));
+    throw new ShoalError(codeOfStatus(status), inOwnWords(messageOfBody(refusal, status)));
   }
 
   private send(
@@ -149,6 +149,11 @@ function codeOfStatus(status: number): ErrorCode {
   if (status === 409) return 'conflict';
   if (status === 503) return 'unavailable';
   return status >= 500 ? 'internal' : 'invalid-argument';
+}
+
+/** The daemon talks to docker's users; whoever reads this typed `shoal`. */
+function inOwnWords(message: string): string {
+  return message.replace(/(?<=["'`])docker (?=(?:swarm|node|service|stack|info|secret|config)\b)/g, 'shoal ');
 }
 
 function messageOfBody(text: string, status: number): string {

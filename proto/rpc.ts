@@ -179,7 +179,10 @@ export function createRpcServer(options: { credentials: NodeIdentity }): RpcServ
       return new Promise((resolve, reject) => {
         server.bindAsync(address, credentials, (error, port) => {
           if (error !== null) {
-            reject(new ShoalError('unavailable', `cannot listen on ${address}: ${error.message}`));
+            const reason = /EADDRINUSE/.test(error.message)
+              ? 'another process uses this port; end it, or choose another address with --listen-addr'
+              : error.message;
+            reject(new ShoalError('unavailable', `cannot listen on ${address}: ${reason}`));
             return;
           }
           acceptWithoutAlpn(server);

@@ -1,6 +1,7 @@
 /** shoal node: the machines of the cluster. */
 import { isDeepStrictEqual } from 'node:util';
 import type { Command } from 'commander';
+import { engineUnavailableLabel } from '../../agent/wire.ts';
 import type { ClusterNode, NodeSpec } from '../../proto/docker.ts';
 import { type Context, collect, filterQuery, forEach, listOptions } from '../context.ts';
 import { type InspectFlags, inspect, inspectOptions, labelLines } from '../inspect.ts';
@@ -75,7 +76,11 @@ function columns(selfId: string): Column<ListedNode>[] {
     {
       heading: 'ENGINE VERSION',
       field: 'EngineVersion',
-      value: (row) => row.Description.Engine?.EngineVersion ?? '',
+      // A node whose engine does not answer is up and can do nothing; docker has no word for that.
+      value: (row) =>
+        row.Description.Engine?.Labels?.[engineUnavailableLabel] === undefined
+          ? (row.Description.Engine?.EngineVersion ?? '')
+          : 'unavailable',
     },
   ];
 }
