@@ -86,7 +86,9 @@ function rowOf(context: Context, plan: SlotPlan, settings: Settings): Row {
   const { tasks } = plan.slot;
   const active = tasks.filter(isActive);
   const outdated = active.filter((task) => context.isDirty(task));
-  const attempts = tasks.filter((task) => isAttempt(context.service, task));
+  // Clocks of managers differ: a task from before one that is out of date was made by an earlier update.
+  const recent = tasks.slice(tasks.findLastIndex((task) => context.isDirty(task)) + 1);
+  const attempts = recent.filter((task) => isAttempt(context.service, task));
   const last = lastWord(tasks);
   const isStale = plan.state === 'finished' && last !== undefined && context.isDirty(last);
   const isOutdated = active.length === 0 ? isStale : outdated.length === active.length;

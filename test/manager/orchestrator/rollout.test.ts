@@ -443,3 +443,19 @@ describe('manager/orchestrator/rollout', () => {
     );
   }).timeout(60_000);
 });
+
+describe('rollout: managers whose clocks differ', () => {
+  it('carries out a rollback that was asked for where the clock is behind', () => {
+    const world = service({ replicas: 1, update: { Monitor: 1e6 } });
+    setImage(world, 'web:2').run();
+    world.pass(10_000).run();
+    setImage(world, 'web:3').run();
+    world.pass(10_000).run();
+    assert.deepEqual(images(world), ['web:3']);
+    world.now -= 60_000;
+    world.rollbackService('s');
+    world.now += 60_000;
+    world.run().pass(10_000);
+    assert.deepEqual(images(world), ['web:2']);
+  });
+});
