@@ -20,6 +20,8 @@ export class SimulatedDisk implements Disk {
   readonly #options: SimulatedDiskOptions;
   /** Appends that were handed over but are not durable yet. */
   readonly #unflushed = new Set<{ readonly name: string; readonly data: Uint8Array }>();
+  /** How much of a file's growing buffer is in use. */
+  readonly #ends = new WeakMap<ArrayBufferLike, number>();
   #epoch = 0;
   #capacityBytes = Number.POSITIVE_INFINITY;
   #flushes = 0;
@@ -139,9 +141,15 @@ export class SimulatedDisk implements Disk {
   #extend(name: string, data: Uint8Array): void {
     const existing = this.#files.get(name);
     if (existing === undefined) return;
-    const whole = new Uint8Array(existing.length + data.length);
-    whole.set(existing);
+    const length = existing.length + data.length;
+    // What stands behind a view's end is nobody's: the view that reaches furthest may grow into it.
+    const isLast = this.#ends.get(existing.buffer) === existing.length;
+    const hasRoom = isLast && existing.byteOffset === 0 && existing.buffer.byteLength >= length;
+    const buffer = hasRoom ? existing.buffer : new ArrayBuffer(2 * length);
+    const whole = new Uint8Array(buffer, 0, length);
+    if (!hasRoom) whole.set(existing);
     whole.set(data, existing.length);
+    this.#ends.set(buffer, length);
     this.#files.set(name, whole);
   }
 

@@ -40,7 +40,7 @@ export interface Violation {
 }
 
 /** The whole store is compared at every index that this divides. */
-const comparedEvery = 16;
+const comparedEvery = 50;
 
 interface Applied {
   readonly machine: string;

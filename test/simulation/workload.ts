@@ -80,12 +80,15 @@ export class Workload {
   }
 
   /** Which change is asked for; made from what the manager's store shows. */
-  #draw(): (manager: Manager) => Change[] | undefined {
+  #draw(): (manager: Manager, now: number) => Change[] | undefined {
     const draw = this.#random.float();
-    if (draw < 0.3) return (manager) => this.#createService(manager);
-    if (draw < 0.5) return (manager) => this.#updateService(manager, (service) => this.#scaled(service));
-    if (draw < 0.68) return (manager) => this.#updateService(manager, (service) => this.#changed(service));
-    if (draw < 0.73) return (manager) => this.#updateService(manager, () => ({ rollback: 'previous' }));
+    if (draw < 0.3) return (manager, now) => this.#createService(manager, now);
+    if (draw < 0.5)
+      return (manager, now) => this.#updateService(manager, now, (service) => this.#scaled(service));
+    if (draw < 0.68)
+      return (manager, now) => this.#updateService(manager, now, (service) => this.#changed(service));
+    if (draw < 0.73)
+      return (manager, now) => this.#updateService(manager, now, () => ({ rollback: 'previous' }));
     if (draw < 0.81) return (manager) => this.#remove(manager, 'service');
     if (draw < 0.88) return (manager) => this.#createNetwork(manager);
     if (draw < 0.9) return (manager) => this.#remove(manager, 'network');
@@ -93,12 +96,15 @@ export class Workload {
     return (manager) => this.#setAvailability(manager);
   }
 
-  async #change(machine: Machine, make: (manager: Manager) => Change[] | undefined): Promise<void> {
+  async #change(
+    machine: Machine,
+    make: (manager: Manager, now: number) => Change[] | undefined,
+  ): Promise<void> {
     let what = '';
     try {
       await this.#cluster.ask(machine, async (manager) => {
         await manager.readBarrier();
-        const changes = make(manager);
+        const changes = make(manager, this.#cluster.clock.now() + machine.skewMs);
         if (changes === undefined) return;
         what = changes.map((change) => `${change.op} ${change.kind} ${short(idOf(change))}`).join(', ');
         for (const change of changes) this.#expect(change);
@@ -142,18 +148,18 @@ export class Workload {
     return list[this.#random.integer(list.length)];
   }
 
-  #createService(manager: Manager): Change[] | undefined {
+  #createService(manager: Manager, now: number): Change[] | undefined {
     const { store } = manager;
     if (store.count('service') >= mostServices) return undefined;
     const networks = store.list('network').filter(() => this.#random.float() < 0.5);
     const secrets = store.list('secret').filter(() => this.#random.float() < 0.3);
     const drawn = serviceSpecOf(this.#random, this.#name('service'), networks, secrets);
-    return createServiceChanges(acceptServiceSpec(store, drawn), this.#cluster.clock.now(), this.#newId)
-      .changes;
+    return createServiceChanges(acceptServiceSpec(store, drawn), now, this.#newId).changes;
   }
 
   #updateService(
     manager: Manager,
+    now: number,
     update: (service: Service) => ServiceUpdate | undefined,
   ): Change[] | undefined {
     const { store } = manager;
@@ -161,7 +167,7 @@ export class Workload {
     const wanted = service && update(service);
     if (service === undefined || wanted === undefined) return undefined;
     if ('rollback' in wanted && !service.PreviousSpec) return undefined;
-    return updateServiceChanges(store, service, wanted, this.#cluster.clock.now(), this.#newId).changes;
+    return updateServiceChanges(store, service, wanted, now, this.#newId).changes;
   }
 
   #scaled({ Spec }: Service): ServiceUpdate | undefined {
