@@ -190,6 +190,16 @@ describe('dispatcher', () => {
       assert.deepEqual(bed.node('node1').Status, { State: 'ready', Addr: '10.0.0.1' });
     });
 
+    it('a loss that is stored only after the agent came back does not last', async () => {
+      const bed = new Harness();
+      bed.dispatcher.start();
+      await bed.register();
+      const Status = { State: 'down', Message: 'heartbeat failure', Addr: '10.0.0.1' } as const;
+      bed.commit({ op: 'merge', kind: 'node', id: node1, fields: { Status } });
+      await settle();
+      assert.deepEqual(bed.node('node1').Status, { State: 'ready', Addr: '10.0.0.1' });
+    });
+
     it('an agent that restarts in time stays ready, one that ended its session goes down', async () => {
       const first = await bed.register();
       first.handle.close();
