@@ -48,8 +48,8 @@ export class SimulatedProcess implements Clock {
 
   /** Does `action` in this process: now, when it goes on, or never. */
   run(action: () => void): void {
-    if (this.#state === 'running') action();
-    else if (this.#state === 'paused') this.#held.push(action);
+    if (this.#state === 'running' && this.#held.length === 0) action();
+    else if (this.#state !== 'dead') this.#held.push(action);
   }
 
   /** `promise` as this process sees it. */
@@ -74,10 +74,16 @@ export class SimulatedProcess implements Clock {
   resume(): void {
     if (this.#state !== 'paused') return;
     this.#state = 'running';
-    const held = this.#held;
-    this.#held = [];
-    // One turn each, as after a real SIGCONT; a pause in between holds the rest again.
-    for (const action of held) this.#clock.after(0, () => this.run(action));
+    this.#catchUp();
+  }
+
+  /** What was held comes in its order, one turn each, and before all that is new. */
+  #catchUp(): void {
+    this.#clock.after(0, () => {
+      if (this.#state !== 'running') return;
+      this.#held.shift()?.();
+      if (this.#held.length > 0) this.#catchUp();
+    });
   }
 
   kill(): void {
