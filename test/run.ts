@@ -43,6 +43,8 @@ function runStage(stage: Stage, reportPath: string): Outcome {
   }
   const args = [
     bin('mocha'),
+    // A handle that a test left open must not keep the suite from ending; processes left behind are looked for.
+    '--exit',
     '--reporter',
     'dist/test/reporter.js',
     '--timeout',

@@ -20,7 +20,7 @@ import type { Stage } from './stage.ts';
 
 export const repositoryRoot = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..');
 /** Everything that the demo writes is below it. */
-export const demoFolder = '/tmp/shoal-demo';
+export const demoFolder = process.env.SHOAL_DEMO_FOLDER ?? '/tmp/shoal-demo';
 export const imageName = 'shoal-demo';
 
 export interface DemoEngine {

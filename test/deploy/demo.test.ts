@@ -1,7 +1,8 @@
 /** The demo, whole, with simulated containers: every act comes to its end and nothing is left. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -27,6 +28,6 @@ describe('demo', function () {
     ]) {
       assert.match(stdout, act);
     }
-    assert.equal(existsSync('/tmp/shoal-demo'), false);
+    assert.equal(existsSync(folder), false);
   });
 });
