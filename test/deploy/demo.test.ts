@@ -12,8 +12,11 @@ describe('demo', function () {
   this.timeout(240_000);
 
   it('--simulate plays every act and takes everything down', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'shoal-demo-'));
+    rmSync(folder, { recursive: true });
     const { status, stdout, stderr } = spawnSync(process.execPath, [program, '--simulate'], {
       encoding: 'utf8',
+      env: { ...process.env, SHOAL_DEMO_FOLDER: folder },
     });
     assert.equal(status, 0, `${stdout}\n${stderr}`);
     for (const act of [
