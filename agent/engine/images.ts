@@ -41,6 +41,7 @@ export class Images {
   readonly #store: ImageStore;
   readonly #clock: Clock;
   readonly #underWay = new Map<string, Promise<void>>();
+  readonly #looking = new Map<string, Promise<boolean>>();
   readonly #triedAtMs = new Map<string, number>();
 
   constructor(store: ImageStore, clock: Clock) {
@@ -54,7 +55,7 @@ export class Images {
    */
   async ensure(image: string, registryAuth: string | undefined, signal: AbortSignal): Promise<void> {
     const reference = withTag(image);
-    const isPresent = await this.#store.has(reference);
+    const isPresent = await this.#look(reference);
     if (isPresent && (reference.includes('@') || isImageId(reference) || this.#wasTried(reference))) return;
     if (!isPresent && isImageId(reference)) throw new ShoalError('not-found', `No such image: ${image}`);
     let pull = this.#underWay.get(reference);
@@ -63,6 +64,16 @@ export class Images {
       this.#underWay.set(reference, pull);
     }
     await untilAborted(pull, signal);
+  }
+
+  /** Tasks that come together ask the engine once. */
+  #look(reference: string): Promise<boolean> {
+    let looking = this.#looking.get(reference);
+    if (looking === undefined) {
+      looking = this.#store.has(reference).finally(() => this.#looking.delete(reference));
+      this.#looking.set(reference, looking);
+    }
+    return looking;
   }
 
   #wasTried(reference: string): boolean {

@@ -10,13 +10,17 @@ class Registry {
   readonly clock = new VirtualClock();
   readonly present = new Set<string>();
   readonly fetched: string[] = [];
+  looks = 0;
   /** How long until the first answer, and until all of it came. */
   answerMs = 10;
   lastsMs = 10;
   refusal: ShoalError | undefined;
   readonly images = new Images(
     {
-      has: async (image) => this.present.has(image),
+      has: async (image) => {
+        this.looks += 1;
+        return this.present.has(image);
+      },
       fetch: async (image, _auth, signal, onProgress) => {
         this.fetched.push(image);
         await Promise.race([delay(this.clock, this.answerMs), whenAborted(signal)]);
@@ -54,6 +58,7 @@ describe('images', () => {
     await Promise.all(Array.from({ length: 30 }, () => registry.ensure('web:1')));
     await registry.ensure('web:1');
     assert.deepEqual(registry.fetched, ['web:1']);
+    assert.equal(registry.looks, 2);
     await registry.clock.run(61_000);
     await registry.ensure('web:1');
     assert.equal(registry.fetched.length, 2);
