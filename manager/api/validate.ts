@@ -4,6 +4,7 @@
  */
 import type {
   ConfigSpec,
+  Mount,
   NetworkAttachmentConfig,
   NetworkSpec,
   SecretSpec,
@@ -171,8 +172,21 @@ function checkContainer(task: TaskSpec): void {
     if (mount.Type === 'bind' && !mount.Source) {
       throw invalid(`ContainerSpec: the bind mount on ${mount.Target} needs a source`);
     }
+    checkMountPaths(mount);
   }
   checkHealth(container.Healthcheck);
+}
+
+/** Docker leaves these to the engine, which rejects every task; said here, they are said once and at once. */
+function checkMountPaths(mount: Mount): void {
+  if (!mount.Target.startsWith('/')) {
+    throw invalid(`ContainerSpec: mount path must be absolute: ${JSON.stringify(mount.Target)}`);
+  }
+  if (mount.Type === 'bind' && !mount.Source?.startsWith('/')) {
+    throw invalid(
+      `ContainerSpec: invalid bind mount source, source must be an absolute path: ${JSON.stringify(mount.Source)}`,
+    );
+  }
 }
 
 function checkHealth(health: TaskSpec['ContainerSpec']['Healthcheck']): void {
