@@ -23,6 +23,7 @@ import { taskRoutes } from './tasks.ts';
 
 /** More than any spec needs: a config of 1000 KiB in base64 is a third of it. */
 const maximumBodyBytes = 4 * 1024 * 1024;
+const tooLarge = `the request's body is larger than ${maximumBodyBytes} bytes`;
 
 /** The application that serves the API for `host`. */
 export function createApi(host: ApiHost): Express {
@@ -33,6 +34,7 @@ export function createApi(host: ApiHost): Express {
   app.response.json = plainJson;
   app.use(commonHeaders(host));
   app.use(versionPrefix);
+  app.use(refuseAnnouncedSize);
   app.use(express.raw({ type: () => true, limit: maximumBodyBytes }));
   const resources = [
     systemRoutes,
@@ -53,6 +55,14 @@ export function createApi(host: ApiHost): Express {
   app.use(answerError(host));
   return app;
 }
+
+/** A body that is announced as too large is refused at once: the reader would first wait for all of it. */
+const refuseAnnouncedSize: RequestHandler = (request, _response, next) => {
+  if (Number(request.headers['content-length'] ?? 0) > maximumBodyBytes) {
+    throw new ShoalError('too-large', tooLarge);
+  }
+  next();
+};
 
 /**
  * Docker's CLI reads an error's message only from exactly `application/json`, so no charset may be added,
@@ -138,7 +148,7 @@ function statusOf(error: unknown): number {
 }
 
 function sentenceOf(error: unknown, status: number): string {
-  if (status === 413) return `the request's body is larger than ${maximumBodyBytes} bytes`;
+  if (status === 413) return tooLarge;
   return messageOf(error);
 }
 
