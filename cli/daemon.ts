@@ -26,6 +26,7 @@ import type { ClusterId, NodeId } from '../proto/ids.ts';
 import { type Clock, delay, type Log, type Random } from '../proto/ports.ts';
 import { packageVersion } from '../proto/version.ts';
 import { guessAdvertiseAddress, withPort } from './addresses.ts';
+import { endFormerLife } from './former-life.ts';
 
 export interface DaemonOptions {
   readonly dataDir: string;
@@ -321,6 +322,7 @@ export class Daemon implements ApiHost {
     agent.onSessionMessage((message) => this.onSessionMessage(message));
     this.state = { kind: 'member', agent, manager };
     this.identity.startRenewing();
+    void endFormerLife(this.options.engine, this.options.runDir, this.mustHold().certificate.nodeId, log);
     await agent.start();
     if (manager) this.follow(manager, agent);
     return agent;
