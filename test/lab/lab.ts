@@ -88,11 +88,8 @@ export class LabHost {
     return this.lab.script('exec', this.name, ...command);
   }
 
-  /** Starts shoald on the host and waits until its API answers. */
-  async startShoald(options: ShoaldOptions = {}): Promise<void> {
-    mkdirSync(this.dataDir, { recursive: true });
-    rmSync(this.shoalSocket, { force: true });
-    const log = openSync(this.logPath, 'a');
+  /** shoald with all its flags. */
+  private shoaldProgram(options: ShoaldOptions): string[] {
     const flags = [
       ['--data-dir', this.dataDir],
       ['--host', `unix://${this.shoalSocket}`],
@@ -101,13 +98,33 @@ export class LabHost {
       ['--engine', `unix://${this.dockerSocket}`],
       ['--metrics-addr', '127.0.0.1:9323'],
     ].flat();
-    const program = [
-      process.execPath,
-      join(repositoryRoot, 'dist/cli/shoald.js'),
-      ...flags,
-      ...(options.flags ?? []),
-    ];
-    this.daemon = spawn(script, ['exec', this.name, ...program], {
+    return [process.execPath, join(repositoryRoot, 'dist/cli/shoald.js'), ...flags, ...(options.flags ?? [])];
+  }
+
+  /** Runs shoald where it is expected to refuse to start; resolves when it ends, with its status and words. */
+  async shoaldRefuses(): Promise<{ status: number; words: string }> {
+    mkdirSync(this.dataDir, { recursive: true });
+    try {
+      await run(script, ['exec', this.name, ...this.shoaldProgram({})], {
+        env: this.lab.environment,
+        timeout: 30_000,
+      });
+      return { status: 0, words: '' };
+    } catch (error) {
+      const { code, stdout, stderr } = error as { code?: unknown; stdout?: string; stderr?: string };
+      if (typeof code !== 'number') throw error;
+      return { status: code, words: `${stdout}${stderr}` };
+    } finally {
+      await this.killShoald();
+    }
+  }
+
+  /** Starts shoald on the host and waits until its API answers. */
+  async startShoald(options: ShoaldOptions = {}): Promise<void> {
+    mkdirSync(this.dataDir, { recursive: true });
+    rmSync(this.shoalSocket, { force: true });
+    const log = openSync(this.logPath, 'a');
+    this.daemon = spawn(script, ['exec', this.name, ...this.shoaldProgram(options)], {
       env: this.lab.environment,
       stdio: ['ignore', log, log],
       detached: true,
