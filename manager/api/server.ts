@@ -23,6 +23,7 @@ import { taskRoutes } from './tasks.ts';
 
 /** More than any spec needs: a config of 1000 KiB in base64 is a third of it. */
 const maximumBodyBytes = 4 * 1024 * 1024;
+const maximumDrainedBytes = 64 * 1024 * 1024;
 const tooLarge = `the request's body is larger than ${maximumBodyBytes} bytes`;
 
 /** The application that serves the API for `host`. */
@@ -56,9 +57,12 @@ export function createApi(host: ApiHost): Express {
   return app;
 }
 
-/** A body that is announced as too large is refused at once: the reader would first wait for all of it. */
+/**
+ * A body that is announced as far too large is refused at once, for the reader of bodies takes in all of one
+ * before it refuses it. That is kinder to clients, which hear of it only when they have sent all, but has an end.
+ */
 const refuseAnnouncedSize: RequestHandler = (request, _response, next) => {
-  if (Number(request.headers['content-length'] ?? 0) > maximumBodyBytes) {
+  if (Number(request.headers['content-length'] ?? 0) > maximumDrainedBytes) {
     throw new ShoalError('too-large', tooLarge);
   }
   next();
