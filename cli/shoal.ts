@@ -3,68 +3,11 @@
  * shoal, the client. In: words of a command line. Out: requests to one daemon, and lines that a person or
  * a script reads. It holds no state and decides nothing. Exit status: 0 done, 1 failed, 2 wrong usage.
  */
-import { homedir } from 'node:os';
-import { join } from 'node:path';
-import { Command, CommanderError } from 'commander';
+import { CommanderError } from 'commander';
 import { messageOf } from '../proto/errors.ts';
-import { packageVersion } from '../proto/version.ts';
-import { ApiClient, defaultHost, parseHost } from './client.ts';
-import { addNodeCommands } from './commands/node.ts';
-import { addFileCommands, addNetworkCommands } from './commands/objects.ts';
-import { addServiceCommands } from './commands/service.ts';
-import { addStackCommands } from './commands/stack.ts';
-import { addSwarmCommands } from './commands/swarm.ts';
-import { addSystemCommands } from './commands/system.ts';
-import type { Context } from './context.ts';
 import { printError } from './output.ts';
-import { realClock } from './runtime.ts';
-import { takeSwitchValues, UsageError } from './usage.ts';
-
-const usageStatus = 2;
-
-function makeProgram(): Command {
-  const program = new Command('shoal')
-    .description('a cluster scheduler for containers')
-    .version(packageVersion(), '-v, --version')
-    .option('-H, --host <host>', `daemon to talk to (default: $SHOAL_HOST, else ${defaultHost})`)
-    .enablePositionalOptions()
-    .addHelpText('after', '\nRun "shoal COMMAND --help" for more about a command.');
-  const context: Context = {
-    clock: realClock,
-    client: () => {
-      const { host } = program.opts<{ host?: string }>();
-      const certPath = process.env.SHOAL_CERT_PATH ?? join(homedir(), '.shoal');
-      return new ApiClient(parseHost(host ?? process.env.SHOAL_HOST ?? defaultHost, certPath));
-    },
-  };
-  addSwarmCommands(program, context);
-  addNodeCommands(program, context);
-  addServiceCommands(program, context);
-  addStackCommands(program, context);
-  addFileCommands(program, context, 'secret');
-  addFileCommands(program, context, 'config');
-  addNetworkCommands(program, context);
-  addSystemCommands(program, context);
-  for (const command of allCommands(program)) finish(command);
-  return program;
-}
-
-/** What holds for every command: sorted help, errors as exceptions, a pointer to the help after them. */
-function finish(command: Command): void {
-  command
-    .exitOverride()
-    .enablePositionalOptions()
-    .configureHelp({ sortOptions: true })
-    .showHelpAfterError(`Run "${pathOf(command)} --help" for how to use it.`);
-}
-
-function pathOf(command: Command): string {
-  return command.parent ? `${pathOf(command.parent)} ${command.name()}` : command.name();
-}
-
-function allCommands(command: Command): Command[] {
-  return [command, ...command.commands.flatMap(allCommands)];
-}
+import { exitStatusOf, makeProgram } from './program.ts';
+import { takeSwitchValues } from './usage.ts';
 
 async function main(): Promise<void> {
   // A reader that has seen enough (`| head`) is no error.
@@ -73,18 +16,9 @@ async function main(): Promise<void> {
     const program = makeProgram();
     await program.parseAsync(takeSwitchValues(program, process.argv.slice(2)), { from: 'user' });
   } catch (error) {
-    process.exitCode = report(error);
+    if (!(error instanceof CommanderError)) printError(messageOf(error));
+    process.exitCode = exitStatusOf(error);
   }
-}
-
-/** Tells what went wrong, and answers the exit status of it. */
-function report(error: unknown): number {
-  // A noun without a verb prints its help, as docker does, and that is no mistake.
-  if (error instanceof CommanderError) {
-    return error.exitCode === 0 || error.code === 'commander.help' ? 0 : usageStatus;
-  }
-  printError(messageOf(error));
-  return error instanceof UsageError ? usageStatus : 1;
 }
 
 await main();

@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
-import { type CompiledStack, compileCompose, parseCompose } from '../../manager/stack/compose.ts';
+import type { CompiledStack } from '../../manager/stack/compose.ts';
 import { stackLabel } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import { delay } from '../../proto/ports.ts';
@@ -67,8 +67,9 @@ export function addStackCommands(program: Command, context: Context): void {
   addRemove(stack, context);
   const config = composeOptions(
     stack.command('config').description('print the merged and checked compose files'),
-  ).action((flags: ComposeFlags) => {
+  ).action(async (flags: ComposeFlags) => {
     const input = composeInput(flags);
+    const { compileCompose, parseCompose } = await compiler();
     parseCompose(input);
     const compiled = compileCompose(input, 'stack');
     printWarnings(compiled.warnings);
@@ -114,6 +115,11 @@ const stackColumns: Column<ListedStack>[] = [
 
 async function requireStack(context: Context, name: string): Promise<void> {
   await context.client().get(stackPath(name));
+}
+
+/** Loaded when it is needed: reading YAML and checking it takes longer to load than all the rest. */
+function compiler() {
+  return import('../../manager/stack/compose.ts');
 }
 
 function composeOptions(command: Command): Command {
@@ -166,7 +172,9 @@ function addDeploy(stack: Command, context: Context): void {
 type DeployFlags = ComposeFlags & WaitFlags & { readonly prune?: boolean };
 
 async function deploy(context: Context, name: string, flags: DeployFlags): Promise<void> {
-  const compiled = compileCompose(composeInput(flags), name);
+  const input = composeInput(flags);
+  const { compileCompose } = await compiler();
+  const compiled = compileCompose(input, name);
   if (compiled.refusals.length > 0) throw new ShoalError('not-supported', compiled.refusals.join('\n'));
   printWarnings(compiled.warnings);
   const body = deployBody(compiled, flags.prune ?? false);
