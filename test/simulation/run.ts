@@ -49,7 +49,7 @@ export async function runSeed(options: RunOptions): Promise<RunReport> {
   if (options.plant?.weather) cluster.network.weather = options.plant.weather;
   workload.start(1 + random.integer(4));
   faults.start();
-  await cluster.pass((options.steps ?? 5 + random.integer(14)) * 1000);
+  await cluster.pass((options.steps ?? 4 + random.integer(10)) * 1000);
   workload.stop();
   faults.healAll();
   await settle(cluster);
