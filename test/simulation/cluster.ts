@@ -205,6 +205,13 @@ export class SimulatedCluster {
         continue;
       }
       const node = leader?.manager.store.get('node', machine.nodeId);
+      // The agent is told the role that it is to have, and the daemon gets a certificate of that role.
+      const isTold = machine.agent?.agent.session.kind === 'established';
+      if (node?.Private.Role === 'worker' && isTold && machine.manager !== undefined) {
+        this.trace.note(`${machine.name}: a worker now; its manager stops`);
+        this.#background(machine.wipe());
+        continue;
+      }
       const isToJoin = node?.Spec.Role === 'manager' && node.Private.Role === 'manager';
       if (isToJoin && !machine.hasLog && !machine.isOff && !this.#joining.has(machine)) this.#join(machine);
     }
