@@ -7,6 +7,7 @@ import Docker from 'dockerode';
 import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
 import { type Clock, delay, type Log, type Random, silentLog } from '../../proto/ports.ts';
 import { DockerApi, type Modem } from './docker-api.ts';
+import { followEvents } from './docker-events.ts';
 import { jsonLines, logLines } from './docker-stream.ts';
 import type {
   ContainerRequest,
@@ -20,12 +21,8 @@ import type {
 } from './engine.ts';
 import { Images, withTag } from './images.ts';
 
-const firstReconnectMs = 100;
-const lastReconnectMs = 2_000;
 const healthOutputLength = 300;
 const networkLookAgainMs = [25, 50, 100, 200, 400, 800];
-const watchedActions = ['start', 'die', 'oom', 'destroy', 'health_status'] as const;
-type WatchedAction = (typeof watchedActions)[number];
 
 interface InspectAnswer {
   Id: string;
@@ -254,7 +251,7 @@ export class DockerEngine implements Engine {
   }
 
   watch(listener: (event: EngineEvent) => void, signal: AbortSignal): void {
-    void this.#watchForEver(listener, signal);
+    void followEvents({ api: this.#api, clock: this.#clock, random: this.#random }, listener, signal);
   }
 
   async facts() {
@@ -263,37 +260,6 @@ export class DockerEngine implements Engine {
       this.#api.json<Record<string, unknown>>({ method: 'GET', path: '/version' }),
     ]);
     return { info, version };
-  }
-
-  async #watchForEver(listener: (event: EngineEvent) => void, signal: AbortSignal): Promise<void> {
-    let waitMs = firstReconnectMs;
-    let isLost = false;
-    while (!signal.aborted) {
-      let reason = 'the event stream ended';
-      try {
-        const filters = JSON.stringify({ type: ['container'], event: watchedActions });
-        const source = await this.#api.stream({
-          method: 'GET',
-          path: `/events`,
-          query: { filters },
-          signal,
-        });
-        waitMs = firstReconnectMs;
-        isLost = false;
-        listener({ kind: 'engine-back' });
-        for await (const event of jsonLines(source)) {
-          const read = readEvent(event);
-          if (read !== undefined && !signal.aborted) listener(read);
-        }
-      } catch (error) {
-        reason = isShoalError(error) ? error.message : 'the engine closed the connection';
-      }
-      if (signal.aborted) return;
-      if (!isLost) listener({ kind: 'engine-lost', reason });
-      isLost = true;
-      await delay(this.#clock, waitMs * (0.5 + this.#random.float() / 2));
-      waitMs = Math.min(waitMs * 2, lastReconnectMs);
-    }
   }
 
   async #hasImage(image: string): Promise<boolean> {
@@ -407,14 +373,6 @@ function labelFilters(labels: Readonly<Record<string, string>>): string[] {
 function keyAndValue(label: string): [string, string] {
   const at = label.indexOf('=');
   return at === -1 ? [label, ''] : [label.slice(0, at), label.slice(at + 1)];
-}
-
-function readEvent(event: unknown): EngineEvent | undefined {
-  const { Action, Actor, id } = event as { Action?: string; Actor?: { ID?: string }; id?: string };
-  const action = Action?.split(':')[0];
-  const containerId = Actor?.ID ?? id;
-  if (containerId === undefined || !watchedActions.includes(action as WatchedAction)) return undefined;
-  return { kind: 'container', containerId, action: action as WatchedAction };
 }
 
 const phaseOfStatus: Readonly<Record<string, ContainerState['phase']>> = {
