@@ -3,7 +3,7 @@
  * how times, durations, states and node descriptions look on the wire.
  */
 
-import { engineIdLabel, type TLSInfo } from '../proto/docker.ts';
+import { engineIdLabel, engineUnavailableLabel, type TLSInfo } from '../proto/docker.ts';
 import type { AssignmentsMessage__Output } from '../proto/generated/docker/swarmkit/v1/AssignmentsMessage.ts';
 import type { Config__Output } from '../proto/generated/docker/swarmkit/v1/Config.ts';
 import type { Network__Output } from '../proto/generated/docker/swarmkit/v1/Network.ts';
@@ -27,9 +27,6 @@ export type WireAssignments = AssignmentsMessage__Output;
 export type WireSessionMessage = SessionMessage__Output;
 export type WireSubscription = SubscriptionMessage__Output;
 export type WireDescription = NodeDescription;
-
-/** Says in Engine.Labels that the engine does not answer, and why; absent while it does. */
-export const engineUnavailableLabel = 'shoal.engine.unavailable';
 
 /** A task's observed status as the agent keeps it. */
 export interface AgentStatus {

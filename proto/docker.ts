@@ -132,6 +132,8 @@ export interface Platform {
 
 /** Label that our agents put into Engine.Labels: which engine they drive (several nodes may share one). */
 export const engineIdLabel = 'shoal.engine.id';
+/** Label that our agents put into Engine.Labels while their engine does not answer: why. */
+export const engineUnavailableLabel = 'shoal.engine.unavailable';
 
 export interface NodeDescription {
   Hostname: string;

@@ -1,8 +1,7 @@
 /** shoal node: the machines of the cluster. */
 import { isDeepStrictEqual } from 'node:util';
 import type { Command } from 'commander';
-import { engineUnavailableLabel } from '../../agent/wire.ts';
-import type { ClusterNode, NodeSpec } from '../../proto/docker.ts';
+import { type ClusterNode, engineUnavailableLabel, type NodeSpec } from '../../proto/docker.ts';
 import { type Context, collect, filterQuery, forEach, listOptions } from '../context.ts';
 import { type InspectFlags, inspect, inspectOptions, labelLines } from '../inspect.ts';
 import { binarySize, type Column, capital, type ListOptions, print, renderList } from '../output.ts';

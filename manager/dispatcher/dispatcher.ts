@@ -6,7 +6,7 @@
  * assignments. It decides nothing about where tasks run, and it knows no transport: service.ts binds it to
  * gRPC and a simulator calls it directly. It runs on the leader alone, from start to stop.
  */
-import type { ClusterNode } from '../../proto/docker.ts';
+import { type ClusterNode, engineUnavailableLabel } from '../../proto/docker.ts';
 import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
 import type { AssignmentsMessage__Output as WireAssignments } from '../../proto/generated/docker/swarmkit/v1/AssignmentsMessage.ts';
 import type { HeartbeatResponse__Output as WireHeartbeat } from '../../proto/generated/docker/swarmkit/v1/HeartbeatResponse.ts';
@@ -222,7 +222,12 @@ export class Dispatcher {
 
   private async makeReady(node: ClusterNode, agent: Agent, request: WireSessionRequest): Promise<void> {
     const description = dockerDescription(request.description);
-    const status: ClusterNode['Status'] = { State: 'ready', Addr: addressOf(node, agent) };
+    const unavailable = description.Engine.Labels[engineUnavailableLabel];
+    const status: ClusterNode['Status'] = {
+      State: 'ready',
+      ...(unavailable !== undefined && { Message: `the container engine does not answer: ${unavailable}` }),
+      Addr: addressOf(node, agent),
+    };
     const isKnown = JSON.stringify([node.Description, node.Status]) === JSON.stringify([description, status]);
     if (isKnown) return;
     await this.batch.add({

@@ -2,7 +2,14 @@
  * Whether a node can take a task, and if none can, why: each filter keeps its predicate beside its
  * explanation. A filter that does not concern a task is not asked.
  */
-import type { GenericResource, Mount, Platform, ServiceSpec, Task } from '../../proto/docker.ts';
+import {
+  engineUnavailableLabel,
+  type GenericResource,
+  type Mount,
+  type Platform,
+  type ServiceSpec,
+  type Task,
+} from '../../proto/docker.ts';
 import { type Attachment, clusterAttachments } from '../store/attachment.ts';
 import {
   describeConstraint,
@@ -59,12 +66,13 @@ export function standingKey(spec: ServiceSpec): string {
 /** Why a node takes no new tasks at all. */
 function unavailability(
   entry: NodeEntry,
-): 'drained' | 'paused' | 'down' | 'disconnected' | 'not ready' | undefined {
-  const { Status, Spec } = entry.node;
+): 'drained' | 'paused' | 'down' | 'disconnected' | 'not ready' | 'without its engine' | undefined {
+  const { Status, Spec, Description } = entry.node;
   if (Spec.Availability === 'drain') return 'drained';
   if (Status.State === 'down' || Status.State === 'disconnected') return Status.State;
   if (Status.State !== 'ready') return 'not ready';
-  return Spec.Availability === 'pause' ? 'paused' : undefined;
+  if (Spec.Availability === 'pause') return 'paused';
+  return Description.Engine.Labels[engineUnavailableLabel] === undefined ? undefined : 'without its engine';
 }
 
 function readiness(): Check {

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { containerLabels } from '../../agent/engine/container-spec.ts';
-import { engineUnavailableLabel } from '../../agent/wire.ts';
-import { engineIdLabel } from '../../proto/docker.ts';
+import { engineIdLabel, engineUnavailableLabel } from '../../proto/docker.ts';
 import { nodeId, startNode, type TestNode, wireTask } from './node.ts';
 
 const only = async (node: TestNode) => {
