@@ -189,12 +189,12 @@ function sourceOf(details: ReadonlyMap<string, string>, known: Known, flags: Log
   const taskId = details.get(`${swarmDetail}task.id`) ?? '';
   const serviceId = details.get(`${swarmDetail}service.id`) ?? '';
   const nodeId = details.get(`${swarmDetail}node.id`) ?? '';
-  const short = (id: string): string => (flags.trunc === false ? id : id.slice(0, 12));
   const resolve = flags.resolve !== false;
-  const slot = known.task.get(taskId)?.Slot ?? short(nodeId);
-  const service = (resolve && known.service.get(serviceId)) || short(serviceId);
-  const task = flags.taskIds === false ? '' : `.${short(taskId)}`;
-  const node = (resolve && known.node.get(nodeId)) || short(nodeId);
+  const slot = known.task.get(taskId)?.Slot ?? nodeId;
+  const service = (resolve && known.service.get(serviceId)) || serviceId;
+  const shownTask = flags.trunc === false ? taskId : taskId.slice(0, 12);
+  const task = flags.taskIds === false ? '' : `.${shownTask}`;
+  const node = (resolve && known.node.get(nodeId)) || nodeId;
   return `${service}.${slot}${task}@${node}`;
 }
 

@@ -207,6 +207,26 @@ describe('cli: a cluster of two', function () {
     await first.out('service', 'rm', 'bad', 'up');
   });
 
+  it('tasks that can’t be placed are waited for, with the reason; Ctrl-C leaves the service running', async () => {
+    const { status, stdout, stderr } = await first.shoalUntil(
+      /no suitable node/,
+      ...['service', 'create', '--name', 'far', '--constraint', 'node.labels.moon==yes', 'busybox'],
+    );
+    assert.equal(status, 0, stderr);
+    const id = stdout.trim();
+    assert.match(stderr, /overall progress: 0 out of 1 tasks \(no suitable node .*node\.labels\.moon==yes/);
+    assert.match(stderr, /Operation continuing in background\.\nUse `shoal service ps (\w{25})` to check/);
+    assert.match(stderr, new RegExp(id));
+    assert.equal((await rowsOf('service', 'ps', id)).length, 1);
+    await first.out('service', 'rm', 'far');
+    const looping = await first.shoalUntil(
+      /exit/,
+      ...['service', 'create', '--name', 'loop', '--restart-delay', '10ms', 'fail:exit-7'],
+    );
+    assert.match(looping.stderr, /0 out of 1 tasks \(.*exit.*7/);
+    await first.out('service', 'rm', 'loop');
+  });
+
   it('a drained node’s tasks go elsewhere', async () => {
     await first.out('service', 'create', '-q', '--name', 'web', '--replicas', '2', 'busybox');
     assert.equal(await runningOn('web', 'n2'), 1);

@@ -20,18 +20,25 @@ export interface Result {
 export function runProgram(
   name: 'shoal' | 'shoald',
   args: readonly string[],
-  options: { readonly input?: string; readonly env?: Record<string, string> } = {},
+  options: {
+    readonly input?: string;
+    readonly env?: Record<string, string>;
+    /** Sent once standard error matches. */
+    readonly interruptAt?: RegExp;
+  } = {},
 ): Promise<Result> {
   const child = spawn(process.execPath, [join(programs, `${name}.js`), ...args], {
     env: { ...process.env, NO_COLOR: '1', ...options.env },
   });
   let stdout = '';
   let stderr = '';
+  let interrupted = false;
   child.stdout.on('data', (chunk: Buffer) => {
     stdout += chunk.toString();
   });
   child.stderr.on('data', (chunk: Buffer) => {
     stderr += chunk.toString();
+    if (options.interruptAt?.test(stderr) && !interrupted) interrupted = child.kill('SIGINT');
   });
   child.stdin.end(options.input ?? '');
   return new Promise((resolve, reject) => {
@@ -152,6 +159,11 @@ export class TestDaemon {
   /** The client, pointed at this daemon. */
   shoal(...args: string[]): Promise<Result> {
     return runProgram('shoal', ['-H', `unix://${this.socket}`, ...args]);
+  }
+
+  /** The same, interrupted as by Ctrl-C once it has told what `at` matches. */
+  shoalUntil(at: RegExp, ...args: string[]): Promise<Result> {
+    return runProgram('shoal', ['-H', `unix://${this.socket}`, ...args], { interruptAt: at });
   }
 
   /** The same, with something on standard input. */
