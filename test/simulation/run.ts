@@ -68,19 +68,25 @@ export async function runSeed(options: RunOptions): Promise<RunReport> {
 
 async function settle(cluster: SimulatedCluster): Promise<void> {
   const { invariants, clock } = cluster;
-  let asked = false;
+  let isAsking = false;
   let nextLookMs = 0;
   const isSettled = (): boolean => {
     if (clock.monotonicMs() < nextLookMs) return false;
     nextLookMs = clock.monotonicMs() + 200;
-    if (!asked && cluster.leader() !== undefined) {
-      asked = true;
-      activateNodes(cluster).catch(() => {
-        asked = false;
-      });
+    const nodes = cluster.leader()?.manager.store.list('node') ?? [];
+    // A request that was under way may still take a node out of service.
+    if (nodes.some((node) => node.Spec.Availability !== 'active')) {
+      if (!isAsking) {
+        isAsking = true;
+        activateNodes(cluster)
+          .catch(() => {})
+          .finally(() => {
+            isAsking = false;
+          });
+      }
       return false;
     }
-    return asked && differences(cluster).length === 0;
+    return !isAsking && differences(cluster).length === 0;
   };
   const endMs = clock.monotonicMs() + convergenceBoundMs;
   for (;;) {
