@@ -64,7 +64,7 @@ function applyShared(spec: ServiceSpec, flags: ServiceFlags): ServiceSpec {
 
 /**
  * A switch acts when it was given, be it as `--switch=false`. One that is named no-… is stored by commander
- * as its positive, true unless given; `--no-x=false` was noted as 'off'.
+ * as its positive, which is true unless the switch is given.
  */
 function applySwitch(
   spec: ServiceSpec,
