@@ -16,8 +16,9 @@ export async function askSecret(prompt: string, missing: string): Promise<string
 /** Reads keys in raw mode, in which the terminal shows nothing. */
 function askUnseen(prompt: string): Promise<string> {
   const { stdin, stderr } = process;
-  stderr.write(prompt);
+  // Before the prompt, which a program that types waits for.
   stdin.setRawMode(true);
+  stderr.write(prompt);
   stdin.setEncoding('utf8');
   stdin.resume();
   return new Promise((resolve) => {
