@@ -120,6 +120,8 @@ export interface RaftNode {
   status(): RaftStatus;
   /** What this member knows of node `nodeId`, or of that node as member `raftId`. */
   standing(nodeId: string, raftId?: MemberId): Standing;
+  /** What is to be said on a connection of node `nodeId`: that the members it once was are none any more. */
+  removalNotices(nodeId: string): readonly Message[];
   /** A message from another member, off the wire. */
   receive(message: Message): void;
   /** From the transport: what was sent to the member of late is probably lost. */

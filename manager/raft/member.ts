@@ -27,7 +27,7 @@ import {
   tooLarge,
   wasRemoved,
 } from './refusals.ts';
-import { isRemovalNotice, removalNotice } from './removal-notice.ts';
+import { isRemovalNotice, removalNotice, removalNotices } from './removal-notice.ts';
 import type { Sealer } from './seal.ts';
 import { StatusBoard } from './status-board.ts';
 import { AppliedWaiters, SharedRequest } from './waiting.ts';
@@ -229,6 +229,10 @@ export class RaftMember implements RaftNode {
     return standingOf(this.#loop.directory, nodeId, raftId);
   }
 
+  removalNotices(nodeId: string): readonly Message[] {
+    return removalNotices(this.#loop.directory, nodeId, this.#self.raftId, this.#loop.term);
+  }
+
   receive(message: Message): void {
     if (this.#isStopped || this.#isRemoved || message.to !== this.#self.raftId) return;
     const { directory } = this.#loop;
@@ -276,9 +280,7 @@ export class RaftMember implements RaftNode {
     if (this.#isStopped || this.#isRemoved) return;
     const { clock, tickMs } = this.#settings;
     this.#ticker = clock.after(tickMs, () => this.#tick());
-    if (this.#loop.blocked === undefined) {
-      this.#loop.tick();
-    }
+    if (this.#loop.blocked === undefined) this.#loop.tick();
     const overdue = () => this.#overdue();
     this.#pending.expire(() => overdue().message);
     this.#waiters.expire(clock.monotonicMs(), overdue);
@@ -503,8 +505,7 @@ export class RaftMember implements RaftNode {
 
   #reachView(): ReachView {
     const { confState, directory } = this.#loop;
-    const isReachable = (member: Member) => this.#isReachable(member);
-    return { self: this.#self.raftId, confState, directory, isReachable };
+    return { self: this.#self.raftId, confState, directory, isReachable: (one) => this.#isReachable(one) };
   }
 
   /** A leader hears every living member within a heartbeat; others hear little of each other. */

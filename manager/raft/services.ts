@@ -15,7 +15,7 @@ import { failStream, toGrpcStatus, unaryHandler } from '../../proto/rpc-status.t
 import type { ProposalResult, RaftNode } from './contract.ts';
 import type { MemberId, Message } from './core/types.ts';
 import { type Answer, answerError, decodeFrame, encodeAnswers, type Question } from './frame.ts';
-import { withSnapshotData } from './message-codec.ts';
+import { encodeMessages, withSnapshotData } from './message-codec.ts';
 import type { InboundStream, Peers } from './peers.ts';
 import { ChunkAssembly } from './snapshot.ts';
 
@@ -176,6 +176,8 @@ function streamHandler(
     const answers = new Answers(node, stream, () => requireMember(nodeId, node));
     // Tells the other side that the stream stands, before there is anything to say.
     stream.sendMetadata(new Metadata());
+    const notices = node.removalNotices(nodeId);
+    if (notices.length > 0) stream.write({ payload: encodeMessages(notices) });
     stream.on('data', (frame) => {
       try {
         if (frame.payload === undefined || frame.payload.length === 0) return;
