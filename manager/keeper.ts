@@ -4,6 +4,7 @@
  * Pure; leader.ts carries it out.
  */
 import type { ClusterNode } from '../proto/docker.ts';
+import { asId, type NodeId } from '../proto/ids.ts';
 import { roleStep } from './ca/roles.ts';
 import type { RaftStatus } from './raft/contract.ts';
 import type { Change } from './store/change.ts';
@@ -21,7 +22,8 @@ type ManagerStatus = NonNullable<ClusterNode['ManagerStatus']>;
 export function keeperPlan(view: View, status: RaftStatus): KeeperPlan {
   const memberIds = status.members.map((member) => member.nodeId);
   const changes: Change[] = [];
-  const removals: string[] = [];
+  // Members of nodes that are gone: the entry that removed the node came before the member was taken out.
+  const removals = memberIds.filter((id) => view.get('node', asId<NodeId>(id)) === undefined);
   for (const node of view.list('node')) {
     const wanted = managerStatusOf(node, status);
     if (!sameStatus(node.ManagerStatus, wanted)) {

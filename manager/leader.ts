@@ -103,20 +103,29 @@ export class Leader {
   private async keep(): Promise<void> {
     if (this.keeping || this.stopped) return;
     this.keeping = true;
-    const { raft, store, propose, selfNodeId, log } = this.options;
+    const { raft, store, propose, log } = this.options;
     try {
       const plan = keeperPlan(store, raft.status());
       if (plan.changes.length > 0) await propose(plan.changes);
-      for (const nodeId of plan.removals) {
-        // A leader that is demoted first hands over; the next leader takes it out of the group.
-        if (nodeId === selfNodeId) await raft.transferLeadership();
-        else await raft.removeMember(nodeId);
-      }
+      for (const nodeId of plan.removals) await this.takeOut(nodeId);
     } catch (error) {
       if (!isShoalError(error, 'not-leader'))
         log.warn({ error: messageOf(error) }, 'managers and nodes differ still');
     } finally {
       this.keeping = false;
+    }
+  }
+
+  /** One that can't go yet (the quorum would be lost) does not keep the others in. */
+  private async takeOut(nodeId: string): Promise<void> {
+    const { raft, selfNodeId, log } = this.options;
+    try {
+      // A leader that is demoted first hands over; the next leader takes it out of the group.
+      if (nodeId === selfNodeId) await raft.transferLeadership();
+      else await raft.removeMember(nodeId);
+    } catch (error) {
+      if (isShoalError(error, 'not-leader')) throw error;
+      log.warn({ node: nodeId, error: messageOf(error) }, 'a manager can’t be taken out of the group yet');
     }
   }
 

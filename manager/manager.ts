@@ -8,8 +8,10 @@
  */
 import { messageOf, ShoalError } from '../proto/errors.ts';
 import type { NodeId } from '../proto/ids.ts';
-import type { Clock, Log, Random } from '../proto/ports.ts';
+import { type Clock, delay, type Log, type Random } from '../proto/ports.ts';
+import type { NodeIdentity } from '../proto/rpc.ts';
 import type { ManagedCluster } from './api/contract.ts';
+import { issueLocally } from './ca/root.ts';
 import { CertificateService } from './ca/service.ts';
 import { withRotated } from './ca/tokens.ts';
 import type { Dispatcher } from './dispatcher/dispatcher.ts';
@@ -24,7 +26,7 @@ import type {
   RaftTransport,
 } from './raft/contract.ts';
 import { createRaftNode } from './raft/node.ts';
-import { type DataKeys, sealKeyFile } from './raft/seal.ts';
+import { changeOver, type DataKeys, sealKeyFile, withNewDataKey } from './raft/seal.ts';
 import { type Change, encodeEntry } from './store/change.ts';
 import { type ApplyResult, Store } from './store/store.ts';
 
@@ -35,6 +37,8 @@ export interface ManagerOptions {
   readonly firstChanges?: readonly Change[];
   readonly disk: Disk;
   readonly dataKeys: DataKeys;
+  /** The unlock key that the file of data keys is sealed under now; absent while it lies open. */
+  readonly sealedUnder?: string | undefined;
   readonly transport: RaftTransport;
   readonly clock: Clock;
   readonly random: Random;
@@ -60,6 +64,7 @@ export interface ManagerOptions {
 /** The index that a bootstrap's snapshot has; the first entry is in it. */
 const bootstrapIndex = 1;
 const raftIdBytes = 6;
+const applyPollMs = 5;
 
 export class Manager {
   readonly store: Store;
@@ -73,6 +78,8 @@ export class Manager {
   /** The key that the file of data keys is sealed with; undefined while autolock is off. */
   private unlockKey: string | undefined;
   private sealing: Promise<void> = Promise.resolve();
+  private hasCaughtUp = false;
+  private catchingUp = false;
 
   private constructor(options: ManagerOptions, store: Store, raft: RaftNode) {
     this.options = options;
@@ -88,7 +95,7 @@ export class Manager {
       random,
       log,
     });
-    this.unlockKey = store.cluster()?.Private.UnlockKey;
+    this.unlockKey = options.sealedUnder;
     const stopStore = store.onCommit(() => this.sealKeys());
     const stopRaft = raft.onChange((status) => this.onRaft(status));
     this.stopWatching = () => {
@@ -164,6 +171,29 @@ export class Manager {
     await this.propose([{ op: 'update', kind: 'cluster', object }]);
   }
 
+  /**
+   * A certificate that this manager makes itself, with the cluster's key: its own has expired while it was
+   * off, and the others, perhaps in the same state, would not even speak to it.
+   */
+  async issueToSelf(): Promise<NodeIdentity> {
+    const { clock, random } = this.options;
+    const { commitIndex } = this.raft.status();
+    while (this.raft.status().appliedIndex < commitIndex) await delay(clock, applyPollMs);
+    const cluster = this.store.cluster();
+    if (!cluster) {
+      throw new ShoalError(
+        'unauthenticated',
+        'this node’s certificate has expired before it had received the cluster: run `shoal swarm leave --force` and join again with a current token',
+      );
+    }
+    const issued = await issueLocally(
+      cluster,
+      { nodeId: this.nodeId, role: 'manager' },
+      { now: clock.now(), random },
+    );
+    return issued.identity;
+  }
+
   /** After a recovery by force: the managers that were lost are workers, should they ever come back. */
   async forgetOtherManagers(): Promise<void> {
     const others = this.store.find('node', 'role', 'manager').filter((node) => node.ID !== this.nodeId);
@@ -210,17 +240,49 @@ export class Manager {
 
   /** When autolock was turned on or off or its key replaced, the file of data keys is sealed anew. */
   private sealKeys(): void {
-    const wanted = this.store.cluster()?.Private.UnlockKey;
-    if (wanted === this.unlockKey) return;
+    const cluster = this.store.cluster();
+    const wanted = cluster?.Private.UnlockKey;
+    // A manager that has yet to receive the cluster knows of no key, which does not mean that there is none.
+    if (!cluster || wanted === this.unlockKey) return;
+    if (!this.hasCaughtUp) {
+      void this.catchUp();
+      return;
+    }
+    const wasOpen = this.unlockKey === undefined;
     this.unlockKey = wanted;
-    const { disk, random, dataKeys, log } = this.options;
     this.sealing = this.sealing
-      .then(() => sealKeyFile(disk, random, dataKeys, wanted))
-      .catch((error) => log.error({ error: messageOf(error) }, 'the data keys could not be sealed anew'));
+      .then(() => this.sealUnder(wanted, wasOpen))
+      .catch((error) =>
+        this.options.log.error({ error: messageOf(error) }, 'the data keys could not be sealed anew'),
+      );
+  }
+
+  /** After a restart the store is for a while as it once was: nothing is unsealed for what it says then. */
+  private async catchUp(): Promise<void> {
+    if (this.catchingUp) return;
+    this.catchingUp = true;
+    try {
+      await this.raft.readBarrier();
+      this.hasCaughtUp = true;
+    } catch {
+      return; // nobody leads; the next change of that tries again
+    } finally {
+      this.catchingUp = false;
+    }
+    if (!this.stopped) this.sealKeys();
+  }
+
+  /** A data key that lay in the clear until now seals nothing more: the log goes on under a new one. */
+  private async sealUnder(unlockKey: string | undefined, wasOpen: boolean): Promise<void> {
+    const { disk, random, dataKeys } = this.options;
+    const next = unlockKey !== undefined && wasOpen ? withNewDataKey(dataKeys, random) : dataKeys;
+    await sealKeyFile(disk, random, next, unlockKey);
+    if (next !== dataKeys) changeOver(dataKeys, next);
   }
 
   private onRaft(status: RaftStatus): void {
     if (this.stopped) return;
+    this.sealKeys();
     if (status.role === 'leader' && !this.leader) void this.beginLeading(status.term);
     if (status.role !== 'leader') this.endLeading();
   }

@@ -104,6 +104,7 @@ export class ManagerServer {
         ...(firstChanges ? { firstChanges } : {}),
         disk,
         dataKeys,
+        sealedUnder: keyState === 'open' ? undefined : unlockKey,
         transport: peers,
         clock,
         random,
@@ -237,17 +238,26 @@ export class ManagerServer {
     const { manager } = this;
     if (manager.isLeader() && nodeId === manager.nodeId) await manager.raft.transferLeadership();
     if (manager.isLeader()) return manager.raft.removeMember(nodeId, { force });
-    const end = this.options.clock.monotonicMs() + callTimeoutMs;
+    const { clock } = this.options;
+    const end = clock.monotonicMs() + callTimeoutMs;
     for (;;) {
       const leader = manager.leaderMember();
+      const isLate = clock.monotonicMs() > end;
       if (leader && leader.nodeId !== manager.nodeId) {
-        return callLeader(this.shown.identity, leader.address, this.options.clock, (channel, deadline) =>
-          channel.call('Membership', 'Leave', { node_id: nodeId, force }, { deadline }),
-        ).then(() => undefined);
-      }
-      if (this.options.clock.monotonicMs() > end)
+        try {
+          await callLeader(this.shown.identity, leader.address, clock, (channel, deadline) =>
+            channel.call('Membership', 'Leave', { node_id: nodeId, force }, { deadline }),
+          );
+          return;
+        } catch (error) {
+          // Taken out by a call whose answer was lost, or by the leader of its own accord.
+          if (isShoalError(error, 'not-found')) return;
+          if (isLate || !isShoalError(error) || !error.retriable) throw error;
+        }
+      } else if (isLate) {
         throw new ShoalError('no-quorum', 'no manager leads the cluster right now; try again');
-      await delay(this.options.clock, joinRetryMs);
+      }
+      await delay(clock, joinRetryMs);
     }
   }
 }

@@ -49,7 +49,8 @@ const firstTerm = 1;
 const noOne: ConfState = { voters: [], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false };
 
 /**
- * Throws 'failed-precondition' when the disk holds a log and none is expected or the other way round,
+ * Throws 'failed-precondition' when the disk holds a log and none is expected or the other way round (then
+ * with details.reason 'no-log'),
  * 'corrupted' when what it holds is damaged, 'disk-full'.
  */
 export async function recover(options: RecoveryOptions): Promise<Recovered> {
@@ -75,6 +76,7 @@ export async function recover(options: RecoveryOptions): Promise<Recovered> {
         throw new ShoalError(
           'failed-precondition',
           'this manager has no Raft log to start from: init or join a cluster first',
+          { details: { reason: 'no-log' } },
         );
       }
       const restarted = await restart(options, opened.wal, opened.contents);

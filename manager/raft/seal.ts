@@ -28,7 +28,10 @@ export const lockedMessage =
 /** How many bytes a sealed text is longer than the plain one: key number, nonce and tag. */
 export const sealOverheadBytes = 1 + nonceBytes + tagBytes;
 
-/** The data keys of this manager, by number (0..255). New records are sealed under `current`. */
+/**
+ * The data keys of this manager, by number (0..255). New records are sealed under `current`. A running sealer
+ * goes by changes of it (changeOver).
+ */
 export interface DataKeys {
   readonly current: number;
   readonly keys: ReadonlyMap<number, Uint8Array>;
@@ -49,17 +52,22 @@ export interface Sealer {
 export function createSealer(dataKeys: DataKeys, random: Random): Sealer {
   const nonce = Buffer.alloc(nonceBytes);
   let counter = counterLimit;
-  const key = dataKeys.keys.get(dataKeys.current);
-  if (key === undefined) throw new ShoalError('internal', 'the current data key is missing from its ring');
+  let { current } = dataKeys;
+  let key = keyOf(dataKeys, current);
   return {
     seal(plaintext, place) {
+      if (dataKeys.current !== current) {
+        current = dataKeys.current;
+        key = keyOf(dataKeys, current);
+        counter = counterLimit;
+      }
       if (counter >= counterLimit) {
         nonce.set(random.bytes(prefixBytes), 0);
         counter = 0;
       }
       nonce.writeUInt32BE(counter, prefixBytes);
       counter += 1;
-      return sealWith(key, dataKeys.current, nonce, plaintext, place);
+      return sealWith(key, current, nonce, plaintext, place);
     },
     open(sealed, place) {
       const number = sealed[0] ?? 0;
@@ -68,6 +76,12 @@ export function createSealer(dataKeys: DataKeys, random: Random): Sealer {
       return openWith(keyOfRecord, sealed, place);
     },
   };
+}
+
+function keyOf(dataKeys: DataKeys, number: number): Uint8Array {
+  const key = dataKeys.keys.get(number);
+  if (key === undefined) throw new ShoalError('internal', 'the current data key is missing from its ring');
+  return key;
 }
 
 function sealWith(
@@ -168,6 +182,11 @@ export function withNewDataKey(dataKeys: DataKeys, random: Random): DataKeys {
   if (number === dataKeys.current)
     throw new ShoalError('failed-precondition', 'all 256 data keys are in use');
   return { current: number, keys: new Map([...dataKeys.keys, [number, random.bytes(keyBytes)]]) };
+}
+
+/** Makes whoever holds `dataKeys` go on with `next`, which is on the disk already. */
+export function changeOver(dataKeys: DataKeys, next: DataKeys): void {
+  Object.assign(dataKeys, next);
 }
 
 /** Whether this manager has a key file, and whether an unlock key is needed to open it. */
