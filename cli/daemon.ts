@@ -5,7 +5,7 @@
  * the ApiHost that the HTTP API asks. It holds which of the two run and keeps their folders; it decides
  * nothing about the cluster.
  */
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { Agent } from '../agent/agent.ts';
 import type { Engine } from '../agent/engine/engine.ts';
@@ -20,13 +20,21 @@ import type {
 import { bootstrapCluster } from '../manager/ca/bootstrap.ts';
 import { createMetrics, type Metrics } from '../manager/metrics.ts';
 import { ManagerServer, type ManagerStart } from '../manager/server.ts';
+import { refuseExpired } from '../proto/certificate.ts';
 import { assertNever, isShoalError, messageOf, ShoalError } from '../proto/errors.ts';
 import type { SessionMessage__Output as SessionMessage } from '../proto/generated/docker/swarmkit/v1/SessionMessage.ts';
 import type { ClusterId, NodeId } from '../proto/ids.ts';
 import { type Clock, delay, type Log, type Random } from '../proto/ports.ts';
 import { packageVersion } from '../proto/version.ts';
-import { guessAdvertiseAddress, withPort } from './addresses.ts';
+import { withPort } from './addresses.ts';
 import { endFormerLife } from './former-life.ts';
+import {
+  chooseSettings,
+  type NodeSettings,
+  readSettings,
+  settingsFile,
+  writeSettings,
+} from './node-settings.ts';
 
 export interface DaemonOptions {
   readonly dataDir: string;
@@ -44,12 +52,6 @@ export interface DaemonOptions {
   readonly onFatal: (error: unknown) => void;
 }
 
-/** What of a node's settings has to be the same after a restart. */
-interface Settings {
-  readonly listenAddress: string;
-  readonly advertiseAddress: string;
-}
-
 type State =
   | { readonly kind: 'none' }
   | { readonly kind: 'pending' }
@@ -58,6 +60,8 @@ type State =
   | { readonly kind: 'error'; readonly held: HeldIdentity | undefined; readonly message: string };
 
 const joinWaitMs = 20_000;
+const roleRetryFirstMs = 500;
+const roleRetryMaxMs = 5_000;
 const pollMs = 50;
 
 export class Daemon implements ApiHost {
@@ -68,9 +72,11 @@ export class Daemon implements ApiHost {
   readonly metrics: Metrics;
   private readonly options: DaemonOptions;
   private readonly identity: AgentIdentity;
-  private settings: Settings | undefined;
+  private settings: NodeSettings | undefined;
   private state: State = { kind: 'none' };
-  private changingRole: Promise<void> = Promise.resolve();
+  private changingRole: Promise<void> | undefined;
+  /** It stops or leaves: what becomes of its role is of no matter any more. */
+  private isEnding = false;
 
   constructor(options: DaemonOptions) {
     this.options = options;
@@ -96,10 +102,10 @@ export class Daemon implements ApiHost {
   /** Goes on where the daemon stopped, if this node is part of a cluster. */
   async start(): Promise<void> {
     mkdirSync(this.options.dataDir, { recursive: true, mode: 0o700 });
-    this.settings = this.readSettings();
+    this.settings = readSettings(this.options.dataDir);
     let held: HeldIdentity | undefined;
     try {
-      held = await this.identity.load();
+      held = await this.identity.load({ allowExpired: true });
       if (!held || !this.settings) return;
       await this.resume(held, undefined);
     } catch (error) {
@@ -116,6 +122,7 @@ export class Daemon implements ApiHost {
 
   /** Ends agent and manager; containers go on. */
   async stop(): Promise<void> {
+    this.isEnding = true;
     this.identity.stop();
     if (this.state.kind !== 'member') return;
     const { agent, manager } = this.state;
@@ -162,7 +169,7 @@ export class Daemon implements ApiHost {
   async init(request: SwarmInitRequest): Promise<string> {
     if (request.ForceNewCluster && this.state.kind === 'member') return this.forceNewCluster();
     this.requireOutside();
-    const settings = this.chooseSettings(request.ListenAddr, request.AdvertiseAddr);
+    const settings = this.settingsFor(request);
     this.state = { kind: 'pending' };
     try {
       const made = await bootstrapCluster({
@@ -177,7 +184,7 @@ export class Daemon implements ApiHost {
         subnetSize: request.SubnetSize,
         dataPathPort: request.DataPathPort,
       });
-      this.writeSettings(settings);
+      this.keepSettings(settings);
       const held = await this.identity.adopt(made.identity);
       const unlockKey = made.cluster.Private.UnlockKey;
       const manager = await this.startManager(held, { kind: 'bootstrap', changes: made.changes, unlockKey });
@@ -193,11 +200,12 @@ export class Daemon implements ApiHost {
   /** Joins the cluster that the token belongs to, as what the token says. */
   async join(request: SwarmJoinRequest): Promise<void> {
     this.requireOutside();
-    const settings = this.chooseSettings(request.ListenAddr, request.AdvertiseAddr);
+    const settings = this.settingsFor(request);
     const remotes = request.RemoteAddrs.map((address) => withPort(address, 'RemoteAddrs'));
     this.state = { kind: 'pending' };
+    let agent: Agent | undefined;
     try {
-      this.writeSettings(settings);
+      this.keepSettings(settings);
       const held = await this.identity.obtain({
         token: request.JoinToken,
         addresses: remotes,
@@ -205,10 +213,10 @@ export class Daemon implements ApiHost {
       });
       const isManager = held.certificate.role === 'manager';
       const manager = isManager ? await this.startManager(held, { kind: 'join', remotes }) : undefined;
-      const agent = await this.becomeMember(manager, remotes);
+      agent = await this.becomeMember(manager, remotes);
       await this.waitForSession(agent);
     } catch (error) {
-      if (isShoalError(error, 'timeout') && this.isMember()) throw error;
+      if (agent && isShoalError(error, 'timeout')) throw error;
       await this.forget();
       throw error;
     }
@@ -216,6 +224,13 @@ export class Daemon implements ApiHost {
 
   /** Takes this node out of its cluster: its tasks end, its folders are emptied. */
   async leave(force: boolean): Promise<void> {
+    this.isEnding = true;
+    await this.leaveCluster(force).finally(() => {
+      this.isEnding = false;
+    });
+  }
+
+  private async leaveCluster(force: boolean): Promise<void> {
     const { state } = this;
     if (state.kind === 'member') {
       const nodeId = this.mustHold().certificate.nodeId as NodeId;
@@ -241,8 +256,6 @@ export class Daemon implements ApiHost {
     }
   }
 
-  // ---------------------------------------------------------------- inside
-
   private async leaveGroup(server: ManagerServer, nodeId: NodeId, force: boolean): Promise<void> {
     try {
       await server.cluster().removeManager(nodeId, false);
@@ -256,15 +269,35 @@ export class Daemon implements ApiHost {
   }
 
   private async resume(held: HeldIdentity, unlockKey: string | undefined): Promise<void> {
-    let manager: ManagerServer | undefined;
-    if (held.certificate.role === 'manager') {
-      const hasLog = existsSync(this.raftFolder());
-      const start: ManagerStart = hasLog
-        ? { kind: 'resume', unlockKey }
-        : { kind: 'join', remotes: this.knownManagers() };
-      manager = await this.startManager(held, start);
-    }
+    const { role } = held.certificate;
+    const manager = role === 'manager' ? await this.resumeManager(held, unlockKey) : undefined;
+    if (!manager) refuseExpired(held.certificate, this.clock.now());
     await this.becomeMember(manager, []);
+    this.pursueRole();
+  }
+
+  /** The manager as its disk left it; undefined when it has no log, for it was to become one and did not get there. */
+  private async resumeManager(
+    held: HeldIdentity,
+    unlockKey: string | undefined,
+  ): Promise<ManagerServer | undefined> {
+    let server: ManagerServer;
+    try {
+      server = await this.startManager(held, { kind: 'resume', unlockKey });
+    } catch (error) {
+      if (isShoalError(error, 'failed-precondition') && error.details.reason === 'no-log') return undefined;
+      throw error;
+    }
+    if (this.clock.now() <= held.certificate.notAfterMs) return server;
+    try {
+      const renewed = await this.identity.adopt(await server.manager.issueToSelf());
+      server.setIdentity(renewed.identity);
+      this.log.warn({}, "this manager's certificate had expired; it issued itself a new one");
+      return server;
+    } catch (error) {
+      await server.stop({ orderly: false });
+      throw error;
+    }
   }
 
   private async forceNewCluster(): Promise<string> {
@@ -344,6 +377,7 @@ export class Daemon implements ApiHost {
     const hint = (): void => {
       const leader = server.manager.leaderMember();
       if (leader) agent.leaderHint(leader.address);
+      if (server.manager.raft.status().role === 'removed') this.pursueRole();
     };
     server.manager.raft.onChange(hint);
     hint();
@@ -367,33 +401,63 @@ export class Daemon implements ApiHost {
     const { state } = this;
     if (state.kind !== 'member') return;
     state.manager?.setIdentity(held.identity);
-    this.changingRole = this.changingRole
-      .then(() => this.takeRole(held))
-      .catch((error) =>
-        this.log.error(
-          { error: messageOf(error) },
-          'this node could not take its new role; it tries again when its certificate is renewed',
-        ),
-      );
+    this.pursueRole();
   }
 
-  private async takeRole(held: HeldIdentity): Promise<void> {
-    const { state } = this;
-    if (state.kind !== 'member') return;
-    const { role } = held.certificate;
-    if (role === 'manager' && !state.manager) {
-      const remotes = state.agent.managers.map((manager) => manager.address);
-      state.manager = await this.startManager(held, { kind: 'join', remotes });
-      this.follow(state.manager, state.agent);
-      this.log.info({}, 'this node is now a manager');
+  /** Becomes what its certificate says, however often that takes. */
+  private pursueRole(): void {
+    this.changingRole ??= this.takeRole().finally(() => {
+      this.changingRole = undefined;
+    });
+  }
+
+  private async takeRole(): Promise<void> {
+    for (let waitMs = roleRetryFirstMs; ; waitMs = Math.min(2 * waitMs, roleRetryMaxMs)) {
+      try {
+        if (!(await this.stepToRole())) return;
+      } catch (error) {
+        this.log.warn({ error: messageOf(error) }, 'this node could not take its new role yet; trying again');
+        await delay(this.clock, waitMs);
+      }
     }
-    if (role === 'worker' && state.manager) {
-      const { manager } = state;
+  }
+
+  /** Answers whether it is to be looked at again: a certificate may have come while the step was made. */
+  private async stepToRole(): Promise<boolean> {
+    const { state } = this;
+    if (state.kind !== 'member' || this.isEnding) return false;
+    const { role } = this.mustHold().certificate;
+    const { manager } = state;
+    // A manager that was removed and holds a manager's certificate comes back as a new member, if it may.
+    if (manager && (role === 'worker' || manager.manager.raft.status().role === 'removed')) {
       state.manager = undefined;
       await manager.stop({ orderly: true });
-      rmSync(this.raftFolder(), { recursive: true, force: true });
       this.log.info({}, 'this node is no longer a manager');
+      return true;
     }
+    if (role === 'worker') this.dropLog();
+    if (role === 'worker' || manager) return false;
+    await this.joinManagers(state);
+    return true;
+  }
+
+  private async joinManagers(state: Extract<State, { kind: 'member' }>): Promise<void> {
+    const remotes = state.agent.managers.map((manager) => manager.address);
+    this.dropLog();
+    const server = await this.startManager(this.mustHold(), { kind: 'join', remotes });
+    if (this.state !== state || this.isEnding) {
+      await server.stop({ orderly: false });
+      return;
+    }
+    state.manager = server;
+    server.setIdentity(this.mustHold().identity);
+    this.follow(server, state.agent);
+    this.log.info({}, 'this node is now a manager');
+  }
+
+  /** The cluster's state, its keys among them, has no business on a node that is no manager (any more). */
+  private dropLog(): void {
+    rmSync(this.raftFolder(), { recursive: true, force: true });
   }
 
   private async forget(): Promise<void> {
@@ -404,13 +468,9 @@ export class Daemon implements ApiHost {
     this.state = { kind: 'none' };
     await this.identity.clear();
     this.settings = undefined;
-    for (const name of ['raft', 'agent', 'node.json']) {
+    this.dropLog();
+    for (const name of ['agent', settingsFile])
       rmSync(join(this.options.dataDir, name), { recursive: true, force: true });
-    }
-  }
-
-  private isMember(): boolean {
-    return this.state.kind === 'member';
   }
 
   private requireOutside(): void {
@@ -421,28 +481,12 @@ export class Daemon implements ApiHost {
     );
   }
 
-  private chooseSettings(listen: string | undefined, advertise: string | undefined): Settings {
-    // Docker's CLI always sends its own default, which is not this daemon's --listen-addr.
-    const isDefault = !listen || listen === '0.0.0.0:2377';
-    const listenAddress = isDefault ? this.options.listenAddress : withPort(listen, 'ListenAddr');
-    const chosen = advertise || this.options.advertiseAddress;
-    const advertiseAddress = chosen
-      ? withPort(chosen, 'AdvertiseAddr')
-      : guessAdvertiseAddress(listenAddress);
-    return { listenAddress, advertiseAddress };
+  private settingsFor(request: SwarmInitRequest | SwarmJoinRequest): NodeSettings {
+    return chooseSettings({ listen: request.ListenAddr, advertise: request.AdvertiseAddr }, this.options);
   }
 
-  private settingsPath(): string {
-    return join(this.options.dataDir, 'node.json');
-  }
-
-  private readSettings(): Settings | undefined {
-    if (!existsSync(this.settingsPath())) return undefined;
-    return JSON.parse(readFileSync(this.settingsPath(), 'utf8')) as Settings;
-  }
-
-  private writeSettings(settings: Settings): void {
-    writeFileSync(this.settingsPath(), JSON.stringify(settings), { mode: 0o600 });
+  private keepSettings(settings: NodeSettings): void {
+    writeSettings(this.options.dataDir, settings);
     this.settings = settings;
   }
 
@@ -450,9 +494,8 @@ export class Daemon implements ApiHost {
     return join(this.options.dataDir, 'raft');
   }
 
-  private managerServer(): ManagerServer | undefined {
-    return this.state.kind === 'member' ? this.state.manager : undefined;
-  }
+  private managerServer = (): ManagerServer | undefined =>
+    this.state.kind === 'member' ? this.state.manager : undefined;
 
   private knownManagers(): readonly string[] {
     const server = this.managerServer();
@@ -464,12 +507,12 @@ export class Daemon implements ApiHost {
 
   private mustHold(): HeldIdentity {
     const held = this.identity.current();
-    if (!held) throw new ShoalError('internal', 'this node has no identity');
-    return held;
+    if (held) return held;
+    throw new ShoalError('internal', 'this node has no identity');
   }
 
-  private mustSettings(): Settings {
-    if (!this.settings) throw new ShoalError('internal', 'this node has no addresses yet');
-    return this.settings;
+  private mustSettings(): NodeSettings {
+    if (this.settings) return this.settings;
+    throw new ShoalError('internal', 'this node has no addresses yet');
   }
 }

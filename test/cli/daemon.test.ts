@@ -1,0 +1,248 @@
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { SimulatedEngine } from '../../agent/engine/simulated.ts';
+import { Daemon } from '../../cli/daemon.ts';
+import { realClock, realRandom } from '../../cli/runtime.ts';
+import type { ManagedCluster } from '../../manager/api/contract.ts';
+import type { NodeRole } from '../../proto/docker.ts';
+import type { NodeId } from '../../proto/ids.ts';
+import { silentLog } from '../../proto/ports.ts';
+import { waitFor } from '../agent/wait.ts';
+
+const boundMs = 40_000;
+const second = 1_000_000_000;
+
+/** Daemons on ports of this machine, each with an engine of its own. */
+class Hosts {
+  readonly folder = mkdtempSync(join(tmpdir(), 'shoal-daemons-'));
+  readonly running = new Map<number, Daemon>();
+  readonly failures: unknown[] = [];
+
+  async start(port: number): Promise<Daemon> {
+    const daemon = new Daemon({
+      dataDir: this.dataDir(port),
+      runDir: join(this.folder, `${port}-run`),
+      listenAddress: `127.0.0.1:${port}`,
+      advertiseAddress: undefined,
+      hostname: `host-${port}`,
+      engine: new SimulatedEngine({ clock: realClock, random: realRandom, engineId: `engine-${port}` }),
+      clock: realClock,
+      random: realRandom,
+      log: silentLog,
+      onFatal: (error) => this.failures.push(error),
+    });
+    await daemon.start();
+    this.running.set(port, daemon);
+    return daemon;
+  }
+
+  dataDir(port: number): string {
+    return join(this.folder, String(port));
+  }
+
+  raftFolder(port: number): string {
+    return join(this.dataDir(port), 'raft');
+  }
+
+  async stop(port: number): Promise<void> {
+    const daemon = this.running.get(port);
+    this.running.delete(port);
+    await daemon?.stop();
+  }
+
+  async close(): Promise<void> {
+    for (const port of [...this.running.keys()]) await this.stop(port);
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+function clusterOf(daemon: Daemon): ManagedCluster {
+  const membership = daemon.membership();
+  if (membership.kind !== 'manager') throw new Error(`it is no manager: ${JSON.stringify(membership)}`);
+  return membership.cluster;
+}
+
+function isVoter(daemon: Daemon | undefined, nodeId: NodeId): boolean {
+  const membership = daemon?.membership();
+  if (membership?.kind !== 'manager') return false;
+  const node = membership.cluster.store.get('node', nodeId);
+  return node?.Spec.Role === 'manager' && node.ManagerStatus?.Reachability === 'reachable';
+}
+
+describe('a node’s way from role to role', function () {
+  this.timeout(120_000);
+  const hosts = new Hosts();
+  const [first, second_, third, fourth] = [42_210, 42_211, 42_212, 42_213];
+  const ids = new Map<number, NodeId>();
+
+  after(() => hosts.close());
+
+  const leading = (): Daemon => {
+    const found = [...hosts.running.values()].find((daemon) => {
+      const membership = daemon.membership();
+      return membership.kind === 'manager' && membership.cluster.isLeader();
+    });
+    if (!found) throw new Error('nobody leads');
+    return found;
+  };
+  const setRole = async (port: number, Role: NodeRole): Promise<void> => {
+    const cluster = clusterOf(leading());
+    await cluster.readBarrier();
+    const node = cluster.store.get('node', ids.get(port)!)!;
+    await cluster.propose([
+      { op: 'merge', kind: 'node', id: node.ID, fields: { Spec: { ...node.Spec, Role } } },
+    ]);
+  };
+  const kindOf = (port: number): string | undefined => hosts.running.get(port)?.membership().kind;
+  const hasRole = (port: number, kind: 'manager' | 'worker') =>
+    waitFor(
+      () => kindOf(port) === kind && (kind === 'worker' || isVoter(hosts.running.get(port), ids.get(port)!)),
+      boundMs,
+      `host ${port} as ${kind}`,
+    );
+  const join_ = async (port: number, role: 'Manager' | 'Worker'): Promise<void> => {
+    const { JoinTokens } = clusterOf(leading()).store.cluster()!;
+    const daemon = await hosts.start(port);
+    const known = new Set(
+      clusterOf(leading())
+        .store.list('node')
+        .map((node) => node.ID),
+    );
+    await daemon.join({ RemoteAddrs: [`127.0.0.1:${first}`], JoinToken: JoinTokens[role] });
+    await clusterOf(leading()).readBarrier();
+    const node = clusterOf(leading())
+      .store.list('node')
+      .find(({ ID }) => !known.has(ID));
+    ids.set(port, node!.ID);
+  };
+
+  it('is made, and joined', async () => {
+    const daemon = await hosts.start(first);
+    ids.set(first, (await daemon.init({})) as NodeId);
+    await waitFor(() => clusterOf(daemon).isLeader(), boundMs, 'it leads');
+    await join_(second_, 'Manager');
+    await join_(third, 'Manager');
+    await join_(fourth, 'Worker');
+    for (const port of [second_, third]) await hasRole(port, 'manager');
+    await hasRole(fourth, 'worker');
+    assert.equal(existsSync(hosts.raftFolder(fourth)), false);
+  });
+
+  it('a worker is promoted, and demoted again: nothing of the cluster’s state stays with it', async () => {
+    await setRole(fourth, 'manager');
+    await hasRole(fourth, 'manager');
+    await setRole(fourth, 'worker');
+    await hasRole(fourth, 'worker');
+    await waitFor(() => !existsSync(hosts.raftFolder(fourth)), boundMs, 'its log is gone');
+    assert.equal(clusterOf(leading()).managerAddresses().length, 3);
+  });
+
+  it('a demotion that was cut short is finished at the next start', async () => {
+    await hosts.stop(fourth);
+    mkdirSync(hosts.raftFolder(fourth));
+    writeFileSync(join(hosts.raftFolder(fourth), 'data-keys'), 'left');
+    await hosts.start(fourth);
+    assert.equal(existsSync(hosts.raftFolder(fourth)), false);
+    await hasRole(fourth, 'worker');
+  });
+
+  it('a promotion that was cut short before the first write to the log is finished at the next start', async () => {
+    await setRole(fourth, 'manager');
+    await hasRole(fourth, 'manager');
+    await hosts.stop(fourth);
+    for (const name of readdirSync(hosts.raftFolder(fourth))) {
+      if (name !== 'data-keys') rmSync(join(hosts.raftFolder(fourth), name), { recursive: true });
+    }
+    await hosts.start(fourth);
+    await hasRole(fourth, 'manager');
+    await waitFor(() => clusterOf(leading()).managerAddresses().length === 4, boundMs, 'it is in once');
+  });
+
+  it('a manager that was demoted while it was down learns of it', async () => {
+    await hosts.stop(fourth);
+    await setRole(fourth, 'worker');
+    await waitFor(() => clusterOf(leading()).managerAddresses().length === 3, boundMs, 'it is out');
+    await hosts.start(fourth);
+    await hasRole(fourth, 'worker');
+    await waitFor(() => !existsSync(hosts.raftFolder(fourth)), boundMs, 'its log is gone');
+  });
+
+  it('a manager that was demoted and promoted while it was down comes back as a new member', async () => {
+    await setRole(fourth, 'manager');
+    await hasRole(fourth, 'manager');
+    await hosts.stop(fourth);
+    await setRole(fourth, 'worker');
+    await waitFor(() => clusterOf(leading()).managerAddresses().length === 3, boundMs, 'it is out');
+    await setRole(fourth, 'manager');
+    await hosts.start(fourth);
+    await waitFor(() => clusterOf(leading()).managerAddresses().length === 4, boundMs, 'it is in');
+    await hasRole(fourth, 'manager');
+  });
+
+  it('the leader is demoted: another leads first', async () => {
+    const daemon = leading();
+    const port = [...hosts.running].find(([, one]) => one === daemon)![0];
+    await setRole(port, 'worker');
+    await hasRole(port, 'worker');
+    await waitFor(() => !existsSync(hosts.raftFolder(port)), boundMs, 'its log is gone');
+    assert.notEqual(leading(), daemon);
+    await clusterOf(leading()).propose([]);
+  });
+
+  it('the leader leaves: another leads first', async () => {
+    const daemon = leading();
+    await daemon.leave(false);
+    assert.equal(daemon.membership().kind, 'none');
+    await waitFor(
+      () => [...hosts.running.values()].some((one) => one.membership().kind === 'manager'),
+      boundMs,
+    );
+    await waitFor(() => clusterOf(leading()).managerAddresses().length === 2, boundMs, 'two are left');
+    assert.deepEqual(hosts.failures, []);
+  });
+});
+
+describe('a node whose certificate has expired', function () {
+  this.timeout(120_000);
+  const hosts = new Hosts();
+  const [manager, worker] = [42_220, 42_221];
+
+  after(() => hosts.close());
+
+  it('issues itself a new one as a manager; as a worker it says what to do', async () => {
+    const daemon = await hosts.start(manager);
+    await daemon.init({ Spec: { CAConfig: { NodeCertExpiry: 3 * second } } });
+    await waitFor(() => clusterOf(daemon).isLeader(), boundMs, 'it leads');
+    const token = clusterOf(daemon).store.cluster()!.JoinTokens.Worker;
+    await (await hosts.start(worker)).join({ RemoteAddrs: [`127.0.0.1:${manager}`], JoinToken: token });
+    await hosts.stop(worker);
+    await hosts.stop(manager);
+    const stoppedAt = realClock.now();
+    await waitFor(() => realClock.now() > stoppedAt + 3_500, boundMs, 'both have expired');
+
+    const late = await hosts.start(worker);
+    const membership = late.membership();
+    assert.ok(membership.kind === 'error');
+    assert.match(membership.message, /expired at .*shoal swarm leave --force.* join again/);
+    assert.ok(membership.nodeId);
+
+    const back = await hosts.start(manager);
+    await waitFor(
+      () => back.membership().kind === 'manager' && clusterOf(back).isLeader(),
+      boundMs,
+      'it leads',
+    );
+    await clusterOf(back).propose([]);
+    const { nodeId } = clusterOf(back);
+    await waitFor(
+      () => clusterOf(back).store.get('node', nodeId)?.Status.State === 'ready',
+      boundMs,
+      'its agent is back',
+    );
+    await late.leave(true);
+    await late.join({ RemoteAddrs: [`127.0.0.1:${manager}`], JoinToken: token });
+    assert.equal(late.membership().kind, 'worker');
+  });
+});

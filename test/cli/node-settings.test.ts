@@ -1,0 +1,57 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { chooseSettings, readSettings, settingsFile, writeSettings } from '../../cli/node-settings.ts';
+import { isShoalError } from '../../proto/errors.ts';
+
+const flags = { listenAddress: '127.0.0.1:4000', advertiseAddress: undefined };
+
+describe('a node’s settings', () => {
+  let folder: string;
+
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), 'shoal-settings-'));
+  });
+
+  afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+  it('are absent before there are any, and come back as they were written', () => {
+    assert.equal(readSettings(folder), undefined);
+    const settings = { listenAddress: '0.0.0.0:2377', advertiseAddress: '10.0.0.1:2377' };
+    writeSettings(folder, settings);
+    assert.deepEqual(readSettings(folder), settings);
+  });
+
+  it('that are damaged are refused with the file’s name', () => {
+    for (const text of [
+      '',
+      '{"listenAddress"',
+      '{}',
+      'null',
+      '{"listenAddress":"","advertiseAddress":"10.0.0.1:1"}',
+    ]) {
+      writeFileSync(join(folder, settingsFile), text);
+      assert.throws(
+        () => readSettings(folder),
+        (error) => isShoalError(error, 'corrupted') && error.message.includes(settingsFile),
+      );
+    }
+  });
+
+  it('are what the request asks for, else the flags, and the docker CLI’s default is no wish', () => {
+    const asked = (listen?: string, advertise?: string) => chooseSettings({ listen, advertise }, flags);
+    assert.deepEqual(asked('0.0.0.0:2377'), {
+      listenAddress: '127.0.0.1:4000',
+      advertiseAddress: '127.0.0.1:4000',
+    });
+    assert.deepEqual(asked('127.0.0.1:5000', '10.0.0.1'), {
+      listenAddress: '127.0.0.1:5000',
+      advertiseAddress: '10.0.0.1:2377',
+    });
+    assert.throws(
+      () => asked('nonsense:port'),
+      (error) => isShoalError(error, 'invalid-argument'),
+    );
+  });
+});
