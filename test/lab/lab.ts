@@ -172,6 +172,11 @@ export class LabHost {
     return this.client(process.execPath, [join(repositoryRoot, 'dist/cli/shoal.js'), ...args]);
   }
 
+  /** The shoal command with something to read on its standard input. */
+  shoalReading(input: string, ...args: string[]): Promise<Output> {
+    return this.client(process.execPath, [join(repositoryRoot, 'dist/cli/shoal.js'), ...args], input);
+  }
+
   /** The stock docker CLI against this host's shoald. */
   docker(...args: string[]): Promise<Output> {
     return this.client('docker', ['-H', `unix://${this.shoalSocket}`, ...args]);
@@ -182,9 +187,13 @@ export class LabHost {
     return this.client('docker', ['-H', `unix://${this.dockerSocket}`, ...args]);
   }
 
-  private client(program: string, args: string[]): Promise<Output> {
+  private client(program: string, args: string[], input = ''): Promise<Output> {
     const env = { ...process.env, SHOAL_HOST: `unix://${this.shoalSocket}`, NO_COLOR: '1' };
-    return run(program, args, { env, maxBuffer: 64 * 1024 * 1024, timeout: 120_000 });
+    const running = run(program, args, { env, maxBuffer: 64 * 1024 * 1024, timeout: 120_000 });
+    // A program that reads nothing may be gone before this is written.
+    running.child.stdin?.on('error', () => {});
+    running.child.stdin?.end(input);
+    return running;
   }
 
   /** Power loss: the cable first, so that no goodbye gets out, then every process at once. */
