@@ -1,9 +1,9 @@
 /**
  * Forgetting: tasks of removed services, tasks that were told to be removed and are gone, history beyond the
- * limit, tasks on nodes that will not come back, revisions that nothing needs. Keys say what is looked at:
- * `slot:…`, `service:…` or `node:…`.
+ * limit, tasks on nodes that will not come back, revisions that nothing needs, stacks of which nothing is left.
+ * Keys say what is looked at: `slot:…`, `service:…`, `node:…` or `stack:…`.
  */
-import type { Service, ServiceRevision, Task } from '../../proto/docker.ts';
+import { type Service, type ServiceRevision, stackLabel, type Task } from '../../proto/docker.ts';
 import { asId, type NodeId, type ServiceId } from '../../proto/ids.ts';
 import { isTerminal } from '../../proto/task-state.ts';
 import type { Change } from '../store/change.ts';
@@ -17,6 +17,8 @@ import { isActive, isHandedOut, isRollingOut, lastWord } from './slots.ts';
 
 const defaultTaskHistory = 5;
 const keptRevisions = 10;
+const stackParts = ['service', 'network', 'secret', 'config'] as const;
+type StackPart = (typeof stackParts)[number];
 /** After how long on a node that is down a task is given up (SwarmKit's time). */
 const orphanAfterMs = 24 * 60 * 60 * 1000;
 
@@ -28,10 +30,12 @@ export const reaper: Reconciler = {
     ...serviceKeys(view),
     ...view.list('node').map((node) => `node:${node.ID}`),
     ...lostNodes(view),
+    ...view.list('stack').map((stack) => `stack:${stack.Spec.Name}`),
   ],
   reconcile(view, key, now) {
     const [kind, rest] = [key.slice(0, key.indexOf(':')), key.slice(key.indexOf(':') + 1)];
     if (kind === 'node') return reapNode(view, asId<NodeId>(rest), now);
+    if (kind === 'stack') return { changes: reapStack(view, rest) };
     if (kind === 'service') return { changes: reapService(view, asId<ServiceId>(rest)) };
     return { changes: reapSlot(view, rest) };
   },
@@ -44,7 +48,11 @@ function keysFor(event: StoreEvent, view: View): string[] {
       return isGone ? revisionKeys(event.object, view) : [`slot:${slotKey(event.object)}`];
     }
     case 'service':
-      return [`service:${event.object.ID}`, ...evidenceKeys(event, view)];
+      return [`service:${event.object.ID}`, ...evidenceKeys(event, view), ...stackKeys(event)];
+    case 'network':
+    case 'secret':
+    case 'config':
+      return stackKeys(event);
     case 'node':
       if (event.op === 'update' && event.previous?.Status.State === event.object.Status.State) return [];
       return [`node:${event.object.ID}`];
@@ -53,6 +61,20 @@ function keysFor(event: StoreEvent, view: View): string[] {
     default:
       return [];
   }
+}
+
+/** The stack that something is no longer part of. */
+function stackKeys(event: Extract<StoreEvent, { kind: StackPart }>): string[] {
+  const before = event.previous?.Spec.Labels[stackLabel];
+  const isLeft = event.op === 'remove' || event.object.Spec.Labels[stackLabel] !== before;
+  return before && isLeft ? [`stack:${before}`] : [];
+}
+
+/** A stock client's `stack rm` removes what is in a stack, and knows of no object for the stack itself. */
+function reapStack(view: View, name: string): Change[] {
+  const [stack] = view.find('stack', 'name', name);
+  const isEmpty = stackParts.every((kind) => view.find(kind, 'stack', name).length === 0);
+  return stack && isEmpty ? [{ op: 'remove', kind: 'stack', id: stack.ID }] : [];
 }
 
 /** What is kept for an update to be decided may go when the update is over, or another one has begun. */

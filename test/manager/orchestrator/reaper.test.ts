@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import type { NodeId } from '../../../proto/ids.ts';
+import { stackLabel } from '../../../proto/docker.ts';
+import type { ConfigId, NodeId, SecretId, StackId } from '../../../proto/ids.ts';
 import { makeSpec } from './objects.ts';
 import { World } from './world.ts';
 
@@ -44,6 +45,28 @@ describe('manager/orchestrator/reaper', () => {
     fail(world, 3);
     assert.equal(world.tasks('s').length, 5);
     assert.equal(world.task(first), undefined);
+  });
+
+  it('drops a stack when the last of what was in it is gone', () => {
+    const Labels = { [stackLabel]: 'app' };
+    const meta = { Version: { Index: 0 }, CreatedAt: '', UpdatedAt: '' };
+    const world = new World(2).createService('s', makeSpec({ Labels })).run();
+    const named = (ID: string) => ({ ...meta, ID, Spec: { Name: ID, Labels, Data: '' } }) as never;
+    world.apply([
+      { op: 'create', kind: 'secret', object: named('secret') },
+      { op: 'create', kind: 'config', object: named('config') },
+      {
+        op: 'create',
+        kind: 'stack',
+        object: { ...meta, ID: 'app' as StackId, Spec: { Name: 'app', Labels: {} }, Source: '', History: [] },
+      },
+    ]);
+    world.apply([{ op: 'remove', kind: 'secret', id: 'secret' as SecretId }]);
+    world.removeService('s').run();
+    assert.equal(world.store.count('stack'), 1);
+    world.apply([{ op: 'remove', kind: 'config', id: 'config' as ConfigId }]);
+    world.settle();
+    assert.equal(world.store.count('stack'), 0);
   });
 
   it('follows the limit when it changes; a negative one keeps all', () => {
