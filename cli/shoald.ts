@@ -88,6 +88,7 @@ function serveMetrics(address: string, metrics: Metrics, log: Log): Server | und
 
 async function run(flags: Flags): Promise<void> {
   const log = realLog(flags.logLevel);
+  endOnFault(log);
   const hosts = hostsOf(flags);
   const tls = tlsOf(flags);
   const dataDir = resolve(flags.dataDir);
@@ -122,6 +123,17 @@ async function run(flags: Flags): Promise<void> {
   });
   const metrics = serveMetrics(flags.metricsAddr, daemon.metrics, log);
   endOnSignal(daemon, api, metrics, log);
+}
+
+/** What nobody foresaw ends the daemon, which is then started anew; containers go on. */
+function endOnFault(log: Log): void {
+  const end = (error: unknown): void => {
+    const stack = error instanceof Error ? error.stack : undefined;
+    log.error({ ...(stack ? { stack } : {}) }, `shoald ends for a fault of its own: ${messageOf(error)}`);
+    process.exit(1);
+  };
+  process.on('uncaughtException', end);
+  process.on('unhandledRejection', end);
 }
 
 function endOnSignal(daemon: Daemon, api: ApiListener, metrics: Server | undefined, log: Log): void {
