@@ -21,6 +21,7 @@ import { GroupStorage } from './group-storage.ts';
 import type { SnapshotMark } from './log-record.ts';
 import { payloadOf } from './proposals.ts';
 import type { Sealer } from './seal.ts';
+import { wayOutOfDamage } from './segment.ts';
 import { loadSnapshot, saveSnapshot } from './snapshot.ts';
 import { createWal, openWal, type Wal, type WalContents, type WalOptions } from './wal.ts';
 
@@ -147,7 +148,7 @@ async function restart(options: RecoveryOptions, wal: Wal, contents: WalContents
 function gap(before: number, after: number): ShoalError {
   return new ShoalError(
     'corrupted',
-    `the Raft log is damaged: entries ${before + 1} to ${after - 1} are missing. Restore this manager's data directory from a backup; or, if the other managers still have a quorum, remove the data directory and join this manager anew; or recover the cluster on another manager with --force-new-cluster`,
+    `the Raft log is damaged: entries ${before + 1} to ${after - 1} are missing. ${wayOutOfDamage}`,
   );
 }
 

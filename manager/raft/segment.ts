@@ -119,12 +119,16 @@ function headSeed(number: number, at: number): number {
   return (Math.imul(number, 0x9e3779b1) ^ at) >>> 0;
 }
 
+/** What can be done about a log that is damaged. */
+export const wayOutOfDamage =
+  "Restore this manager's data directory from a backup; or, if the other managers still have a quorum, remove the data directory and join this manager anew, then take the old node out there with `shoal node demote` and `shoal node rm`; or recover the cluster on another manager with --force-new-cluster";
+
 /** The refusal of a damaged log: which file, where in it, and what the operator can do. */
 export function damaged(number: number, byteOffset: number, what: string, cause?: unknown): ShoalError {
   const file = segmentName(number);
   return new ShoalError(
     'corrupted',
-    `the Raft log is damaged: ${file}, byte ${byteOffset}: ${what}. Restore this manager's data directory from a backup; or, if the other managers still have a quorum, remove the data directory and join this manager anew; or recover the cluster on another manager with --force-new-cluster`,
+    `the Raft log is damaged: ${file}, byte ${byteOffset}: ${what}. ${wayOutOfDamage}`,
     { cause, details: { file, byteOffset: String(byteOffset) } },
   );
 }
