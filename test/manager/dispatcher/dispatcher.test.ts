@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { type Agent, Dispatcher } from '../../../manager/dispatcher/dispatcher.ts';
 import { downAfterMs, heartbeatPeriodMs } from '../../../manager/dispatcher/sessions.ts';
+import { engineUnavailableLabel } from '../../../proto/docker.ts';
 import { isShoalError, ShoalError } from '../../../proto/errors.ts';
 import type { AssignmentsMessage__Output } from '../../../proto/generated/docker/swarmkit/v1/AssignmentsMessage.ts';
 import type { SessionMessage__Output } from '../../../proto/generated/docker/swarmkit/v1/SessionMessage.ts';
@@ -33,9 +34,9 @@ class Harness extends TestBed {
     );
   }
 
-  async register(who = agent) {
+  async register(who = agent, asked: SessionRequest__Output = request) {
     const sink = new TestSink<SessionMessage__Output>();
-    const handle = await this.dispatcher.session(who, request, sink);
+    const handle = await this.dispatcher.session(who, asked, sink);
     await settle();
     return { sink, handle, sessionId: handle.sessionId };
   }
@@ -87,6 +88,19 @@ describe('dispatcher', () => {
       ]);
       assert.equal(message.RootCA?.toString(), 'PEM');
       assert.equal(message.network_bootstrap_keys?.[0]?.key?.length, 16);
+    });
+
+    it('says of a node whose engine does not answer that it is so, for as long as it is', async () => {
+      const labels = { [engineUnavailableLabel]: 'connection refused' };
+      const asked = {
+        description: { hostname: 'alpha', engine: { engine_version: '', labels, plugins: [] } },
+      };
+      await bed.register(agent, asked);
+      const { State, Message } = bed.node('node1').Status;
+      assert.equal(State, 'ready');
+      assert.equal(Message, 'the container engine does not answer: connection refused');
+      await bed.register();
+      assert.deepEqual(bed.node('node1').Status, { State: 'ready', Addr: '10.0.0.1' });
     });
 
     it('of a node that is as it was costs no log entry', async () => {

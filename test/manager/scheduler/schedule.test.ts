@@ -3,7 +3,7 @@ import { NodeTable } from '../../../manager/scheduler/node-table.ts';
 import { schedule, schedulerReconciler } from '../../../manager/scheduler/schedule.ts';
 import type { Change } from '../../../manager/store/change.ts';
 import type { StoreEvent } from '../../../manager/store/watch.ts';
-import { engineIdLabel } from '../../../proto/docker.ts';
+import { engineIdLabel, engineUnavailableLabel } from '../../../proto/docker.ts';
 import type { NetworkId, NodeId } from '../../../proto/ids.ts';
 import { type NodeOver, noIds, now, type SpecOver, World } from './world.ts';
 
@@ -173,6 +173,17 @@ describe('scheduler', () => {
 });
 
 describe('scheduler: reasons', () => {
+  it('a node whose engine does not answer gets nothing', () => {
+    const Engine = { EngineVersion: '', Labels: { [engineUnavailableLabel]: 'refused' }, Plugins: [] };
+    const world = new World().node('h1', { Description: { Engine } }).service('web');
+    world.waiting('web');
+    run(world);
+    assert.equal(world.task('web.1').Status.Err, 'no suitable node (1 of 1 node is without its engine)');
+    world.node('h2');
+    run(world);
+    assert.deepEqual(nodesOf(world, 'web'), ['h2']);
+  });
+
   const big = { Description: { Resources: { NanoCPUs: 2e9, MemoryBytes: 300 * mebibyte } } };
   const drained = { Spec: { Availability: 'drain' } } as const;
 
