@@ -27,6 +27,7 @@ import type { ClusterId, NodeId } from '../proto/ids.ts';
 import { type Clock, delay, type Log, type Random } from '../proto/ports.ts';
 import { packageVersion } from '../proto/version.ts';
 import { withPort } from './addresses.ts';
+import { waitForSession } from './first-session.ts';
 import { endFormerLife } from './former-life.ts';
 import {
   chooseSettings,
@@ -59,10 +60,8 @@ type State =
   | { readonly kind: 'member'; readonly agent: Agent; manager: ManagerServer | undefined }
   | { readonly kind: 'error'; readonly held: HeldIdentity | undefined; readonly message: string };
 
-const joinWaitMs = 20_000;
 const roleRetryFirstMs = 500;
 const roleRetryMaxMs = 5_000;
-const pollMs = 50;
 
 export class Daemon implements ApiHost {
   readonly clock: Clock;
@@ -214,7 +213,7 @@ export class Daemon implements ApiHost {
       const isManager = held.certificate.role === 'manager';
       const manager = isManager ? await this.startManager(held, { kind: 'join', remotes }) : undefined;
       agent = await this.becomeMember(manager, remotes);
-      await this.waitForSession(agent);
+      await waitForSession(agent, this.clock);
     } catch (error) {
       if (agent && isShoalError(error, 'timeout')) throw error;
       await this.forget();
@@ -309,10 +308,17 @@ export class Daemon implements ApiHost {
     }
     const { agent, manager } = this.state;
     const unlockKey = manager.manager.store.cluster()?.Private.UnlockKey;
+    const held = this.mustHold();
+    this.state = { kind: 'pending' };
     await agent.stop();
     await manager.stop({ orderly: false });
-    const held = this.mustHold();
-    const alone = await this.startManager(held, { kind: 'force-new-cluster', unlockKey });
+    let alone: ManagerServer;
+    try {
+      alone = await this.startManager(held, { kind: 'force-new-cluster', unlockKey });
+    } catch (error) {
+      this.state = { kind: 'error', held, message: messageOf(error) };
+      throw error;
+    }
     await this.becomeMember(alone, [this.mustSettings().advertiseAddress]);
     await alone.manager.readBarrier();
     await alone.manager.forgetOtherManagers();
@@ -381,19 +387,6 @@ export class Daemon implements ApiHost {
     };
     server.manager.raft.onChange(hint);
     hint();
-  }
-
-  private async waitForSession(agent: Agent): Promise<void> {
-    const end = this.clock.monotonicMs() + joinWaitMs;
-    while (agent.session.kind !== 'established') {
-      if (this.clock.monotonicMs() > end) {
-        throw new ShoalError(
-          'timeout',
-          'Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use the "docker info" command to see the current swarm status of your node.',
-        );
-      }
-      await delay(this.clock, pollMs);
-    }
   }
 
   /** A new certificate: shown at once; and when its role is another one, the node becomes that. */

@@ -181,6 +181,29 @@ describe('a node’s way from role to role', function () {
     await hasRole(fourth, 'manager');
   });
 
+  it('one that goes to and fro leaves nothing behind', async () => {
+    const warnings: Error[] = [];
+    const note = (warning: Error) => warnings.push(warning);
+    process.on('warning', note);
+    const sockets = () => process.getActiveResourcesInfo().filter((name) => name.startsWith('TCP')).length;
+    const round = async (): Promise<number> => {
+      await setRole(fourth, 'worker');
+      await hasRole(fourth, 'worker');
+      await waitFor(() => !existsSync(hosts.raftFolder(fourth)), boundMs, 'its log is gone');
+      await hosts.stop(fourth);
+      await hosts.start(fourth);
+      await setRole(fourth, 'manager');
+      await hasRole(fourth, 'manager');
+      return sockets();
+    };
+    const before = await round();
+    for (let count = 0; count < 4; count += 1) await round();
+    await waitFor(() => sockets() <= before + 6, boundMs, 'no more connections than before');
+    process.off('warning', note);
+    assert.deepEqual(warnings, []);
+    assert.equal(clusterOf(leading()).managerAddresses().length, 4);
+  });
+
   it('the leader is demoted: another leads first', async () => {
     const daemon = leading();
     const port = [...hosts.running].find(([, one]) => one === daemon)![0];
@@ -200,6 +223,20 @@ describe('a node’s way from role to role', function () {
       boundMs,
     );
     await waitFor(() => clusterOf(leading()).managerAddresses().length === 2, boundMs, 'two are left');
+  });
+
+  it('one that lost the others goes on alone when it is told to, as another node of the same cluster', async () => {
+    const [port, daemon] = [...hosts.running].find(([, one]) => one.membership().kind === 'manager')!;
+    for (const other of [...hosts.running.keys()]) if (other !== port) await hosts.stop(other);
+    const clusterId = clusterOf(daemon).store.cluster()!.ID;
+    await daemon.init({ ForceNewCluster: true });
+    await waitFor(() => clusterOf(daemon).isLeader(), boundMs, 'it leads alone');
+    const { store } = clusterOf(daemon);
+    assert.equal(store.cluster()!.ID, clusterId);
+    assert.deepEqual(
+      store.find('node', 'role', 'manager').map(({ ID }) => ID),
+      [clusterOf(daemon).nodeId],
+    );
     assert.deepEqual(hosts.failures, []);
   });
 });
