@@ -45,6 +45,7 @@ export function wireTaskState(state: TaskState): Uppercase<TaskState> {
 
 /** The state of a wire name; an absent one is NEW, protobuf's zero value. */
 export function taskStateOfWire(name: string | undefined): TaskState {
-  const state = (name ?? 'NEW').toLowerCase();
-  return state in taskStateRank ? (state as TaskState) : 'new';
+  // A number that this version has no name for arrives as that number.
+  const state = String(name ?? 'NEW').toLowerCase();
+  return Object.hasOwn(taskStateRank, state) ? (state as TaskState) : 'new';
 }

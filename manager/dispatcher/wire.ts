@@ -44,6 +44,9 @@ const managerWeight = '10';
 
 // ---------------------------------------------------------------- time
 
+const firstSecond = Date.UTC(1000, 0, 1) / 1000;
+const lastSecond = Date.UTC(9999, 11, 31, 23, 59, 59) / 1000;
+
 /** An RFC 3339 time, to the nanosecond, as protobuf's; undefined for an empty or unreadable one. */
 export function wireTimestamp(time: string | undefined): WireTimestamp | undefined {
   if (!time) return undefined;
@@ -53,10 +56,15 @@ export function wireTimestamp(time: string | undefined): WireTimestamp | undefin
   return { seconds: String(Math.floor(milliseconds / 1000)), nanos: Number(fraction.padEnd(9, '0')) };
 }
 
-/** Protobuf's time as RFC 3339 in UTC: milliseconds, or all nine digits when it is finer. */
-export function dockerTime(time: WireTimestamp): string {
+/**
+ * Protobuf's time as RFC 3339 in UTC: milliseconds, or all nine digits when it is finer. Undefined for what
+ * is not between the years 1000 and 9999, or has more nanoseconds than a second.
+ */
+export function dockerTime(time: WireTimestamp): string | undefined {
   const nanos = time.nanos ?? 0;
-  const second = new Date(Number(time.seconds ?? 0) * 1000).toISOString().slice(0, 19);
+  const seconds = Number(time.seconds ?? 0);
+  if (!(seconds >= firstSecond && seconds <= lastSecond && nanos >= 0 && nanos < 1e9)) return undefined;
+  const second = new Date(seconds * 1000).toISOString().slice(0, 19);
   const digits = String(nanos).padStart(9, '0');
   return `${second}.${digits.endsWith('000000') ? digits.slice(0, 3) : digits}Z`;
 }
@@ -394,7 +402,7 @@ export function wireTaskStatus(status: TaskStatus): WireTaskStatus {
 export function dockerTaskStatus(status: WireTaskStatus, now: number): TaskStatus {
   const { container, port_status: ports } = status;
   return {
-    Timestamp: status.timestamp ? dockerTime(status.timestamp) : new Date(now).toISOString(),
+    Timestamp: (status.timestamp && dockerTime(status.timestamp)) ?? new Date(now).toISOString(),
     State: taskStateOfWire(status.state),
     Message: status.message ?? '',
     ...(status.err && { Err: status.err }),
