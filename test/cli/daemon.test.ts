@@ -16,9 +16,14 @@ const second = 1_000_000_000;
 
 /** Daemons on ports of this machine, each with an engine of its own. */
 class Hosts {
-  readonly folder = mkdtempSync(join(tmpdir(), 'shoal-daemons-'));
+  #folder: string | undefined;
   readonly running = new Map<number, Daemon>();
   readonly failures: unknown[] = [];
+
+  get folder(): string {
+    this.#folder ??= mkdtempSync(join(tmpdir(), 'shoal-daemons-'));
+    return this.#folder;
+  }
 
   async start(port: number): Promise<Daemon> {
     const daemon = new Daemon({
@@ -54,7 +59,7 @@ class Hosts {
 
   async close(): Promise<void> {
     for (const port of [...this.running.keys()]) await this.stop(port);
-    rmSync(this.folder, { recursive: true, force: true });
+    if (this.#folder) rmSync(this.#folder, { recursive: true, force: true });
   }
 }
 
