@@ -28,7 +28,7 @@ import { type Clock, delay, type Log, type Random } from '../proto/ports.ts';
 import { packageVersion } from '../proto/version.ts';
 import { withPort } from './addresses.ts';
 import { waitForSession } from './first-session.ts';
-import { endFormerLife } from './former-life.ts';
+import { endFormerLife, forgetLife } from './former-life.ts';
 import {
   chooseSettings,
   type NodeSettings,
@@ -464,6 +464,7 @@ export class Daemon implements ApiHost {
     this.dropLog();
     for (const name of ['agent', settingsFile])
       rmSync(join(this.options.dataDir, name), { recursive: true, force: true });
+    forgetLife(this.options.runDir);
   }
 
   private requireOutside(): void {

@@ -4,10 +4,9 @@
  * standard error. It reads its flags, makes the adapters to the machine and hands them to the daemon; it
  * holds no state of its own.
  */
-import { createHash } from 'node:crypto';
 import { accessSync, constants, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
-import { hostname, tmpdir } from 'node:os';
+import { hostname } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { CommanderError } from 'commander';
 import { DockerEngine } from '../agent/engine/docker.ts';
@@ -21,6 +20,7 @@ import type { Log } from '../proto/ports.ts';
 import { hostOf, portOf, withPort } from './addresses.ts';
 import { Daemon } from './daemon.ts';
 import { lockFolder } from './lock.ts';
+import { runFolderOf } from './run-folder.ts';
 import { realClock, realLog, realRandom } from './runtime.ts';
 import { type Flags, hostsOf, readFlags, tlsOf } from './shoald-flags.ts';
 import { UsageError } from './usage.ts';
@@ -61,14 +61,6 @@ function makeFolder(path: string, what: string, mode?: number): void {
   }
 }
 
-/** Secrets lie in memory only: below /run, a folder for each data directory, so that daemons can share a host. */
-function runDirOf(dataDir: string): string {
-  const name = createHash('sha256').update(dataDir).digest('hex').slice(0, 12);
-  return process.getuid?.() === 0
-    ? `/run/shoal/nodes/${name}`
-    : join(tmpdir(), `shoal-${process.getuid?.()}`, name);
-}
-
 function serveMetrics(address: string, metrics: Metrics, log: Log): Server | undefined {
   if (address === '') return undefined;
   const server = createServer((request, response) => {
@@ -106,7 +98,7 @@ async function run(flags: Flags): Promise<void> {
   }
   const daemon = new Daemon({
     dataDir,
-    runDir: runDirOf(dataDir),
+    runDir: runFolderOf(dataDir),
     listenAddress: withPort(flags.listenAddr, '--listen-addr'),
     advertiseAddress: flags.advertiseAddr,
     hostname: flags.name ?? hostname(),

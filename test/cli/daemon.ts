@@ -5,6 +5,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { clearRunFolder } from '../../cli/run-folder.ts';
 
 const programs = join(dirname(fileURLToPath(import.meta.url)), '..', '..', 'cli');
 const startBoundMs = 15_000;
@@ -153,6 +154,7 @@ export class TestDaemon {
   /** Ends the process and removes its folder. */
   async destroy(): Promise<void> {
     await this.end('SIGKILL');
+    clearRunFolder(this.dataDir);
     rmSync(this.folder, { recursive: true, force: true });
   }
 
