@@ -15,6 +15,7 @@ import { join } from 'node:path';
 import colors from 'picocolors';
 import { ApiClient } from '../../cli/client.ts';
 import type { ListedTask } from '../../cli/commands/tasks.ts';
+import { clearRunFolder } from '../../cli/run-folder.ts';
 import type { ClusterNode, Service } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import { type DemoEngine, demoFolder, repositoryRoot, stopOwnEngine, until } from './machine.ts';
@@ -227,4 +228,5 @@ async function takeDownDaemons(): Promise<void> {
   await Promise.all(up.map(leave));
   for (const name of up) for (const pid of pidsOf(name)) process.kill(pid, 'SIGTERM');
   await until('the daemons to end', 15_000, () => up.every((name) => pidsOf(name).length === 0));
+  for (const name of daemonNames) clearRunFolder(folderOf(name));
 }
