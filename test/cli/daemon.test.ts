@@ -10,6 +10,7 @@ import type { NodeRole } from '../../proto/docker.ts';
 import type { NodeId } from '../../proto/ids.ts';
 import { silentLog } from '../../proto/ports.ts';
 import { waitFor } from '../agent/wait.ts';
+import { freePort } from './daemon.ts';
 
 const boundMs = 40_000;
 const second = 1_000_000_000;
@@ -79,8 +80,17 @@ function isVoter(daemon: Daemon | undefined, nodeId: NodeId): boolean {
 describe('a node’s way from role to role', function () {
   this.timeout(120_000);
   const hosts = new Hosts();
-  const [first, second_, third, fourth] = [42_210, 42_211, 42_212, 42_213];
+  let [first, second_, third, fourth] = [0, 0, 0, 0];
   const ids = new Map<number, NodeId>();
+
+  before(async () => {
+    [first, second_, third, fourth] = [
+      await freePort(),
+      await freePort(),
+      await freePort(),
+      await freePort(),
+    ];
+  });
 
   after(() => hosts.close());
 
@@ -249,11 +259,11 @@ describe('a node’s way from role to role', function () {
 describe('a node whose certificate has expired', function () {
   this.timeout(120_000);
   const hosts = new Hosts();
-  const [manager, worker] = [42_220, 42_221];
 
   after(() => hosts.close());
 
   it('issues itself a new one as a manager; as a worker it says what to do', async () => {
+    const [manager, worker] = [await freePort(), await freePort()];
     const daemon = await hosts.start(manager);
     await daemon.init({ Spec: { CAConfig: { NodeCertExpiry: 3 * second } } });
     await waitFor(() => clusterOf(daemon).isLeader(), boundMs, 'it leads');

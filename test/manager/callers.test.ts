@@ -28,7 +28,7 @@ describe('callers on the cluster’s port', function () {
   let address: string;
 
   before(async () => {
-    managers = await ManagersOnPorts.form(2, 42_110);
+    managers = await ManagersOnPorts.form(2);
     address = managers.seats[0]!.address;
   });
 

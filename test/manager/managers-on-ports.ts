@@ -12,6 +12,7 @@ import { asId, type ClusterId, type NodeId } from '../../proto/ids.ts';
 import { silentLog } from '../../proto/ports.ts';
 import { createChannel, type NodeIdentity, type RpcChannel } from '../../proto/rpc.ts';
 import { waitFor } from '../agent/wait.ts';
+import { freePort } from '../cli/daemon.ts';
 
 /** How long anything here may take, at most. */
 export const boundMs = 20_000;
@@ -29,18 +30,16 @@ export class ManagersOnPorts {
   readonly failures: unknown[] = [];
   readonly #made: Bootstrapped;
   readonly #channels: RpcChannel[] = [];
-  #nextPort: number;
 
-  private constructor(made: Bootstrapped, firstPort: number) {
+  private constructor(made: Bootstrapped) {
     this.#made = made;
-    this.#nextPort = firstPort;
   }
 
-  /** A group of `count`, the first one leading. Ports from `firstPort` on are taken. */
-  static async form(count: number, firstPort: number): Promise<ManagersOnPorts> {
+  /** A group of `count`, the first one leading. */
+  static async form(count: number): Promise<ManagersOnPorts> {
     const made = await bootstrapCluster({ random: realRandom, clock: realClock });
-    const managers = new ManagersOnPorts(made, firstPort);
-    const first = managers.seat(made.node.ID, made.identity);
+    const managers = new ManagersOnPorts(made);
+    const first = await managers.seat(made.node.ID, made.identity);
     await managers.start(first, { kind: 'bootstrap', changes: made.changes, unlockKey: undefined });
     await waitFor(() => first.server?.manager.leading() !== undefined, boundMs, 'the first manager leads');
     for (let number = 2; number <= count; number += 1) await managers.join();
@@ -55,9 +54,9 @@ export class ManagersOnPorts {
     return this.#made.identity.rootsPem;
   }
 
-  seat(nodeId: NodeId, identity: NodeIdentity): Seat {
-    const seat: Seat = { nodeId, address: `127.0.0.1:${this.#nextPort}`, identity, server: undefined };
-    this.#nextPort += 1;
+  async seat(nodeId: NodeId, identity: NodeIdentity): Promise<Seat> {
+    const address = `127.0.0.1:${await freePort()}`;
+    const seat: Seat = { nodeId, address, identity, server: undefined };
     this.seats.push(seat);
     return seat;
   }
