@@ -13,7 +13,6 @@ import type { NodeIdentity } from '../proto/rpc.ts';
 import type { ManagedCluster } from './api/contract.ts';
 import { issueLocally } from './ca/root.ts';
 import { CertificateService } from './ca/service.ts';
-import { withRotated } from './ca/tokens.ts';
 import type { Dispatcher } from './dispatcher/dispatcher.ts';
 import { Leader, type LeaderOptions } from './leader.ts';
 import type {
@@ -161,14 +160,6 @@ export class Manager {
     return this.raft
       .status()
       .members.map((member) => ({ NodeID: member.nodeId as NodeId, Addr: member.address }));
-  }
-
-  /** Rotates join tokens or the unlock key, as asked. */
-  async rotate(what: Parameters<ManagedCluster['rotate']>[0]): Promise<void> {
-    const cluster = this.store.cluster();
-    if (!cluster) throw new ShoalError('internal', 'the store holds no cluster');
-    const object = withRotated(cluster, what, this.options.random);
-    await this.propose([{ op: 'update', kind: 'cluster', object }]);
   }
 
   /**

@@ -148,7 +148,6 @@ export class ManagerServer {
       isLeader: () => manager.isLeader(),
       managerAddresses: () => manager.managerAddresses(),
       removeManager: (nodeId, force) => this.removeManager(nodeId, force),
-      rotate: (what) => manager.rotate(what),
       logs: (request, signal) => readLogs(this.subscribe, request, signal),
     };
   }

@@ -54,8 +54,6 @@ export interface ManagedCluster {
   removeManager(nodeId: NodeId, force: boolean): Promise<void>;
   /** Log lines of services or tasks, from whatever nodes run them. Ends when they do, or by `signal`. */
   logs(request: LogRequest, signal: AbortSignal): AsyncIterable<LogLine>;
-  /** New join token of a role, or a new unlock key: rotated in the store, answered by GET /swarm. */
-  rotate(what: { worker: boolean; manager: boolean; unlockKey: boolean }): Promise<void>;
 }
 
 export interface LogRequest {

@@ -159,9 +159,6 @@ export class TestHost implements ApiHost {
         host.lastLogRequest = request;
         yield* host.logLines;
       },
-      rotate: async (what) => {
-        this.calls.push(`rotate ${JSON.stringify(what)}`);
-      },
     };
   }
 
