@@ -85,8 +85,12 @@ export async function findEngine(stage: Stage): Promise<DemoEngine> {
     flag: `unix://${socket}`,
     own: own !== undefined,
     release: async () => {
-      // An engine of the demo's own takes its containers with it.
-      if (!own) removeContainers(socket);
+      try {
+        removeContainers(socket);
+      } catch (error) {
+        // An engine of the demo's own takes its containers with it, even when it hangs.
+        if (!own) throw error;
+      }
       for (const tag of ['1', '2']) removeImage(socket, `${imageName}:${tag}`);
       await own?.stop();
     },
