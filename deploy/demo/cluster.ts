@@ -48,6 +48,10 @@ function pidsOf(name: DaemonName): number[] {
     .map(Number);
 }
 
+function isManager(name: DaemonName): boolean {
+  return name.startsWith('manager');
+}
+
 function freePort(): Promise<number> {
   return new Promise((resolve, reject) => {
     const server = createServer();
@@ -154,7 +158,7 @@ export class Cluster {
   }
 
   managersUp(): DaemonName[] {
-    return daemonNames.filter((name) => name.startsWith('manager') && pidsOf(name).length > 0);
+    return daemonNames.filter((name) => isManager(name) && pidsOf(name).length > 0);
   }
 
   /** A manager that is up, for commands. */
@@ -218,14 +222,25 @@ export class Cluster {
   }
 }
 
-/** Every node leaves its cluster, which ends its containers; then its daemon ends. */
+/**
+ * The stack is removed, every node leaves its cluster, and its daemon ends. The workers leave at once, the managers
+ * one after the other: each is let go by those that stay.
+ */
 async function takeDownDaemons(): Promise<void> {
   const up = daemonNames.filter((name) => pidsOf(name).length > 0);
+  const clientOf = (name: DaemonName): ApiClient => new ApiClient({ kind: 'unix', path: socketOf(name) });
   const leave = async (name: DaemonName): Promise<void> => {
-    const client = new ApiClient({ kind: 'unix', path: socketOf(name) });
-    await client.post('/swarm/leave', undefined, { force: 'true' }).catch(() => undefined);
+    await clientOf(name)
+      .post('/swarm/leave', undefined, { force: 'true' })
+      .catch(() => undefined);
   };
-  await Promise.all(up.map(leave));
+  const [managers, workers] = [up.filter(isManager), up.filter((name) => !isManager(name))];
+  if (managers[0])
+    await clientOf(managers[0])
+      .delete('/stacks/app')
+      .catch(() => undefined);
+  await Promise.all(workers.map(leave));
+  for (const name of managers) await leave(name);
   for (const name of up) for (const pid of pidsOf(name)) process.kill(pid, 'SIGTERM');
   await until('the daemons to end', 15_000, () => up.every((name) => pidsOf(name).length === 0));
   for (const name of daemonNames) clearRunFolder(folderOf(name));
