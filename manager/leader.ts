@@ -17,7 +17,7 @@ import type { RaftNode } from './raft/contract.ts';
 import { schedulerReconciler } from './scheduler/schedule.ts';
 import type { Propose } from './store/change.ts';
 import type { Store } from './store/store.ts';
-import type { Commit } from './store/watch.ts';
+import type { Commit, StoreEvent } from './store/watch.ts';
 
 const keeperPeriodMs = 500;
 
@@ -132,7 +132,7 @@ export class Leader {
   private observe(commit: Commit): void {
     if (commit.kind !== 'changed') return;
     for (const event of commit.events) {
-      if (event.kind === 'node') void this.keep();
+      if (event.kind === 'node' && changesRole(event)) void this.keep();
       if (event.kind !== 'task' || event.op !== 'update') continue;
       const wasWaiting =
         event.previous !== undefined && compareTaskStates(event.previous.Status.State, 'assigned') < 0;
@@ -141,4 +141,9 @@ export class Leader {
       }
     }
   }
+}
+
+/** Whether a node's change asks for a step of the keeper at once; the rest is seen when its turn comes. */
+function changesRole({ object, previous }: Extract<StoreEvent, { kind: 'node' }>): boolean {
+  return object.Spec.Role !== previous?.Spec.Role || object.Private.Role !== previous?.Private.Role;
 }

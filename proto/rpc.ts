@@ -115,8 +115,6 @@ function contextOf(identity: NodeIdentity): SecureContextOptions {
 export interface RpcServer {
   /** Registers a service's handlers; before or after listen. Throws when the service is there already. */
   addService<Name extends ServiceName>(name: Name, handlers: HandlersOf<Name>): void;
-  /** Takes a service off the port, so that calls to it are answered UNIMPLEMENTED. */
-  removeService(name: ServiceName): void;
   /** Listens on `host:port` (port 0: any); returns the port. */
   listen(address: string): Promise<number>;
   /** From now on new connections see this certificate and are verified against these roots. */
@@ -171,9 +169,6 @@ export function createRpcServer(options: { credentials: NodeIdentity }): RpcServ
   return {
     addService(name, handlers) {
       server.addService(services[name].service, handlers as grpc.UntypedServiceImplementation);
-    },
-    removeService(name) {
-      server.removeService(services[name].service);
     },
     listen(address) {
       return new Promise((resolve, reject) => {

@@ -5,6 +5,7 @@
 import type { ClusterNode, SwarmSpec } from '../../proto/docker.ts';
 import type { NodeId } from '../../proto/ids.ts';
 import type { Clock, Log, Random } from '../../proto/ports.ts';
+import type { LogEntry, LogQuery } from '../logs/reader.ts';
 import type { Change } from '../store/change.ts';
 import type { Store } from '../store/store.ts';
 
@@ -52,34 +53,9 @@ export interface ManagedCluster {
   managerAddresses(): { NodeID: NodeId; Addr: string }[];
   /** Takes a manager out of the Raft group before its node is removed or demoted; refuses to lose quorum. */
   removeManager(nodeId: NodeId, force: boolean): Promise<void>;
-  /** Log lines of services or tasks, from whatever nodes run them. Ends when they do, or by `signal`. */
-  logs(request: LogRequest, signal: AbortSignal): AsyncIterable<LogLine>;
+  /** Log lines of services or tasks, from whatever nodes run them. Ends when they do, or by `signal`; see readLogs. */
+  logs(query: LogQuery, signal: AbortSignal): AsyncIterable<LogEntry>;
 }
-
-export interface LogRequest {
-  readonly serviceIds: readonly string[];
-  readonly taskIds: readonly string[];
-  readonly stdout: boolean;
-  readonly stderr: boolean;
-  readonly follow: boolean;
-  /** Only lines after this time, ms since the epoch. */
-  readonly sinceMs?: number;
-  /** Only the last n lines of each task; undefined: all. */
-  readonly tail?: number;
-}
-
-export type LogLine =
-  | {
-      readonly kind: 'line';
-      readonly stream: 'stdout' | 'stderr';
-      readonly timestamp: string;
-      readonly nodeId: string;
-      readonly serviceId: string;
-      readonly taskId: string;
-      readonly data: Uint8Array;
-    }
-  /** A node whose lines can't be had, and why. */
-  | { readonly kind: 'missing'; readonly nodeId: string; readonly reason: string };
 
 /** Where this node stands; decides what every endpoint answers. */
 export type Membership =

@@ -1,7 +1,8 @@
 /** /services/{id}/logs and /tasks/{id}/logs: lines from whatever nodes run the tasks, as one stream. */
 import { type Request, type Response, Router } from 'express';
 import { ShoalError } from '../../proto/errors.ts';
-import type { ApiHost, LogLine, LogRequest, ManagedCluster } from './contract.ts';
+import type { LogEntry, LogQuery } from '../logs/reader.ts';
+import type { ApiHost, ManagedCluster } from './contract.ts';
 import { lookup } from './lookup.ts';
 import { apiVersion, looseFlag, managedCluster, pathOf, query } from './request.ts';
 
@@ -31,7 +32,7 @@ async function sendLogs(
   cluster: ManagedCluster,
   request: Request,
   response: Response,
-  whose: Pick<LogRequest, 'serviceIds' | 'taskIds'>,
+  whose: Pick<LogQuery, 'serviceIds' | 'taskIds'>,
   isRaw: boolean,
 ): Promise<void> {
   const asked = readLogRequest(request, whose);
@@ -41,15 +42,12 @@ async function sendLogs(
   response.type(`application/vnd.docker.${kind}-stream`);
   response.flushHeaders();
   const options = { timestamps: looseFlag(request, 'timestamps'), details: looseFlag(request, 'details') };
-  const missing: string[] = [];
   const send = (stream: keyof typeof streamNumbers, data: Uint8Array) =>
     write(response, isRaw ? data : frame(streamNumbers[stream], data));
   try {
     for await (const line of cluster.logs(asked, abort.signal)) {
-      if (line.kind === 'missing') missing.push(`node ${line.nodeId}: ${line.reason}`);
-      else await send(line.stream, lineBytes(line, options));
+      await send(line.stream, lineBytes(line, options));
     }
-    if (missing.length > 0) await send('system', incompleteBytes(missing));
   } catch (error) {
     if (abort.signal.aborted) return;
     const reason = error instanceof Error ? error.message : String(error);
@@ -58,13 +56,7 @@ async function sendLogs(
   response.end();
 }
 
-function incompleteBytes(reasons: readonly string[]): Buffer {
-  return Buffer.from(
-    `Error grabbing logs: warning: incomplete log stream. some logs could not be retrieved for the following reasons: ${reasons.join(', ')}\n`,
-  );
-}
-
-function readLogRequest(request: Request, whose: Pick<LogRequest, 'serviceIds' | 'taskIds'>): LogRequest {
+function readLogRequest(request: Request, whose: Pick<LogQuery, 'serviceIds' | 'taskIds'>): LogQuery {
   const stdout = looseFlag(request, 'stdout');
   const stderr = looseFlag(request, 'stderr');
   if (!stdout && !stderr) {
@@ -107,7 +99,7 @@ export function readTime(name: string, text: string): number | undefined {
 
 /** One line with what the client asked to see before it: its time, and where it comes from. */
 function lineBytes(
-  line: LogLine & { kind: 'line' },
+  line: LogEntry,
   { timestamps, details }: { timestamps: boolean; details: boolean },
 ): Buffer {
   const origin = [

@@ -8,6 +8,7 @@
 import { createCipheriv, createDecipheriv } from 'node:crypto';
 import { pack, unpack } from 'msgpackr';
 import { ShoalError } from '../../proto/errors.ts';
+import { parseUnlockKey } from '../../proto/identity.ts';
 import type { Random } from '../../proto/ports.ts';
 import type { Disk } from './contract.ts';
 
@@ -16,7 +17,6 @@ const prefixBytes = 8;
 const nonceBytes = 12;
 const tagBytes = 16;
 const counterLimit = 2 ** 32;
-const unlockKeyPrefix = 'SWMKEY-1-';
 
 /** Where the keys lie, in the log's folder. */
 export const keyFileName = 'data-keys';
@@ -112,22 +112,6 @@ function openWith(key: Uint8Array, sealed: Uint8Array, place: string): Uint8Arra
   return plaintext;
 }
 
-/** A new unlock key, in the form `docker swarm unlock` takes. */
-export function newUnlockKey(random: Random): string {
-  return unlockKeyPrefix + Buffer.from(random.bytes(keyBytes)).toString('base64').replace(/=+$/, '');
-}
-
-/** The bytes of an unlock key; undefined when `text` has not the form SWMKEY-1-<base64 of 32 bytes>. */
-function unlockKeyOf(text: string): Uint8Array | undefined {
-  if (!/^SWMKEY-1-[A-Za-z0-9+/]{43}$/.test(text)) return undefined;
-  return Buffer.from(text.slice(unlockKeyPrefix.length), 'base64');
-}
-
-/** Whether `text` has the form of an unlock key. */
-export function isUnlockKey(text: string): boolean {
-  return unlockKeyOf(text) !== undefined;
-}
-
 /** What stands in the key file: the ring itself, or the ring sealed under the unlock key. */
 interface KeyFile {
   readonly format: 1;
@@ -163,10 +147,7 @@ export async function sealKeyFile(
   };
   let file: KeyFile = { format: 1, plain: ring };
   if (unlockKey !== undefined) {
-    const key = unlockKeyOf(unlockKey);
-    if (key === undefined) {
-      throw new ShoalError('invalid-argument', `invalid unlock key: it begins with ${unlockKeyPrefix}`);
-    }
+    const key = parseUnlockKey(unlockKey);
     file = { format: 1, sealed: sealWith(key, 0, random.bytes(nonceBytes), pack(ring), keyFileName) };
   }
   await disk.replace(keyFileName, pack(file));
@@ -204,10 +185,9 @@ export async function openKeyFile(disk: Disk, unlockKey?: string): Promise<DataK
   const file = await readKeyFile(disk);
   let ring = file.plain;
   if (ring === undefined) {
-    const key = unlockKey === undefined ? undefined : unlockKeyOf(unlockKey);
-    if (key === undefined || file.sealed === undefined) throw new ShoalError('locked', lockedMessage);
+    if (unlockKey === undefined || file.sealed === undefined) throw new ShoalError('locked', lockedMessage);
     try {
-      ring = unpack(openWith(key, file.sealed, keyFileName)) as KeyRing;
+      ring = unpack(openWith(parseUnlockKey(unlockKey), file.sealed, keyFileName)) as KeyRing;
     } catch (error) {
       throw new ShoalError('locked', lockedMessage, { cause: error, details: { reason: 'wrong-key' } });
     }

@@ -105,12 +105,6 @@ class Answers {
   }
 }
 
-/** Takes the services off the port, when this node is no manager any more. */
-export function removeRaftServices(server: RpcServer): void {
-  server.removeService('Raft');
-  server.removeService('Forward');
-}
-
 /** The id of the calling node, which holds a manager's certificate of this cluster. */
 function requireManager(call: AuthenticatedCall, clusterId: string): string {
   const identity = requireRole(call, 'manager');

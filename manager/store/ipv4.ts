@@ -50,10 +50,6 @@ export function lastOf(subnet: Subnet): number {
   return subnet.base + sizeOf(subnet) - 1;
 }
 
-export function containsAddress(subnet: Subnet, address: number): boolean {
-  return address >= subnet.base && address <= lastOf(subnet);
-}
-
 export function overlaps(a: Subnet, b: Subnet): boolean {
   return a.base <= lastOf(b) && b.base <= lastOf(a);
 }

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { keyFileState, newUnlockKey, openKeyFile } from '../../manager/raft/seal.ts';
+import { keyFileState, openKeyFile } from '../../manager/raft/seal.ts';
 import type { Change } from '../../manager/store/change.ts';
 import { createServiceChanges } from '../../manager/store/service-change.ts';
 import { isShoalError } from '../../proto/errors.ts';
+import { newUnlockKey } from '../../proto/identity.ts';
 import { asId, type Id, type NewId, type NodeId, newId, type SecretId } from '../../proto/ids.ts';
 import { type GroupSeat, ManagerGroup } from './manager-group.ts';
 import { makeSpec } from './orchestrator/objects.ts';

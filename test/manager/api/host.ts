@@ -9,8 +9,6 @@ import path from 'node:path';
 import type {
   ApiHost,
   EngineFacts,
-  LogLine,
-  LogRequest,
   ManagedCluster,
   Membership,
   SwarmInitRequest,
@@ -18,6 +16,7 @@ import type {
 } from '../../../manager/api/contract.ts';
 import { listen } from '../../../manager/api/listen.ts';
 import { createApi } from '../../../manager/api/server.ts';
+import type { LogEntry, LogQuery } from '../../../manager/logs/reader.ts';
 import { type Change, encodeEntry, newMeta } from '../../../manager/store/change.ts';
 import { Store } from '../../../manager/store/store.ts';
 import type { Cluster, ClusterNode, NodeRole, Task } from '../../../proto/docker.ts';
@@ -82,8 +81,10 @@ export class TestHost implements ApiHost {
   readonly calls: string[] = [];
   /** Times that a read was made to wait for what was acknowledged. */
   barriers = 0;
-  logLines: LogLine[] = [];
-  lastLogRequest: LogRequest | undefined;
+  logLines: LogEntry[] = [];
+  /** What the log stream ends with, as the broker ends it when nodes are away. */
+  logFailure: Error | undefined;
+  lastLogRequest: LogQuery | undefined;
   engineFacts: EngineFacts | undefined;
   private state: Membership;
 
@@ -155,9 +156,10 @@ export class TestHost implements ApiHost {
       isLeader: () => true,
       managerAddresses: () => [{ NodeID: this.nodeId, Addr: '10.0.0.1:2377' }],
       removeManager: () => Promise.resolve(),
-      async *logs(request: LogRequest) {
+      async *logs(request: LogQuery) {
         host.lastLogRequest = request;
         yield* host.logLines;
+        if (host.logFailure) throw host.logFailure;
       },
     };
   }

@@ -1,7 +1,7 @@
 /** Logs and events: answers that go on. */
 import assert from 'node:assert/strict';
 import http from 'node:http';
-import type { LogLine } from '../../../manager/api/contract.ts';
+import type { LogEntry } from '../../../manager/logs/reader.ts';
 import { type NodeId, newId } from '../../../proto/ids.ts';
 import { TestApi, testNode, testTask } from './host.ts';
 
@@ -10,7 +10,7 @@ const service = (tty: boolean) => ({
   TaskTemplate: { ContainerSpec: { Image: 'a', TTY: tty } },
 });
 
-function line(stream: 'stdout' | 'stderr', text: string): LogLine {
+function line(stream: 'stdout' | 'stderr', text: string): LogEntry {
   const timestamp = '2026-01-01T00:00:01Z';
   const [nodeId, serviceId, taskId] = ['n', 's', 't'];
   return { kind: 'line', stream, timestamp, nodeId, serviceId, taskId, data: Buffer.from(text) };
@@ -82,10 +82,10 @@ describe('api: logs', () => {
 
   it('says which nodes could not be asked', async () => {
     await api.post('/services/create', service(false));
-    api.host.logLines.push({ kind: 'missing', nodeId: 'n9', reason: 'it is down' });
+    api.host.logFailure = new Error('warning: incomplete log stream. node n9 is not available');
     const last = frames((await api.get('/services/web/logs?stdout=1')).bytes).at(-1)!;
     assert.equal(last[0], 3);
-    assert.match(last[1], /incomplete log stream.*node n9: it is down/);
+    assert.match(last[1], /^Error grabbing logs: warning: incomplete log stream.*node n9 is not available/);
   });
 
   it('refuses to guess', async () => {

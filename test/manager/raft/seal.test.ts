@@ -2,15 +2,14 @@ import assert from 'node:assert/strict';
 import {
   createKeyFile,
   createSealer,
-  isUnlockKey,
   keyFileName,
   keyFileState,
-  newUnlockKey,
   openKeyFile,
   sealKeyFile,
   withNewDataKey,
 } from '../../../manager/raft/seal.ts';
 import { isShoalError } from '../../../proto/errors.ts';
+import { newUnlockKey } from '../../../proto/identity.ts';
 import { SimulatedDisk } from '../../simulation/disk.ts';
 import { seededRandom } from '../../simulation/random.ts';
 import { testKeys, testSealer } from './log-fixture.ts';
@@ -67,11 +66,10 @@ describe('data keys on disk', () => {
     const disk = new SimulatedDisk();
     const unlockKey = newUnlockKey(random);
     assert.match(unlockKey, /^SWMKEY-1-[A-Za-z0-9+/]{43}$/);
-    assert.ok(isUnlockKey(unlockKey) && !isUnlockKey('SWMKEY-1-short') && !isUnlockKey(''));
     const dataKeys = await createKeyFile(disk, random, unlockKey);
     assert.equal(await keyFileState(disk), 'locked');
     assert.ok(!Buffer.from(disk.contents(keyFileName)).includes(Buffer.from(dataKeys.keys.get(0)!)));
-    for (const wrong of [undefined, newUnlockKey(random), 'nonsense']) {
+    for (const wrong of [undefined, '', newUnlockKey(random), 'SWMKEY-1-short', 'nonsense']) {
       await assert.rejects(openKeyFile(disk, wrong), (error) => {
         assert.ok(isShoalError(error, 'locked'));
         assert.match(error.message, /^Swarm is encrypted and needs to be unlocked before it can be used\. /);
