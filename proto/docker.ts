@@ -16,7 +16,18 @@ import type {
   StackId,
   TaskId,
 } from './ids.ts';
+import type {
+  Driver,
+  EndpointSpec,
+  GenericResource,
+  Labels,
+  Platform,
+  PortConfig,
+  ServiceSpec,
+} from './service-spec.ts';
 import type { DesiredState, TaskState } from './task-state.ts';
+
+export type * from './service-spec.ts';
 
 export interface Version {
   /** Raft index of the last change. */
@@ -29,13 +40,6 @@ export interface Meta<I> {
   Version: Version;
   CreatedAt: string;
   UpdatedAt: string;
-}
-
-export type Labels = Record<string, string>;
-
-export interface Driver {
-  Name: string;
-  Options?: Record<string, string>;
 }
 
 // ---------------------------------------------------------------- cluster
@@ -114,23 +118,12 @@ export interface NodeSpec {
   Availability: NodeAvailability;
 }
 
-export interface GenericResource {
-  NamedResourceSpec?: { Kind: string; Value: string };
-  DiscreteResourceSpec?: { Kind: string; Value: number };
-}
-
 export interface NodeResources {
   NanoCPUs: number;
   MemoryBytes: number;
   GenericResources?: GenericResource[];
 }
 
-export interface Platform {
-  Architecture: string;
-  OS: string;
-}
-
-/** Label that our agents put into Engine.Labels: which engine they drive (several nodes may share one). */
 export const engineIdLabel = 'shoal.engine.id';
 /** Label that our agents put into Engine.Labels while their engine does not answer: why. */
 export const engineUnavailableLabel = 'shoal.engine.unavailable';
@@ -153,6 +146,11 @@ export interface ClusterNode extends Meta<NodeId> {
   Description: NodeDescription;
   Status: { State: NodeState; Message?: string; Addr: string };
   /** Present while the node is a member of the managers' group; kept by the leader. */
+  /**
+   * The node's own address on each network that tasks here use: the load balancer's endpoint of a stock engine, the
+   * bridge's gateway (and DNS server) of ours. Given by the allocator in the entry that assigns the first task.
+   */
+  Attachments?: NetworkAttachment[];
   ManagerStatus?: { Leader?: boolean; Reachability: 'unknown' | 'unreachable' | 'reachable'; Addr: string };
   Private: {
     /** The role of the certificate that was issued last. */
@@ -169,168 +167,6 @@ export interface ClusterNode extends Meta<NodeId> {
 }
 
 // ---------------------------------------------------------------- service
-
-export interface Mount {
-  Type: 'bind' | 'volume' | 'tmpfs' | 'npipe' | 'cluster' | 'image';
-  Source?: string;
-  Target: string;
-  ReadOnly?: boolean;
-  Consistency?: string;
-  BindOptions?: { Propagation?: string; NonRecursive?: boolean; CreateMountpoint?: boolean };
-  VolumeOptions?: { NoCopy?: boolean; Labels?: Labels; Subpath?: string; DriverConfig?: Driver };
-  TmpfsOptions?: { SizeBytes?: number; Mode?: number };
-}
-
-export interface HealthConfig {
-  /** ['NONE'], ['CMD', …] or ['CMD-SHELL', command]. */
-  Test?: string[];
-  Interval?: number;
-  Timeout?: number;
-  StartPeriod?: number;
-  StartInterval?: number;
-  Retries?: number;
-}
-
-export interface FileTarget {
-  Name: string;
-  UID: string;
-  GID: string;
-  Mode: number;
-}
-
-export interface SecretReference {
-  File?: FileTarget;
-  SecretID: SecretId;
-  SecretName: string;
-}
-
-export interface ConfigReference {
-  File?: FileTarget;
-  Runtime?: Record<string, never>;
-  ConfigID: ConfigId;
-  ConfigName: string;
-}
-
-export interface ContainerSpec {
-  Image: string;
-  Labels?: Labels;
-  Command?: string[];
-  Args?: string[];
-  Hostname?: string;
-  Env?: string[];
-  Dir?: string;
-  User?: string;
-  Groups?: string[];
-  Privileges?: Record<string, unknown>;
-  TTY?: boolean;
-  OpenStdin?: boolean;
-  ReadOnly?: boolean;
-  Mounts?: Mount[];
-  StopSignal?: string;
-  /** Nanoseconds. */
-  StopGracePeriod?: number;
-  Healthcheck?: HealthConfig;
-  /** "IP name" lines, as Docker's CLI sends them. */
-  Hosts?: string[];
-  DNSConfig?: { Nameservers?: string[]; Search?: string[]; Options?: string[] };
-  Secrets?: SecretReference[];
-  Configs?: ConfigReference[];
-  Isolation?: string;
-  Init?: boolean;
-  Sysctls?: Record<string, string>;
-  CapabilityAdd?: string[];
-  CapabilityDrop?: string[];
-  Ulimits?: { Name: string; Hard: number; Soft: number }[];
-  OomScoreAdj?: number;
-  /** Base64 of the registry's credentials (X-Registry-Auth); stripped from every answer of the API. */
-  PullOptions?: { RegistryAuth: string };
-}
-
-export interface ResourceLimits {
-  NanoCPUs?: number;
-  MemoryBytes?: number;
-  Pids?: number;
-}
-
-export interface ResourceReservations {
-  NanoCPUs?: number;
-  MemoryBytes?: number;
-  GenericResources?: GenericResource[];
-}
-
-export interface RestartPolicy {
-  Condition?: 'none' | 'on-failure' | 'any';
-  Delay?: number;
-  MaxAttempts?: number;
-  Window?: number;
-}
-
-export interface Placement {
-  Constraints?: string[];
-  Preferences?: { Spread: { SpreadDescriptor: string } }[];
-  MaxReplicas?: number;
-  Platforms?: Platform[];
-}
-
-export interface NetworkAttachmentConfig {
-  /** Network id (a name is resolved to its id when the spec is accepted). */
-  Target: string;
-  Aliases?: string[];
-  DriverOpts?: Record<string, string>;
-}
-
-export interface TaskSpec {
-  ContainerSpec: ContainerSpec;
-  Resources?: { Limits?: ResourceLimits; Reservations?: ResourceReservations };
-  RestartPolicy?: RestartPolicy;
-  Placement?: Placement;
-  Networks?: NetworkAttachmentConfig[];
-  LogDriver?: Driver;
-  ForceUpdate?: number;
-  Runtime?: string;
-}
-
-export interface ServiceMode {
-  Replicated?: { Replicas?: number };
-  Global?: Record<string, never>;
-  ReplicatedJob?: { MaxConcurrent?: number; TotalCompletions?: number };
-  GlobalJob?: Record<string, never>;
-}
-
-export interface UpdateConfig {
-  /** Tasks at a time; 0 is all at once. */
-  Parallelism: number;
-  Delay?: number;
-  FailureAction?: 'pause' | 'continue' | 'rollback';
-  Monitor?: number;
-  MaxFailureRatio?: number;
-  Order?: 'stop-first' | 'start-first';
-}
-
-export interface PortConfig {
-  Name?: string;
-  Protocol?: 'tcp' | 'udp' | 'sctp';
-  TargetPort: number;
-  PublishedPort?: number;
-  PublishMode?: 'ingress' | 'host';
-}
-
-export interface EndpointSpec {
-  Mode?: 'vip' | 'dnsrr';
-  Ports?: PortConfig[];
-}
-
-export interface ServiceSpec {
-  Name: string;
-  Labels: Labels;
-  TaskTemplate: TaskSpec;
-  Mode: ServiceMode;
-  UpdateConfig?: UpdateConfig;
-  RollbackConfig?: UpdateConfig;
-  /** Deprecated by Docker in favour of TaskTemplate.Networks; moved there when the spec is accepted. */
-  Networks?: NetworkAttachmentConfig[];
-  EndpointSpec?: EndpointSpec;
-}
 
 export type UpdateState =
   | 'updating'
@@ -404,6 +240,8 @@ export interface Task extends Meta<TaskId> {
   DesiredState: DesiredState;
   NetworksAttachments?: NetworkAttachment[];
   AssignedGenericResources?: GenericResource[];
+  /** For a job's task: the service's JobStatus.JobIteration it belongs to. */
+  JobIteration?: Version;
   Private: {
     /** Not to be started before this time (restart delay); ms since the epoch. */
     StartAt?: number;
@@ -439,6 +277,9 @@ export interface IPAMConfig {
   Gateway?: string;
 }
 
+/** Key in Network.DriverState.Options: the vxlan ids of the network's subnets, comma-separated. */
+export const vxlanIdListOption = 'com.docker.network.driver.overlay.vxlanid_list';
+
 export interface NetworkSpec {
   Name: string;
   Labels: Labels;
@@ -455,6 +296,8 @@ export interface Network extends Meta<NetworkId> {
   Spec: NetworkSpec;
   /** The subnets in use: those of the spec, or allocated from the cluster's pool. Empty until allocated. */
   IPAMOptions: { Driver: Driver; Configs: IPAMConfig[] };
+  /** What the driver needs to know: for an overlay, its vxlan id (vxlanIdListOption). */
+  DriverState?: Driver;
 }
 
 export interface SecretSpec {
