@@ -80,6 +80,8 @@ export class InteractionEnvironment {
   #output = '';
 
   readonly #commands: Record<string, Command> = {
+    // A place for a debugger to stop at.
+    _breakpoint: () => {},
     'add-nodes': (directive, count) => this.#addNodes(count, directive),
     campaign: (_, id) => this.#member(id).core.campaign(),
     compact: (_, id, index) => this.#compact(this.#member(id), index),
