@@ -1,45 +1,59 @@
-/** GET /events: what changes in the cluster, as it happens, in the form of Docker's swarm events. */
-import { type Response, Router } from 'express';
-import type { ClusterNode, Service } from '../../proto/docker.ts';
+/**
+ * GET /events: what changed in the cluster and what changes, in the form of Docker's swarm events. What happened is
+ * had from the store, which keeps the last of it (see RecentEvents).
+ */
+import { type Request, Router } from 'express';
 import { ShoalError } from '../../proto/errors.ts';
-import type { Kind } from '../store/tables.ts';
-import type { StoreEvent } from '../store/watch.ts';
+import type { ClusterEvent } from '../store/cluster-event.ts';
+import type { Store } from '../store/store.ts';
 import type { ApiHost } from './contract.ts';
 import { checkFilters, type Filters, hasLabels, isAsked, readFilters, valuesOf } from './filters.ts';
 import { readTime } from './logs.ts';
-import { calledBy } from './lookup.ts';
 import { managedCluster, query } from './request.ts';
 
-/** Kinds of objects that clients hear of. */
-const kindsTold: readonly Kind[] = ['service', 'node', 'network', 'secret', 'config'];
+/** What a client asked to hear. Times in ms since the epoch. */
+export interface EventQuery {
+  readonly filters: Filters;
+  /** From then on, as far as is remembered; absent with untilMs absent, too: only what is to come. */
+  readonly sinceMs?: number;
+  /** In the past: nothing that is to come. */
+  readonly untilMs?: number;
+}
 
-/** Clients that ask for events since the moment at which they asked mean: from now on. */
-const sinceToleranceMs = 10_000;
+/** An event as clients get it. */
+export interface EventMessage {
+  readonly Type: string;
+  readonly Action: string;
+  readonly Actor: { readonly ID: string; readonly Attributes: Readonly<Record<string, string>> };
+  readonly scope: 'swarm' | 'local';
+  /** Seconds and nanoseconds since the epoch. */
+  readonly time: number;
+  readonly timeNano: number;
+}
+
+/** Filters that name an object of one type: an event of any other type has no such name and does not pass. */
+const nameFilters = [
+  ...['service', 'node', 'network', 'secret', 'config'],
+  ...['container', 'image', 'volume', 'plugin', 'daemon'],
+];
 
 export function eventRoutes(host: ApiHost): Router {
   const routes = Router();
   routes.get('/events', async (request, response) => {
-    const filters = readFilters(request);
-    const names = ['type', 'event', 'scope', 'service', 'node', 'network', 'secret', 'config', 'label'];
-    checkFilters(filters, [...names, 'container', 'image', 'volume', 'plugin', 'daemon']);
-    const sinceMs = readTime('since', query(request, 'since'));
-    const untilMs = readTime('until', query(request, 'until'));
-    if (sinceMs !== undefined && sinceMs < host.clock.now() - sinceToleranceMs) {
-      throw new ShoalError(
-        'not-supported',
-        'past events are not kept; leave --since out to see those to come',
-      );
-    }
+    const asked = readEventQuery(request);
     const { store } = await managedCluster(host);
-    const queue = store.watch();
-    response.on('close', () => queue.close());
+    const abort = new AbortController();
+    response.on('close', () => abort.abort());
+    const now = host.clock.now();
     const timer =
-      untilMs === undefined ? undefined : host.clock.after(untilMs - host.clock.now(), () => queue.close());
+      asked.untilMs === undefined || asked.untilMs <= now
+        ? undefined
+        : host.clock.after(asked.untilMs - now, () => abort.abort());
     response.type('application/json');
     response.flushHeaders();
     try {
-      for await (const commit of queue) {
-        if (commit.kind === 'changed') tell(response, filters, commit.events, commit.now);
+      for await (const message of clusterEventStream(store, asked, now, abort.signal)) {
+        response.write(`${JSON.stringify(message)}\n`);
       }
     } finally {
       timer?.cancel();
@@ -49,82 +63,93 @@ export function eventRoutes(host: ApiHost): Router {
   return routes;
 }
 
-function tell(response: Response, filters: Filters, events: readonly StoreEvent[], nowMs: number): void {
-  for (const event of events) {
-    const message = messageOf(event);
-    if (message && isWanted(filters, event, message)) {
-      response.write(
-        `${JSON.stringify({ ...message, scope: 'swarm', time: Math.floor(nowMs / 1000), timeNano: nowMs * 1e6 })}\n`,
-      );
+/** The query of GET /events. Throws ShoalError 'invalid-argument', in Docker's words where it has some. */
+export function readEventQuery(request: Request): EventQuery {
+  const filters = readFilters(request);
+  checkFilters(filters, ['type', 'event', 'scope', 'label', ...nameFilters]);
+  const [since, until] = [query(request, 'since'), query(request, 'until')];
+  const [sinceMs, untilMs] = [readTime('since', since), readTime('until', until)];
+  if (sinceMs !== undefined && untilMs !== undefined && untilMs < sinceMs) {
+    throw new ShoalError(
+      'invalid-argument',
+      `\`since\` time (${since}) cannot be after \`until\` time (${until})`,
+    );
+  }
+  return {
+    filters,
+    ...(sinceMs === undefined ? {} : { sinceMs }),
+    ...(untilMs === undefined ? {} : { untilMs }),
+  };
+}
+
+/**
+ * The cluster's events of `asked`, in order: first those that happened, as far as they are remembered, then those to
+ * come until `signal`. Ends by itself when `asked` is of the past alone. A manager that falls behind and is brought
+ * up to date by a snapshot tells what it missed, as far as the snapshot remembers it.
+ */
+export async function* clusterEventStream(
+  store: Store,
+  asked: EventQuery,
+  now: number,
+  signal: AbortSignal,
+): AsyncGenerator<EventMessage, void, undefined> {
+  // In one turn, so that nothing falls between what was and what comes.
+  const queue = store.watch();
+  const past = pastClusterEvents(store, asked);
+  let last = store.index;
+  const close = (): void => queue.close();
+  signal.addEventListener('abort', close);
+  try {
+    yield* past;
+    if (signal.aborted || (asked.untilMs !== undefined && asked.untilMs <= now)) return;
+    for await (const commit of queue) {
+      const events =
+        commit.kind === 'changed'
+          ? commit.told
+          : store.recentEvents().filter(({ index }) => index > last && index <= commit.index);
+      last = commit.index;
+      for (const event of events) if (isWanted(asked.filters, event)) yield messageOf(event);
     }
+  } finally {
+    signal.removeEventListener('abort', close);
+    queue.close();
   }
 }
 
-interface Message {
-  readonly Type: string;
-  readonly Action: string;
-  readonly Actor: { readonly ID: string; readonly Attributes: Record<string, string> };
+/** Those of `asked` that happened and are remembered, in order; none when it names neither since nor until. */
+export function pastClusterEvents(store: Store, asked: EventQuery): EventMessage[] {
+  const { filters, sinceMs, untilMs } = asked;
+  if (sinceMs === undefined && untilMs === undefined) return [];
+  return store
+    .recentEvents()
+    .filter(({ timeMs }) => timeMs >= (sinceMs ?? 0) && timeMs <= (untilMs ?? Number.POSITIVE_INFINITY))
+    .filter((event) => isWanted(filters, event))
+    .map(messageOf);
 }
 
-function messageOf(event: StoreEvent): Message | undefined {
-  if (!kindsTold.includes(event.kind)) return undefined;
-  const changes = changesOf(event);
-  // An update that changed nothing a client may see, such as a node's internal bookkeeping.
-  if (event.op === 'update' && event.kind === 'node' && Object.keys(changes).length === 0) return undefined;
-  const name = calledBy(event.kind, event.object);
+function messageOf({ type, action, id, attributes, timeMs }: ClusterEvent): EventMessage {
   return {
-    Type: event.kind,
-    Action: event.op,
-    Actor: { ID: event.object.ID, Attributes: { name, ...changes } },
+    Type: type,
+    Action: action,
+    Actor: { ID: id, Attributes: attributes },
+    scope: 'swarm',
+    time: Math.floor(timeMs / 1000),
+    timeNano: timeMs * 1e6,
   };
 }
 
-/** Old and new values of what people watch for. */
-function changesOf(event: StoreEvent): Record<string, string> {
-  if (event.op !== 'update' || !event.previous) return {};
-  if (event.kind === 'service') return serviceChanges(event.previous, event.object);
-  return event.kind === 'node' ? nodeChanges(event.previous, event.object) : {};
-}
-
-function serviceChanges(before: Service, after: Service): Record<string, string> {
-  return {
-    ...change(
-      'image',
-      before.Spec.TaskTemplate.ContainerSpec.Image,
-      after.Spec.TaskTemplate.ContainerSpec.Image,
-    ),
-    ...change('replicas', before.Spec.Mode.Replicated?.Replicas, after.Spec.Mode.Replicated?.Replicas),
-    ...change('updatestate', before.UpdateStatus?.State, after.UpdateStatus?.State),
+function isWanted(filters: Filters, event: ClusterEvent): boolean {
+  const isCalled = (filter: string): boolean => {
+    const wanted = valuesOf(filters, filter);
+    if (wanted.length === 0) return true;
+    if (filter !== event.type) return false;
+    return wanted.some((one) => event.attributes.name?.startsWith(one) || event.id.startsWith(one));
   };
-}
-
-function nodeChanges(before: ClusterNode, after: ClusterNode): Record<string, string> {
-  return {
-    ...change('availability', before.Spec.Availability, after.Spec.Availability),
-    ...change('role', before.Spec.Role, after.Spec.Role),
-    ...change('state', before.Status.State, after.Status.State),
-    ...change('leader', before.ManagerStatus?.Leader, after.ManagerStatus?.Leader),
-    ...change('reachability', before.ManagerStatus?.Reachability, after.ManagerStatus?.Reachability),
-  };
-}
-
-function change(name: string, before: unknown, after: unknown): Record<string, string> {
-  if (before === after) return {};
-  const told = (which: string, value: unknown) =>
-    value === undefined ? {} : { [`${name}.${which}`]: String(value) };
-  return { ...told('new', after), ...told('old', before) };
-}
-
-function isWanted(filters: Filters, event: StoreEvent, message: Message): boolean {
-  const { ID, Attributes } = message.Actor;
-  const wanted = valuesOf(filters, event.kind);
-  const isNamed = wanted.length === 0 || wanted.some((one) => one === Attributes.name || ID.startsWith(one));
-  const labels = 'Spec' in event.object && 'Labels' in event.object.Spec ? event.object.Spec.Labels : {};
   return (
-    isNamed &&
-    isAsked(filters, 'type', message.Type) &&
-    isAsked(filters, 'event', message.Action) &&
+    nameFilters.every(isCalled) &&
+    isAsked(filters, 'type', event.type) &&
+    isAsked(filters, 'event', event.action) &&
     isAsked(filters, 'scope', 'swarm') &&
-    hasLabels(filters, 'label', labels)
+    hasLabels(filters, 'label', event.labels)
   );
 }

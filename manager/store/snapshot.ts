@@ -1,6 +1,7 @@
-/** The store's snapshot format: a version, then every object of every kind in order of creation. */
+/** The store's snapshot format: a version, every object of every kind in order of creation, the last events. */
 import { Packr } from 'msgpackr';
 import { ShoalError } from '../../proto/errors.ts';
+import type { ClusterEvent } from './cluster-event.ts';
 import { type AnyObject, type Kind, kinds } from './tables.ts';
 
 const formatVersion = 1;
@@ -10,20 +11,30 @@ interface Format {
   version: number;
   index: number;
   tables: Partial<Record<Kind, AnyObject[]>>;
+  /** Absent in snapshots of 0.1.0. */
+  events?: readonly ClusterEvent[];
 }
 
 /** The bytes of a snapshot as of `index`. */
-export function encodeSnapshot(index: number, list: (kind: Kind) => AnyObject[]): Uint8Array {
+export function encodeSnapshot(
+  index: number,
+  list: (kind: Kind) => AnyObject[],
+  events: readonly ClusterEvent[],
+): Uint8Array {
   const format: Format = {
     version: formatVersion,
     index,
     tables: Object.fromEntries(kinds.map((kind) => [kind, list(kind)])),
+    events,
   };
   return packr.pack(format);
 }
 
-/** The objects of a snapshot. Throws ShoalError 'corrupted' on a format that this version does not know. */
-export function decodeSnapshot(data: Uint8Array): { kind: Kind; object: AnyObject }[] {
+/** The objects and the events of a snapshot. Throws ShoalError 'corrupted' on a format that this version does not know. */
+export function decodeSnapshot(data: Uint8Array): {
+  objects: { kind: Kind; object: AnyObject }[];
+  events: readonly ClusterEvent[];
+} {
   const format = unpack(data);
   if (format.version !== formatVersion) {
     throw new ShoalError(
@@ -31,7 +42,8 @@ export function decodeSnapshot(data: Uint8Array): { kind: Kind; object: AnyObjec
       `the snapshot has format ${format.version}, and this shoald reads format ${formatVersion}: run the version that wrote it, or a newer one`,
     );
   }
-  return kinds.flatMap((kind) => (format.tables[kind] ?? []).map((object) => ({ kind, object })));
+  const objects = kinds.flatMap((kind) => (format.tables[kind] ?? []).map((object) => ({ kind, object })));
+  return { objects, events: format.events ?? [] };
 }
 
 function unpack(data: Uint8Array): Format {

@@ -8,6 +8,7 @@
  */
 import { messageOf, ShoalError } from '../../proto/errors.ts';
 import { decodeEntry, type Entry } from './change.ts';
+import { type ClusterEvent, clusterEvents, RecentEvents } from './cluster-event.ts';
 import { Draft } from './draft.ts';
 import { decodeSnapshot, encodeSnapshot } from './snapshot.ts';
 import { type AnyObject, type IdOf, type Kind, kinds, type ObjectOf, tables } from './tables.ts';
@@ -44,6 +45,7 @@ interface TableData<T> {
 export class Store implements View {
   private data = emptyTables();
   private lastIndex = 0;
+  private recent = new RecentEvents();
   private readonly listeners = new Set<(commit: Commit) => void>();
 
   get index(): number {
@@ -108,19 +110,30 @@ export class Store implements View {
       if (op === 'remove') this.drop(kind, object, places[at]!);
       else this.put(kind, object, places[at]!, previous);
     }
-    if (draft.events.length > 0) this.tell({ kind: 'changed', index, now: entry.now, events: draft.events });
+    if (draft.events.length > 0) {
+      const told = clusterEvents(index, entry.now, draft.events);
+      this.recent.add(told);
+      this.tell({ kind: 'changed', index, now: entry.now, events: draft.events, told });
+    }
     return { ok: true };
+  }
+
+  /** What clients could hear of lately, in the order in which it happened; see keptEvents. */
+  recentEvents(): readonly ClusterEvent[] {
+    return this.recent.list();
   }
 
   /** The whole store as bytes. */
   snapshot(): Uint8Array {
-    return encodeSnapshot(this.lastIndex, (kind) => this.list(kind));
+    return encodeSnapshot(this.lastIndex, (kind) => this.list(kind), this.recentEvents());
   }
 
   /** Replaces everything by a snapshot whose last entry is `index`. */
   restore(index: number, data: Uint8Array): void {
-    const objects = decodeSnapshot(data);
+    const { objects, events } = decodeSnapshot(data);
     this.data = emptyTables();
+    this.recent = new RecentEvents();
+    this.recent.add(events);
     for (const { kind, object } of objects) this.put(kind, object, placesOf(kind, object), undefined);
     this.lastIndex = index;
     this.tell({ kind: 'restored', index });

@@ -1,5 +1,6 @@
 /** Watches: what was committed, told to those who asked. */
 import { ShoalError } from '../../proto/errors.ts';
+import type { ClusterEvent } from './cluster-event.ts';
 import type { Kind, ObjectOf } from './tables.ts';
 
 /** One object's change. `object` is the one after it (for remove: the last one). */
@@ -20,6 +21,8 @@ export type Commit =
       readonly index: number;
       readonly now: number;
       readonly events: readonly StoreEvent[];
+      /** What clients hear of it. */
+      readonly told: readonly ClusterEvent[];
     }
   | { readonly kind: 'restored'; readonly index: number };
 

@@ -54,6 +54,10 @@ class TestClock implements Clock {
     return { cancel: () => this.actions.delete(action) };
   }
 
+  advance(byMs: number): void {
+    this.time += byMs;
+  }
+
   /** Runs whatever waits. */
   fire(): void {
     for (const action of [...this.actions]) {

@@ -160,10 +160,63 @@ describe('api: events', () => {
     assert.deepEqual(told[0].Actor.Attributes, { name: 'w7' });
   });
 
-  it('ends at --until and refuses a past that is not kept', async () => {
-    const until = (api.host.clock.now() + 1000) / 1000;
-    const told = await eventsOf(`until=${until}`, 99, async () => api.host.clock.fire());
-    assert.deepEqual(told, []);
-    assert.equal((await api.get('/events?since=1')).status, 501);
+  const namesOf = (told: { Type: string; Action: string; Actor: { Attributes: { name: string } } }[]) =>
+    told.map((one) => `${one.Type} ${one.Action} ${one.Actor.Attributes.name}`);
+
+  it('remembers the past, in order, and goes on from it', async () => {
+    await api.post('/services/create', service(false));
+    const sinceMs = api.host.clock.now() + 5_000;
+    api.host.clock.advance(5_000);
+    await api.delete('/services/web');
+    const told = await eventsOf(`since=${sinceMs / 1000}`, 2, async () => {
+      await api.post('/configs/create', { Name: 'c', Data: 'YQ==' });
+    });
+    assert.deepEqual(namesOf(told), ['service remove web', 'config create c']);
+    assert.deepEqual([told[0].time, told[0].timeNano], [Math.floor(sinceMs / 1000), sinceMs * 1e6]);
+  });
+
+  it('ends at once when asked for the past alone, and at --until otherwise', async () => {
+    await api.post('/services/create', service(false));
+    const now = api.host.clock.now() / 1000;
+    const past = await eventsOf(`since=${now - 60}&until=${now}`, 99, () => Promise.resolve());
+    assert.deepEqual(namesOf(past), ['node create m1', 'service create web']);
+    const told = await eventsOf(`until=${now + 1}`, 99, async () => api.host.clock.fire());
+    assert.deepEqual(namesOf(told), ['node create m1', 'service create web']);
+    const refused = await api.get('/events?since=20&until=10');
+    assert.equal(refused.status, 400);
+    assert.equal(refused.json.message, '`since` time (20) cannot be after `until` time (10)');
+  });
+
+  it('passes an event only when every filter lets it pass', async () => {
+    await api.post('/services/create', { ...service(false), Labels: { tier: 'front' } });
+    await api.post('/configs/create', { Name: 'web', Data: 'YQ==' });
+    const asked = async (filters: object): Promise<string[]> => {
+      const query = `since=1&until=${api.host.clock.now() / 1000}`;
+      const filtered = `${query}&filters=${encodeURIComponent(JSON.stringify(filters))}`;
+      return namesOf(await eventsOf(filtered, 99, () => Promise.resolve()));
+    };
+    assert.deepEqual(await asked({ type: ['service', 'config'] }), [
+      'service create web',
+      'config create web',
+    ]);
+    assert.deepEqual(await asked({ service: ['we'] }), ['service create web']);
+    assert.deepEqual(await asked({ node: ['m1'] }), ['node create m1']);
+    assert.deepEqual(await asked({ node: ['m1'], service: ['web'] }), []);
+    assert.deepEqual(await asked({ label: ['tier=front'] }), ['service create web']);
+    assert.deepEqual(await asked({ scope: ['local'] }), []);
+    assert.deepEqual(await asked({ container: ['web'] }), []);
+    assert.deepEqual(await asked({ event: ['update', 'remove'] }), []);
+  });
+
+  it('tells a node’s new labels, and not what only managers know of it', async () => {
+    const node = api.host.store.list('node')[0]!;
+    const told = await eventsOf('', 1, async () => {
+      const merge = (fields: Partial<typeof node>) =>
+        api.host.apply([{ op: 'merge', kind: 'node', id: node.ID, fields }]);
+      merge({ Private: { Role: 'manager', DownSince: 5 } });
+      merge({ Spec: { ...node.Spec, Labels: { disk: 'ssd' } } });
+      merge({ Spec: { ...node.Spec, Availability: 'drain' } });
+    });
+    assert.deepEqual(told[0].Actor.Attributes, { name: 'm1' });
   });
 });
