@@ -2,12 +2,12 @@
  * The agent's side of the worker protocol: an interface, so that a simulator can stand in, and its gRPC
  * implementation. One client is one connection to one manager. It retries nothing and remembers nothing.
  */
-import type { ClientWritableStream } from '@grpc/grpc-js';
+import type { ClientWritableStream, Metadata } from '@grpc/grpc-js';
 import { messageOf, type ShoalError } from '../proto/errors.ts';
 import type { PublishLogsMessage } from '../proto/generated/docker/swarmkit/v1/PublishLogsMessage.ts';
 import type { Clock } from '../proto/ports.ts';
 import { createChannel, type NodeIdentity, type RpcChannel } from '../proto/rpc.ts';
-import { fromGrpcError } from '../proto/rpc-status.ts';
+import { fromGrpcError, managerHeader } from '../proto/rpc-status.ts';
 import type { StatusUpdate } from './reporter.ts';
 import {
   millisecondsOf,
@@ -29,6 +29,14 @@ export interface Stream {
   cancel(): void;
 }
 
+export interface SessionHandlers extends StreamHandlers<WireSessionMessage> {
+  /** Called before the first message, with what kind of manager answers. */
+  onManagerKind(kind: ManagerKind): void;
+}
+
+/** Whether the managers are ours or Docker Engines. */
+export type ManagerKind = 'shoal' | 'docker';
+
 /** Log lines on their way to a manager. */
 export interface LogUpload {
   /** Resolves when there is room for more; rejects when the other side is gone. */
@@ -40,7 +48,7 @@ export interface LogUpload {
 /** A connection to one manager. Errors are ShoalErrors; `details.leader` names the leader when it is another. */
 export interface DispatcherClient {
   readonly address: string;
-  session(description: WireDescription, handlers: StreamHandlers<WireSessionMessage>): Stream;
+  session(description: WireDescription, handlers: SessionHandlers): Stream;
   /** Resolves with the milliseconds until the next beat. */
   heartbeat(sessionId: string, timeoutMs: number): Promise<number>;
   updateTaskStatus(sessionId: string, updates: StatusUpdate[]): Promise<void>;
@@ -83,8 +91,12 @@ class GrpcDispatcherClient implements DispatcherClient {
     this.#clock = clock;
   }
 
-  session(description: WireDescription, handlers: StreamHandlers<WireSessionMessage>): Stream {
-    return follow(this.#channel.client('Dispatcher').Session({ description }), handlers);
+  session(description: WireDescription, handlers: SessionHandlers): Stream {
+    const call = this.#channel.client('Dispatcher').Session({ description });
+    call.on('metadata', (head: Metadata) => {
+      handlers.onManagerKind(head.get(managerHeader).length > 0 ? 'shoal' : 'docker');
+    });
+    return follow(call, handlers);
   }
 
   async heartbeat(sessionId: string, timeoutMs: number): Promise<number> {

@@ -127,7 +127,7 @@ export class Session {
   }
 
   #open(): void {
-    const { remotes, clock, connect, identity, description } = this.#options;
+    const { remotes, clock, connect, identity, description, worker } = this.#options;
     const address = remotes.pick();
     if (address === undefined) {
       this.#openLater(new ShoalError('unavailable', 'no manager is known'));
@@ -157,6 +157,9 @@ export class Session {
     });
     attempt.streams.push(
       client.session(description(), {
+        onManagerKind: (kind) => {
+          if (!attempt.isOver) worker.managersAre(kind);
+        },
         onMessage: (message) => this.#onMessage(attempt, message),
         onEnd: (error) => this.#fail(attempt, error ?? new ShoalError('unavailable', reasonOfEnd(error))),
       }),

@@ -6,6 +6,7 @@
 import { messageOf } from '../proto/errors.ts';
 import type { Clock, Log } from '../proto/ports.ts';
 import { taskStateRank } from '../proto/task-state.ts';
+import type { ManagerKind } from './dispatcher-client.ts';
 import { type NodeForTasks, nodeIdLabel, taskIdLabel } from './engine/container-spec.ts';
 import type { ContainerState, Engine, EngineEvent } from './engine/engine.ts';
 import { Gate } from './gate.ts';
@@ -96,6 +97,11 @@ export class Worker {
     this.#stopped.abort();
     this.networks.stop();
     for (const driver of this.#tasks.values()) driver.abandon();
+  }
+
+  /** A Docker Swarm's overlay networks are not for this node to take part in; see Networks. */
+  managersAre(kind: ManagerKind): void {
+    this.networks.managersAre(kind);
   }
 
   /** Every task's newest status, for a manager that has just been connected to. */

@@ -321,6 +321,7 @@ async function requestJoin(
         return { raftId: Number(answer.raft_id), members };
       } catch (error) {
         last = error;
+        if (isShoalError(error, 'not-supported')) throw managersAreDockers(address, nodeId);
         if (isShoalError(error) && !error.retriable) throw error;
         const leader = isShoalError(error) ? error.details.leader : undefined;
         if (leader) addresses = [leader, ...addresses.filter((known) => known !== leader)];
@@ -331,5 +332,13 @@ async function requestJoin(
   throw new ShoalError(
     'unavailable',
     `no manager took this node into the managers' group within ${joinTimeoutMs / 1000} s; the last answer: ${messageOf(last)}`,
+  );
+}
+
+/** What a manager that knows no service of ours is. */
+function managersAreDockers(address: string, nodeId: NodeId): ShoalError {
+  return new ShoalError(
+    'not-supported',
+    `the manager at ${address} is a Docker Engine, and shoald can't manage a Docker Swarm with it, only work in it: join with the worker token (docker swarm join-token worker), and remove there what this attempt left (docker node rm ${nodeId}); a node that was promoted there is to be demoted (docker node demote ${nodeId})`,
   );
 }

@@ -6,6 +6,8 @@
 import * as grpc from '@grpc/grpc-js';
 import { type ErrorCode, errorTable, isShoalError, messageOf, ShoalError } from './errors.ts';
 
+/** A manager of ours says its version in it at the head of a session; a Docker Engine sends no such header. */
+export const managerHeader = 'shoal-manager';
 const metadataPrefix = 'shoal-';
 const codeKey = 'shoal-code';
 

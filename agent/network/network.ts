@@ -6,6 +6,7 @@
  */
 import { isShoalError, messageOf } from '../../proto/errors.ts';
 import type { Clock, Log, Timer } from '../../proto/ports.ts';
+import type { ManagerKind } from '../dispatcher-client.ts';
 import type { Attachment } from '../engine/container-spec.ts';
 import type { Engine, EngineNetworkRequest } from '../engine/engine.ts';
 import type { WireNetwork, WireTask } from '../wire.ts';
@@ -15,6 +16,7 @@ import {
   isClusterNetwork,
   networkIdLabel,
   networkIdsOf,
+  refuseDockersOverlay,
   unusedNetworks,
   wantedAttachment,
 } from './plan.ts';
@@ -39,6 +41,7 @@ export class Networks {
   readonly #making = new Map<string, Promise<string>>();
   #prune: Timer | undefined;
   #isStopped = false;
+  #managers: ManagerKind = 'shoal';
 
   constructor(engine: Engine, clock: Clock, log: Log) {
     this.#engine = engine;
@@ -46,8 +49,17 @@ export class Networks {
     this.#log = log;
   }
 
-  /** Makes what `task` needs and says how its container is to be attached. */
+  /** Whose networks the tasks that come from now on are attached to. */
+  managersAre(kind: ManagerKind): void {
+    this.#managers = kind;
+  }
+
+  /**
+   * Makes what `task` needs and says how its container is to be attached. Throws 'not-supported' for an overlay
+   * network of Docker Engines.
+   */
   async attach(task: WireTask): Promise<Attachment> {
+    if (this.#managers === 'docker') refuseDockersOverlay(task);
     const wanted = wantedAttachment(task);
     if (wanted.kind === 'mode') return wanted;
     this.adopt(task);

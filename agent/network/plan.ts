@@ -3,6 +3,7 @@
  * this node is attached to is one bridge network of the engine, labelled with the cluster network's id; daemons
  * that share an engine share it. Nothing of it leaves the host, so a network's `encrypted` option has nothing to do.
  */
+import { ShoalError } from '../../proto/errors.ts';
 import type { AttachedNetwork } from '../engine/container-spec.ts';
 import type { EngineNetworkRequest } from '../engine/engine.ts';
 import type { WireAttachment, WireNetwork, WireTask } from '../wire.ts';
@@ -48,6 +49,24 @@ function modeOf(network: WireNetwork | undefined): string | undefined {
   const driver = network?.driver_state?.name || network?.spec?.driver_config?.name || '';
   if (Object.hasOwn(modes, name)) return modes[name];
   return driver === 'host' || driver === 'null' ? modes[driver] : undefined;
+}
+
+/**
+ * Docker's overlay, its mesh of published ports included, is a matter among Docker Engines (gossip, IPVS): a task
+ * that needs it can't run here. Throws 'not-supported', with what its service can be given instead.
+ */
+export function refuseDockersOverlay(task: WireTask): void {
+  for (const { network } of task.networks ?? []) {
+    if (network?.driver_state?.name !== 'overlay' && network?.spec?.driver_config?.name !== 'overlay')
+      continue;
+    const name = network.spec?.annotations?.name ?? network.id ?? '';
+    throw new ShoalError(
+      'not-supported',
+      network.spec?.ingress === true
+        ? 'this node runs shoald in a Docker Swarm and takes no part in its ingress mesh: publish the port with mode=host, or keep the service on Docker Engines with a constraint'
+        : `this node runs shoald in a Docker Swarm and takes no part in its overlay networks: network ${name} can't be had here; use the network host or bridge, or keep the service on Docker Engines with a constraint`,
+    );
+  }
 }
 
 /** Whether the cluster gave the network a subnet; one without is the engine's own, made by its administrator. */

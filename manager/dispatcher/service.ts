@@ -2,11 +2,12 @@
  * The Dispatcher service on the cluster's port: a thin binding. It checks the caller's role, takes the node's id
  * from the certificate alone, and on a manager that does not lead says who does. It keeps no state.
  */
-import type * as grpc from '@grpc/grpc-js';
+import * as grpc from '@grpc/grpc-js';
 import { asId, type NodeId } from '../../proto/ids.ts';
 import { type RequireCaller, type RpcServer, requireRole } from '../../proto/rpc.ts';
-import { streamHandler, unaryHandler } from '../../proto/rpc-status.ts';
+import { managerHeader, streamHandler, unaryHandler } from '../../proto/rpc-status.ts';
 import { closeWith, sinkOf } from '../../proto/rpc-stream.ts';
+import { packageVersion } from '../../proto/version.ts';
 import { type Agent, type Dispatcher, notLeader } from './dispatcher.ts';
 
 /** Who answers now. */
@@ -27,6 +28,7 @@ export function registerDispatcher(
   server.addService('Dispatcher', {
     Session: streamHandler(async (call) => {
       const agent = agentOf(call);
+      call.sendMetadata(ourHead());
       const dispatcher = leadership.dispatcher();
       if (dispatcher === undefined) {
         tellLeader(call, leadership);
@@ -49,6 +51,13 @@ export function registerDispatcher(
       closeWith(call, required(leadership).assignments(nodeId, sessionId, sinkOf(call)));
     }),
   });
+}
+
+/** By this an agent of ours knows that it is not in a Docker Swarm. */
+function ourHead(): grpc.Metadata {
+  const head = new grpc.Metadata();
+  head.set(managerHeader, packageVersion());
+  return head;
 }
 
 function required(leadership: Leadership): Dispatcher {

@@ -6,6 +6,7 @@ import {
   engineNetwork,
   networkIdLabel,
   networkIdsOf,
+  refuseDockersOverlay,
   unusedNetworks,
   wantedAttachment,
 } from '../../../agent/network/plan.ts';
@@ -64,6 +65,15 @@ describe('network plan', () => {
     assert.deepEqual(wantedAttachment(named), { kind: 'mode', mode: 'host' });
     const other = wireTask('t1', '', { spec: { networks: [{ target: front.id }] }, networks: on(front) });
     assert.equal(wantedAttachment(other).kind, 'networks');
+  });
+
+  it('refuses Docker’s overlay and its ingress in words, and nothing else', () => {
+    const overlay = network('net2', 'far', { driver_state: { name: 'overlay', options: {} } });
+    const task = (...networks: WireNetwork[]) => wireTask('a', 'web:1', { networks: on(...networks) });
+    assert.throws(() => refuseDockersOverlay(task(front, overlay)), /network far can't be had here/);
+    const mesh = { ...overlay, spec: { ...overlay.spec, ingress: true } };
+    assert.throws(() => refuseDockersOverlay(task(mesh)), /publish the port with mode=host/);
+    refuseDockersOverlay(task(front, network('net3', 'host', { driver_state: { name: 'host' } })));
   });
 
   it('lets the service be found by its name, tasks.name and its aliases', () => {

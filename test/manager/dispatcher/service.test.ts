@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import type { Metadata } from '@grpc/grpc-js';
 import { Dispatcher } from '../../../manager/dispatcher/dispatcher.ts';
 import { registerDispatcher } from '../../../manager/dispatcher/service.ts';
 import { isShoalError } from '../../../proto/errors.ts';
@@ -7,7 +8,8 @@ import type { SessionMessage__Output } from '../../../proto/generated/docker/swa
 import { asId } from '../../../proto/ids.ts';
 import { silentLog } from '../../../proto/ports.ts';
 import { createChannel, createRpcServer, type RpcChannel, type RpcServer } from '../../../proto/rpc.ts';
-import { fromGrpcError } from '../../../proto/rpc-status.ts';
+import { fromGrpcError, managerHeader } from '../../../proto/rpc-status.ts';
+import { packageVersion } from '../../../proto/version.ts';
 import { makeRoot, type TestRoot } from '../../proto/certificates.ts';
 import { seededRandom } from '../../simulation/random.ts';
 import { makeCluster, makeNode, makeRevision, makeTask, TestBed } from './cluster.ts';
@@ -62,8 +64,10 @@ describe('dispatcher over gRPC', () => {
 
   it('carries a session, its assignments, heartbeats and reports', async () => {
     const session = channel.client('Dispatcher').Session({ description: { hostname: 'alpha' } });
+    const head = new Promise<Metadata>((resolve) => session.once('metadata', resolve));
     const first = await next<SessionMessage__Output>(session);
     const session_id = first.session_id ?? '';
+    assert.deepEqual((await head).get(managerHeader), [packageVersion()], 'by which our agents know us');
     assert.equal(bed.node(nodeId).Status.Addr, '127.0.0.1');
     const beat = await channel.call('Dispatcher', 'Heartbeat', { session_id });
     assert.equal(beat.period?.seconds, '1');
