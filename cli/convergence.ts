@@ -26,6 +26,7 @@ export interface Picture {
   readonly failure: string | undefined;
   /** An update or a rollback is under way. */
   readonly isRolling: boolean;
+  readonly isJob: boolean;
   /** Why the service is being rolled back, or that it has been. */
   readonly rollback: { readonly isOver: boolean; readonly message: string } | undefined;
 }
@@ -40,9 +41,16 @@ export function pictureOf(
   all: readonly ListedTask[],
   nodes: readonly ClusterNode[],
 ): Picture {
-  const isGlobal = service.Spec.Mode.Global !== undefined;
-  const newest = newestByPlace(current);
-  const history = newestByPlace(all.filter((task) => troubleOf(task) !== undefined));
+  const { Global, GlobalJob, ReplicatedJob } = service.Spec.Mode;
+  const isGlobal = (Global ?? GlobalJob) !== undefined;
+  const isPresent = (task: ListedTask) =>
+    !service.JobStatus || task.JobIteration?.Index === service.JobStatus.JobIteration.Index;
+  const keyOf = (task: ListedTask) => String(task.Slot ?? (ReplicatedJob ? 0 : (task.NodeID ?? '')));
+  const newest = newestByPlace(current.filter(isPresent), keyOf);
+  const history = newestByPlace(
+    all.filter((task) => isPresent(task) && troubleOf(task) !== undefined),
+    keyOf,
+  );
   const keys = isGlobal ? eligibleNodes(service, nodes, newest) : slotNumbers(service, newest);
   const names = new Map<string, string>(nodes.map((node) => [node.ID, node.Description.Hostname]));
   const places = keys.map((key): Place => {
@@ -50,7 +58,7 @@ export function pictureOf(
     const isDone = task !== undefined && isDonePlace(service, task);
     const last = history.get(key);
     return {
-      name: isGlobal ? (names.get(key) ?? key) : `${key}/${keys.length}`,
+      name: isGlobal ? (names.get(key) ?? key) : `${ReplicatedJob ? Number(key) + 1 : key}/${keys.length}`,
       task,
       isDone,
       problem: isDone ? undefined : (task && troubleOf(task)) || (last && troubleOf(last)),
@@ -62,16 +70,20 @@ export function pictureOf(
     total: places.length,
     failure: failureOf(service) ?? endFailure(places),
     isRolling: isRolling(service),
+    isJob: service.JobStatus !== undefined,
     rollback: rollbackOf(service),
   };
 }
 
 /** The newest task of each slot or node. */
-function newestByPlace(tasks: readonly ListedTask[]): Map<string, ListedTask> {
+function newestByPlace(
+  tasks: readonly ListedTask[],
+  keyOf: (task: ListedTask) => string,
+): Map<string, ListedTask> {
   const newest = new Map<string, ListedTask>();
   for (const task of tasks) {
     if (task.DesiredState === 'remove') continue;
-    const key = String(task.Slot ?? task.NodeID ?? '');
+    const key = keyOf(task);
     const other = newest.get(key);
     if (!other || isNewer(task, other)) newest.set(key, task);
   }
@@ -90,6 +102,8 @@ function isWanted(task: ListedTask): boolean {
 
 /** As many slots as there are replicas: those that have tasks, and numbers for those that have none yet. */
 function slotNumbers(service: Service, newest: ReadonlyMap<string, ListedTask>): string[] {
+  const job = service.Spec.Mode.ReplicatedJob;
+  if (job) return Array.from({ length: job.TotalCompletions ?? 1 }, (_, slot) => String(slot));
   const replicas = service.Spec.Mode.Replicated?.Replicas ?? 1;
   const held = [...newest].filter(([, task]) => isWanted(task) || isTerminal(task.Status.State));
   const live = held.filter(([, task]) => isWanted(task)).map(([key]) => key);
@@ -132,6 +146,7 @@ function isLive(task: ListedTask | undefined): boolean {
 
 /** Whether the place has what it should: a running task, or one that has done its work for good. */
 function isDonePlace(service: Service, task: ListedTask): boolean {
+  if (service.JobStatus) return task.Status.State === 'complete';
   if (task.Status.State === 'running') return isWanted(task);
   const condition = service.Spec.TaskTemplate.RestartPolicy?.Condition ?? 'any';
   return task.Status.State === 'complete' && condition !== 'any';

@@ -5,6 +5,7 @@ import type {
   ResourceLimits,
   ResourceReservations,
   Service,
+  ServiceMode,
   TaskSpec,
   UpdateConfig,
 } from '../proto/docker.ts';
@@ -19,8 +20,7 @@ export function prettyService(service: Service, nowMs: number): string {
     `ID:\t\t${service.ID}`,
     `Name:\t\t${Spec.Name}`,
     ...(labels.length > 0 ? ['Labels:', ...labels.map(([key, value]) => ` ${key}=${value}`)] : []),
-    `Service Mode:\t${Spec.Mode.Global ? 'Global' : 'Replicated'}`,
-    ...(Spec.Mode.Replicated ? [` Replicas:\t${Spec.Mode.Replicated.Replicas ?? 1}`] : []),
+    ...modeLines(Spec.Mode),
     ...(UpdateStatus
       ? [
           'UpdateStatus:',
@@ -51,6 +51,18 @@ export function prettyService(service: Service, nowMs: number): string {
     ...ports(service.Endpoint.Ports ?? []),
     ...health(task.ContainerSpec),
   ].join('\n');
+}
+
+function modeLines(mode: ServiceMode): string[] {
+  if (mode.Global) return ['Service Mode:\tGlobal'];
+  if (mode.GlobalJob) return ['Service Mode:\tGlobalJob'];
+  const { ReplicatedJob: job } = mode;
+  if (!job) return ['Service Mode:\tReplicated', ` Replicas:\t${mode.Replicated?.Replicas ?? 1}`];
+  return [
+    'Service Mode:\tReplicatedJob',
+    ` Max Concurrent:\t${job.MaxConcurrent ?? 1}`,
+    ` Total Completions:\t${job.TotalCompletions ?? 1}`,
+  ];
 }
 
 function placement({ Placement }: TaskSpec): string[] {

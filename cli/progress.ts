@@ -51,7 +51,7 @@ export async function waitForService(
       if (picture.done < picture.total || picture.isRolling) completeSince = undefined;
       else completeSince ??= now;
       if (completeSince !== undefined && now - completeSince >= stableMs) {
-        screen.say(`verify: Service ${serviceId} converged`);
+        screen.say(picture.isJob ? 'job complete' : `verify: Service ${serviceId} converged`);
         return;
       }
       await Promise.race([delay(options.clock, pollIntervalMs), interrupt.promise]);
@@ -73,7 +73,7 @@ async function look(client: ApiClient, serviceId: string): Promise<Picture> {
   const [all, current, nodes] = await Promise.all([
     filtered({}),
     filtered({ '_up-to-date': { true: true } }),
-    service.Spec.Mode.Global ? client.get<ClusterNode[]>('/nodes') : [],
+    service.Spec.Mode.Global || service.Spec.Mode.GlobalJob ? client.get<ClusterNode[]>('/nodes') : [],
   ]);
   return pictureOf(service, current, all, nodes);
 }

@@ -86,6 +86,9 @@ function withoutNone(spec: ServiceSpec): HealthConfig {
 type ConfigKey = 'UpdateConfig' | 'RollbackConfig';
 
 function withRollout(spec: ServiceSpec, key: ConfigKey, change: Partial<UpdateConfig>): ServiceSpec {
+  if (spec.Mode.ReplicatedJob || spec.Mode.GlobalJob) {
+    throw new UsageError('update and rollback configuration is not supported for jobs');
+  }
   return { ...spec, [key]: { Parallelism: 1, ...spec[key], ...change } };
 }
 
@@ -131,10 +134,27 @@ function rolloutFlags(
 }
 
 function replicas(spec: ServiceSpec, value: string, what: string): ServiceSpec {
-  if (!spec.Mode.Replicated) {
-    throw new UsageError(`${what} can only be used with replicated mode; this service is global`);
+  const count = parseCount(value, what);
+  const { Replicated, ReplicatedJob } = spec.Mode;
+  if (ReplicatedJob)
+    return { ...spec, Mode: { ReplicatedJob: { ...ReplicatedJob, TotalCompletions: count } } };
+  if (Replicated) return { ...spec, Mode: { Replicated: { Replicas: count } } };
+  throw new UsageError(`${what} can only be used with replicated or replicated-job mode`);
+}
+
+function maxConcurrent(spec: ServiceSpec, value: string, what: string): ServiceSpec {
+  const { ReplicatedJob } = spec.Mode;
+  if (!ReplicatedJob) throw new UsageError(`${what} can only be used with replicated-job mode`);
+  const MaxConcurrent = parseCount(value, what);
+  return { ...spec, Mode: { ReplicatedJob: { ...ReplicatedJob, MaxConcurrent } } };
+}
+
+function replicasPerNode(spec: ServiceSpec, value: string, what: string): ServiceSpec {
+  const MaxReplicas = parseCount(value, what);
+  if (MaxReplicas > 0 && (spec.Mode.Global || spec.Mode.GlobalJob)) {
+    throw new UsageError(`${what} can only be used with replicated or replicated-job mode`);
   }
-  return { ...spec, Mode: { Replicated: { Replicas: parseCount(value, what) } } };
+  return withPlacement(spec, { MaxReplicas });
 }
 
 const containerFlags: ScalarFlag[] = [
@@ -242,7 +262,7 @@ const resourceFlags: ScalarFlag[] = [
   {
     flags: '--replicas-max-per-node <count>',
     description: 'most tasks on one node (0: unlimited)',
-    apply: (spec, value, what) => withPlacement(spec, { MaxReplicas: parseCount(value, what) }),
+    apply: replicasPerNode,
   },
 ];
 
@@ -272,7 +292,12 @@ const restartFlags: ScalarFlag[] = [
 
 /** Every flag with one value that means the same when a service is made and when it is changed. */
 export const scalarFlags: readonly ScalarFlag[] = [
-  { flags: '--replicas <count>', description: 'number of tasks', apply: replicas },
+  { flags: '--replicas <count>', description: 'number of tasks; of a job: of completions', apply: replicas },
+  {
+    flags: '--max-concurrent <count>',
+    description: "most of a job's tasks at a time (default: as many as --replicas)",
+    apply: maxConcurrent,
+  },
   ...containerFlags,
   ...healthFlags,
   ...resourceFlags,
@@ -321,7 +346,6 @@ export const switchFlags: readonly SwitchFlag[] = [
 /** Flags of docker's that both commands refuse by name. */
 export const refusedFlags: readonly string[] = [
   '--credential-spec <spec>',
-  '--max-concurrent <count>',
   '--memory-swap <bytes>',
   '--memory-swappiness <percent>',
 ];

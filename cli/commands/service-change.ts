@@ -1,7 +1,7 @@
 /** shoal service create and update: flags to a spec, and the wait for it. */
 import { readFileSync } from 'node:fs';
 import { type Command, Option } from 'commander';
-import type { ServiceSpec } from '../../proto/docker.ts';
+import type { ServiceMode, ServiceSpec } from '../../proto/docker.ts';
 import { messageOf } from '../../proto/errors.ts';
 import type { ApiClient } from '../client.ts';
 import { type Context, collect } from '../context.ts';
@@ -90,7 +90,7 @@ export function addCreate(service: Command, context: Context): void {
     .argument('[args...]', 'arguments of the container')
     .passThroughOptions()
     .option('--name <name>', 'its name; one is made up when left out')
-    .option('--mode <mode>', 'replicated or global', 'replicated')
+    .option('--mode <mode>', `one of ${serviceModes.join(', ')}`, 'replicated')
     .option('--env-file <path>', 'file of environment variables', collect);
   for (const flag of listFlags) {
     const short = flag.short ? `${flag.short}, ` : '';
@@ -112,6 +112,21 @@ interface CreateAnswer {
   readonly Warnings?: string[] | null;
 }
 
+const serviceModes = ['replicated', 'global', 'replicated-job', 'global-job'] as const;
+const emptyModes: Record<(typeof serviceModes)[number], ServiceMode> = {
+  replicated: { Replicated: { Replicas: 1 } },
+  global: { Global: {} },
+  'replicated-job': { ReplicatedJob: {} },
+  'global-job': { GlobalJob: {} },
+};
+
+/** As docker reads it: a job of which only --replicas is told runs all of them at once. */
+function withJobDefaults(mode: ServiceMode): ServiceMode {
+  if (!mode.ReplicatedJob) return mode;
+  const { MaxConcurrent, TotalCompletions = 1 } = mode.ReplicatedJob;
+  return { ReplicatedJob: { MaxConcurrent: MaxConcurrent ?? TotalCompletions, TotalCompletions } };
+}
+
 /** The spec that the flags of `service create` ask for. Asks the daemon only for objects that they name. */
 export async function createSpec(
   image: string,
@@ -119,19 +134,18 @@ export async function createSpec(
   flags: ServiceFlags,
   client: () => ApiClient,
 ): Promise<ServiceSpec> {
-  const modes = ['replicated', 'global', 'replicated-job', 'global-job'] as const;
-  const mode = parseChoice(String(flags.mode ?? 'replicated'), '--mode', modes);
-  if (mode.endsWith('-job')) throw new UsageError(`--mode ${mode} is not supported yet: jobs come later`);
+  const mode = parseChoice(String(flags.mode ?? 'replicated'), '--mode', serviceModes);
   let spec: ServiceSpec = {
     // Without a name the daemon makes one up.
     Name: typeof flags.name === 'string' ? flags.name : '',
     Labels: {},
     TaskTemplate: { ContainerSpec: { Image: image, ...(args.length > 0 ? { Args: [...args] } : {}) } },
-    Mode: mode === 'global' ? { Global: {} } : { Replicated: { Replicas: 1 } },
+    Mode: emptyModes[mode],
   };
   const fileEntries = list(flags, 'env-file').flatMap((path) => parseEnvFile(readEnvFile(path), process.env));
   if (fileEntries.length > 0) spec = withContainer(spec, { Env: fileEntries });
   spec = applyShared(spec, flags);
+  spec = { ...spec, Mode: withJobDefaults(spec.Mode) };
   for (const flag of listFlags) {
     const values = list(flags, flag.name);
     if (values.length > 0) spec = await flag.add(spec, values, client);

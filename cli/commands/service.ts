@@ -1,6 +1,6 @@
 /** shoal service: what runs on the cluster. */
 import type { Command } from 'commander';
-import type { PortConfig, Service, ServiceSpec } from '../../proto/docker.ts';
+import type { PortConfig, Service, ServiceMode, ServiceSpec } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import { type Context, collect, filterQuery, forEach, listOptions } from '../context.ts';
 import { type InspectFlags, inspect, inspectOptions } from '../inspect.ts';
@@ -13,7 +13,9 @@ import { addCreate, addUpdate } from './service-change.ts';
 import { listTasks, type TaskListFlags, taskListOptions } from './tasks.ts';
 
 /** A service as the list answers it with status=true. */
-export type ListedService = Service & { ServiceStatus?: { RunningTasks: number; DesiredTasks: number } };
+export type ListedService = Service & {
+  ServiceStatus?: { RunningTasks: number; DesiredTasks: number; CompletedTasks?: number };
+};
 
 export interface WaitFlags {
   readonly detach?: boolean;
@@ -79,14 +81,26 @@ export async function converge(
 export const serviceColumns: readonly Column<ListedService>[] = [
   { heading: 'ID', field: 'ID', value: (row) => row.ID.slice(0, 12) },
   { heading: 'NAME', field: 'Name', value: (row) => row.Spec.Name },
-  { heading: 'MODE', field: 'Mode', value: (row) => (row.Spec.Mode.Global ? 'global' : 'replicated') },
+  { heading: 'MODE', field: 'Mode', value: (row) => modeText(row.Spec.Mode) },
   { heading: 'REPLICAS', field: 'Replicas', value: replicasOf },
   { heading: 'IMAGE', field: 'Image', value: (row) => row.Spec.TaskTemplate.ContainerSpec.Image },
   { heading: 'PORTS', field: 'Ports', value: (row) => (row.Endpoint.Ports ?? []).map(portText).join(', ') },
 ];
 
+/** A mode in docker's words for lists. */
+export function modeText(mode: ServiceMode): string {
+  if (mode.Global) return 'global';
+  if (mode.GlobalJob) return 'global job';
+  return mode.ReplicatedJob ? 'replicated job' : 'replicated';
+}
+
 function replicasOf(row: ListedService): string {
-  const { RunningTasks = 0, DesiredTasks = 0 } = row.ServiceStatus ?? {};
+  const { RunningTasks = 0, DesiredTasks = 0, CompletedTasks = 0 } = row.ServiceStatus ?? {};
+  const { ReplicatedJob, GlobalJob } = row.Spec.Mode;
+  if (ReplicatedJob || GlobalJob) {
+    const total = ReplicatedJob ? (ReplicatedJob.TotalCompletions ?? 1) : DesiredTasks + CompletedTasks;
+    return `${RunningTasks}/${DesiredTasks} (${CompletedTasks}/${total} completed)`;
+  }
   const limit = row.Spec.TaskTemplate.Placement?.MaxReplicas;
   return `${RunningTasks}/${DesiredTasks}${limit ? ` (max ${limit} per node)` : ''}`;
 }
@@ -190,10 +204,14 @@ function addScale(service: Command, context: Context): void {
 }
 
 function withReplicas(spec: ServiceSpec, name: string, replicas: number): ServiceSpec {
-  if (spec.Mode.Replicated) return { ...spec, Mode: { Replicated: { Replicas: replicas } } };
+  const { Replicated, ReplicatedJob } = spec.Mode;
+  if (Replicated) return { ...spec, Mode: { Replicated: { Replicas: replicas } } };
+  if (ReplicatedJob) {
+    return { ...spec, Mode: { ReplicatedJob: { ...ReplicatedJob, TotalCompletions: replicas } } };
+  }
   throw new ShoalError(
     'invalid-argument',
-    `${name}: scale can only be used with replicated mode; this service is global`,
+    `${name}: scale can only be used with replicated or replicated-job mode`,
   );
 }
 

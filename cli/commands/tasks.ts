@@ -11,6 +11,7 @@ export interface ListedTask {
   ServiceID: string;
   NodeID?: string;
   Slot?: number;
+  JobIteration?: { Index?: number };
   Spec: TaskSpec;
   Status: TaskStatus;
   DesiredState: string;
@@ -82,7 +83,7 @@ export async function listTasks(
 }
 
 function taskName(task: ListedTask, service: string): string {
-  return `${service}.${task.Slot ?? task.NodeID ?? ''}`;
+  return `${service}.${task.Slot || task.NodeID || ''}`;
 }
 
 function sortRows(rows: Row[]): Row[] {

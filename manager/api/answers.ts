@@ -11,6 +11,7 @@ import type {
   ServiceSpec,
   Task,
   TaskSpec,
+  Version,
 } from '../../proto/docker.ts';
 import type { View } from '../store/store.ts';
 
@@ -38,13 +39,21 @@ export interface ServiceStatus {
 }
 
 export function serviceAnswer(service: Service, status?: ServiceStatus): Answer {
-  const { Private: _private, Spec, PreviousSpec, ...shown } = service;
+  const { Private: _private, Spec, PreviousSpec, JobStatus, ...shown } = service;
   return {
     ...shown,
     Spec: specAnswer(Spec),
     ...(PreviousSpec ? { PreviousSpec: specAnswer(PreviousSpec) } : {}),
+    ...(JobStatus
+      ? { JobStatus: { ...JobStatus, JobIteration: iterationAnswer(JobStatus.JobIteration) } }
+      : {}),
     ...(status ? { ServiceStatus: status } : {}),
   };
+}
+
+/** The first iteration of a job is 0, which Docker leaves out. */
+function iterationAnswer(iteration: Version): Partial<Version> {
+  return iteration.Index === 0 ? {} : iteration;
 }
 
 function specAnswer(spec: ServiceSpec): ServiceSpec {
@@ -86,16 +95,27 @@ export function withDefaults(service: Service): Service {
   };
 }
 
-/** How many tasks a service runs and should, from the index of its tasks. */
+/**
+ * How many tasks a service runs and should, from the index of its tasks. Of a job only its present iteration
+ * counts, and the tasks desired are those that may run at a time (replicated) or have yet to complete (global).
+ */
 export function statusOf(view: View, service: Service): ServiceStatus {
-  const tasks = view.find('task', 'service', service.ID);
+  const iteration = service.JobStatus?.JobIteration.Index;
+  const tasks = view
+    .find('task', 'service', service.ID)
+    .filter((task) => iteration === undefined || task.JobIteration?.Index === iteration);
   const RunningTasks = tasks.filter((task) => task.Status.State === 'running').length;
-  const CompletedTasks = tasks.filter((task) => task.Status.State === 'complete').length;
-  const wanted = tasks.filter((task) => task.DesiredState === 'running' || task.DesiredState === 'ready');
-  const DesiredTasks = service.Spec.Mode.Global
+  const completed = tasks.filter((task) => task.Status.State === 'complete').length;
+  const wanted = tasks.filter((task) => task.DesiredState !== 'shutdown' && task.DesiredState !== 'remove');
+  const { Global, Replicated, ReplicatedJob, GlobalJob } = service.Spec.Mode;
+  const DesiredTasks = Global
     ? wanted.length
-    : (service.Spec.Mode.Replicated?.Replicas ?? 1);
-  return { RunningTasks, DesiredTasks, CompletedTasks };
+    : GlobalJob
+      ? wanted.filter((task) => task.Status.State !== 'complete').length
+      : ReplicatedJob
+        ? (ReplicatedJob.MaxConcurrent ?? 1)
+        : (Replicated?.Replicas ?? 1);
+  return { RunningTasks, DesiredTasks, CompletedTasks: iteration === undefined ? 0 : completed };
 }
 
 /** A task as Docker shows it: with the spec of its revision and its networks written out. */
@@ -106,11 +126,16 @@ export function taskAnswer(view: View, task: Task): Answer {
     NetworksAttachments,
     AssignedGenericResources,
     Status,
+    Slot,
+    JobIteration,
     ...shown
   } = task;
   const template = view.get('revision', RevisionID)?.Spec.TaskTemplate;
   return {
     ...shown,
+    // The first slot of a job is 0, which Docker leaves out.
+    ...(Slot ? { Slot } : {}),
+    ...(JobIteration ? { JobIteration: iterationAnswer(JobIteration) } : {}),
     Status: { ...Status, PortStatus: Status.PortStatus ?? {} },
     Spec: template ? taskSpecAnswer(template) : {},
     ...(AssignedGenericResources ? { GenericResources: AssignedGenericResources } : {}),

@@ -22,6 +22,8 @@ export function networkUser(view: View, network: Network): string | undefined {
   const task = view
     .find('task', 'network', network.ID)
     .filter((one) => view.get('service', one.ServiceID))
-    .find((one) => ['ready', 'running'].includes(one.DesiredState) && !isTerminal(one.Status.State));
+    .find(
+      (one) => ['ready', 'running', 'complete'].includes(one.DesiredState) && !isTerminal(one.Status.State),
+    );
   return task ? `task ${task.ID}` : undefined;
 }

@@ -3,7 +3,7 @@
  * What the fields mean together is checked in validate.ts.
  */
 import { z } from 'zod';
-import type { ContainerSpec, HealthConfig, ServiceSpec } from '../../proto/docker.ts';
+import type { ContainerSpec, HealthConfig, ServiceMode, ServiceSpec } from '../../proto/docker.ts';
 import {
   check,
   count,
@@ -20,8 +20,6 @@ import {
   texts,
   without,
 } from './fields.ts';
-
-const jobs = 'jobs are not supported by Shoal yet; use a replicated or a global service';
 
 const mount = z.strictObject({
   Type: oneOf(['bind', 'volume', 'tmpfs', 'npipe', 'cluster', 'image'], 'volume'),
@@ -221,18 +219,13 @@ const mode = z
   .strictObject({
     Replicated: z.strictObject({ Replicas: optionalCount }).optional(),
     Global: z.strictObject({}).optional(),
-    ReplicatedJob: refusedWhenPresent(jobs),
-    GlobalJob: refusedWhenPresent(jobs),
+    ReplicatedJob: z
+      .strictObject({ MaxConcurrent: optionalCount, TotalCompletions: optionalCount })
+      .optional(),
+    GlobalJob: z.strictObject({}).optional(),
   })
   .optional()
   .default({});
-
-/** An object whose mere presence, even empty, has an effect that Shoal lacks. */
-function refusedWhenPresent(reason: string) {
-  return z
-    .custom((value) => value === undefined, { message: reason, params: { code: 'not-supported' } })
-    .optional();
-}
 
 function updateConfig(actions: readonly string[]) {
   return z
@@ -271,11 +264,17 @@ const serviceSpec = z.strictObject({
 /** Reads a service spec. Throws ShoalError naming the field that is wrong, unknown or not supported. */
 export function readServiceSpec(body: unknown, what = 'ServiceSpec'): ServiceSpec {
   const spec = withOneHealthcheck(check<ServiceSpec>(serviceSpec, body, what));
-  const isReplicated = spec.Mode.Replicated !== undefined || Object.keys(spec.Mode).length === 0;
-  return {
-    ...spec,
-    Mode: isReplicated ? { ...spec.Mode, Replicated: { Replicas: 1, ...spec.Mode.Replicated } } : spec.Mode,
-  };
+  return { ...spec, Mode: modeOf(spec.Mode) };
+}
+
+/** A mode with its numbers written out, as Docker stores it: one task unless it says otherwise. */
+function modeOf(mode: ServiceMode): ServiceMode {
+  if (Object.keys(mode).length === 0 || mode.Replicated) {
+    return { ...mode, Replicated: { Replicas: 1, ...mode.Replicated } };
+  }
+  if (!mode.ReplicatedJob) return mode;
+  const { MaxConcurrent = 1, TotalCompletions = MaxConcurrent } = mode.ReplicatedJob;
+  return { ...mode, ReplicatedJob: { MaxConcurrent, TotalCompletions } };
 }
 
 function withOneHealthcheck(spec: ServiceSpec): ServiceSpec {

@@ -1,10 +1,11 @@
 /** /services */
 import { type Request, Router } from 'express';
-import type { Service } from '../../proto/docker.ts';
+import type { Service, ServiceMode } from '../../proto/docker.ts';
 import { stackLabel } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import { createServiceChanges, type ServiceUpdate, updateServiceChanges } from '../store/service-change.ts';
 import type { View } from '../store/store.ts';
+import { modeName } from '../store/tables.ts';
 import { serviceAnswer, statusOf, withDefaults } from './answers.ts';
 import type { ApiHost } from './contract.ts';
 import { keptCredentials, registryAuthOf, withCredentials } from './credentials.ts';
@@ -75,6 +76,14 @@ export function serviceRoutes(host: ApiHost): Router {
   return routes;
 }
 
+/** What the filter `mode` calls a mode; jobs have the names of the CLI and the engine's own. */
+const modeWords: Record<keyof ServiceMode, readonly string[]> = {
+  Replicated: ['replicated'],
+  Global: ['global'],
+  ReplicatedJob: ['replicated-job', 'replicatedjob'],
+  GlobalJob: ['global-job', 'globaljob'],
+};
+
 function listServices(view: View, filters: Filters): Service[] {
   checkFilters(filters, ['name', 'id', 'label', 'mode', 'runtime']);
   if (!isAsked(filters, 'runtime', 'container')) return [];
@@ -83,7 +92,7 @@ function listServices(view: View, filters: Filters): Service[] {
       hasAskedPrefix(filters, 'name', service.Spec.Name) &&
       hasAskedPrefix(filters, 'id', service.ID) &&
       hasLabels(filters, 'label', service.Spec.Labels) &&
-      isAsked(filters, 'mode', service.Spec.Mode.Global ? 'global' : 'replicated'),
+      modeWords[modeName(service.Spec.Mode)].some((word) => isAsked(filters, 'mode', word)),
   );
 }
 

@@ -106,5 +106,5 @@ function unique<T>(values: readonly T[]): T[] {
 
 /** A task's name as Docker builds it: service, slot or node, and its own id. */
 function taskName(service: Service | undefined, task: Task): string {
-  return `${service?.Spec.Name ?? task.ServiceID}.${task.Slot ?? task.NodeID ?? ''}.${task.ID}`;
+  return `${service?.Spec.Name ?? task.ServiceID}.${task.Slot || task.NodeID || ''}.${task.ID}`;
 }

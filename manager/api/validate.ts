@@ -203,6 +203,8 @@ function checkMode(spec: ServiceSpec): void {
   if (Object.keys(spec.Mode).length > 1) {
     throw new ShoalError('invalid-argument', 'must specify only one service mode');
   }
+  const isJob = spec.Mode.ReplicatedJob !== undefined || spec.Mode.GlobalJob !== undefined;
+  if (isJob && spec.UpdateConfig) throw invalid('Jobs may not have an update config');
 }
 
 function checkPorts(spec: ServiceSpec): void {

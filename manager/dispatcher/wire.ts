@@ -240,7 +240,7 @@ export function wireTask(parts: TaskParts): WireTask {
     slot: wireInteger(task.Slot),
     node_id: task.NodeID,
     annotations: {
-      name: `${revision.Spec.Name}.${task.Slot ?? task.NodeID ?? ''}.${task.ID}`,
+      name: `${revision.Spec.Name}.${task.Slot || task.NodeID || ''}.${task.ID}`,
       labels: { ...task.Labels },
     },
     service_annotations: { name: revision.Spec.Name, labels: { ...revision.Spec.Labels } },
@@ -260,6 +260,7 @@ export function wireTask(parts: TaskParts): WireTask {
     }),
     endpoint: wireEndpoint(parts),
     log_driver: logDriver,
+    job_iteration: task.JobIteration && { index: String(task.JobIteration.Index) },
     assigned_generic_resources: (task.AssignedGenericResources ?? []).map(wireGenericResource),
   };
 }

@@ -6,7 +6,7 @@ import { type Change, newMeta } from '../store/change.ts';
 import { explainConstraints, parseConstraints } from '../store/constraint.ts';
 import { dirtyTest } from '../store/revision.ts';
 import type { View } from '../store/store.ts';
-import { isHandedOut, type Slot } from './slots.ts';
+import { goalState, isHandedOut, type Slot } from './slots.ts';
 
 export interface Context {
   readonly view: View;
@@ -88,7 +88,8 @@ export function createTask(context: Context, place: Slot['place'], succession: S
       State: 'pending',
       Message: reason === undefined ? message : `${message}: ${reason}`,
     },
-    DesiredState: isDelayed || waits ? 'ready' : 'running',
+    DesiredState: isDelayed || waits ? 'ready' : goalState(service),
+    ...(service.JobStatus ? { JobIteration: service.JobStatus.JobIteration } : {}),
     Private: {
       ...(isDelayed ? { StartAt: startAt } : {}),
       ...(replaces === undefined ? {} : { Replaces: replaces }),

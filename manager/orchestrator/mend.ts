@@ -9,7 +9,16 @@ import type { Change } from '../store/change.ts';
 import { earlier } from '../store/reconciler.ts';
 import { type Context, createTask, lossOf, stopTask } from './context.ts';
 import { mayRestart, restartDelayMs } from './restart.ts';
-import { createdAtMs, isActive, isPaused, isServing, isStopping, lastWord, type Slot } from './slots.ts';
+import {
+  createdAtMs,
+  goalState,
+  isActive,
+  isPaused,
+  isServing,
+  isStopping,
+  lastWord,
+  type Slot,
+} from './slots.ts';
 
 export interface SlotPlan {
   readonly slot: Slot;
@@ -72,7 +81,7 @@ export function mendSlot(context: Context, slot: Slot, mayReplace = true): SlotP
 /** The common case, told quickly because a large service is full of it: one sound task, told to run. */
 function isAtRest(context: Context, slot: Slot): boolean {
   const [task, ...others] = slot.tasks;
-  if (!task || others.length > 0 || task.DesiredState !== 'running') return false;
+  if (!task || others.length > 0 || task.DesiredState !== goalState(context.service)) return false;
   return !isTerminal(task.Status.State) && lossOf(context, task) === undefined;
 }
 
@@ -151,7 +160,13 @@ function promote(
     const patienceEnds = Math.max(startAt, createdAtMs(task)) + stopWaitMs(context);
     const dueAt = mustWait(context, slot, stopped) ? patienceEnds : startAt;
     if (dueAt > context.now) wakeAt = earlier(wakeAt, dueAt);
-    else changes.push({ op: 'merge', kind: 'task', id: task.ID, fields: { DesiredState: 'running' } });
+    else
+      changes.push({
+        op: 'merge',
+        kind: 'task',
+        id: task.ID,
+        fields: { DesiredState: goalState(context.service) },
+      });
   }
   return { changes, wakeAt };
 }

@@ -13,7 +13,7 @@ import { slotKey } from '../store/tables.ts';
 import type { StoreEvent } from '../store/watch.ts';
 import { nodeName, orphaned, removeTask } from './context.ts';
 import { isAttempt } from './rollout.ts';
-import { isActive, isHandedOut, isRollingOut, lastWord } from './slots.ts';
+import { isActive, isHandedOut, isOfIteration, isRollingOut, lastWord } from './slots.ts';
 
 const defaultTaskHistory = 5;
 const keptRevisions = 10;
@@ -147,16 +147,23 @@ function surplus(tasks: readonly Task[], service: Service, limit: number): Task[
   const keep = attempts > 0 ? Math.max(limit, attempts + 1) : limit;
   const excess = tasks.length - keep;
   if (excess <= 0) return [];
-  return tasks.filter((task) => isHistory(task) && !isEvidence(task, tasks, service)).slice(0, excess);
+  return tasks
+    .filter((task) => isHistory(task, service) && !isEvidence(task, tasks, service))
+    .slice(0, excess);
 }
 
-function isHistory(task: Task): boolean {
-  return !isActive(task) && isTerminal(task.Status.State);
+function isHistory(task: Task, service: Service): boolean {
+  return isTerminal(task.Status.State) && (!isActive(task) || !isOfIteration(service, task));
 }
 
 /** Whether decisions still to be made go by this task, though it is over. */
 function isEvidence(task: Task, tasks: readonly Task[], service: Service): boolean {
-  if (task === lastWord(tasks) || isCountedRestart(task, tasks, service)) return true;
+  if (!isOfIteration(service, task)) return false;
+  if (
+    task === lastWord(tasks.filter((other) => isOfIteration(service, other))) ||
+    isCountedRestart(task, tasks, service)
+  )
+    return true;
   if (!isAttempt(service, task)) return false;
   const isOutdated = (other: Task | undefined) => other?.RevisionID !== service.Private.RevisionID;
   const isTriedInVain = isOutdated(lastWord(tasks)) || tasks.filter(isActive).some(isOutdated);

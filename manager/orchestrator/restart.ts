@@ -18,7 +18,9 @@ export function mayRestart(context: Context, slotTasks: readonly Task[], task: T
   const policy = policyOf(context, task);
   const condition = policy.Condition || 'any';
   if (condition === 'none') return false;
-  if (condition === 'on-failure' && task.Status.State === 'complete') return false;
+  // A job that did its work is not run again.
+  const onlyFailures = condition === 'on-failure' || context.service.JobStatus !== undefined;
+  if (onlyFailures && task.Status.State === 'complete') return false;
   const maxAttempts = policy.MaxAttempts ?? 0;
   if (maxAttempts === 0 || !endedByItself(task)) return true;
   const restarts = slotTasks.filter((other) => isRestartOf(other, task));

@@ -16,9 +16,19 @@ export interface Slot {
   readonly tasks: readonly Task[];
 }
 
-/** Whether the managers want this task to run, now or soon. */
+/** Whether the managers want this task to run, now or soon; of a job's, also that it stays as completed. */
 export function isActive(task: Task): boolean {
-  return task.DesiredState === 'ready' || task.DesiredState === 'running';
+  return task.DesiredState !== 'shutdown' && task.DesiredState !== 'remove';
+}
+
+/** Where a service's tasks are to get: a job's are to complete. */
+export function goalState(service: Service): 'running' | 'complete' {
+  return service.JobStatus ? 'complete' : 'running';
+}
+
+/** Whether a task belongs to the present run of its service, which only jobs have more than one of. */
+export function isOfIteration(service: Service, task: Task): boolean {
+  return !service.JobStatus || task.JobIteration?.Index === service.JobStatus.JobIteration.Index;
 }
 
 /** Whether this task does its service's work. */

@@ -47,6 +47,30 @@ const replicated = (Replicas: number): ServiceMode => ({ Replicated: { Replicas 
 const count = (picture: Picture): string => `${picture.done}/${picture.total}`;
 
 describe('cli: convergence', () => {
+  it('a job is done when each of its slots has completed in this iteration', () => {
+    const job = { ...service({ ReplicatedJob: { MaxConcurrent: 1, TotalCompletions: 2 } }), JobStatus: {} };
+    const of = (one: ListedTask, Index?: number): ListedTask => ({
+      ...one,
+      JobIteration: Index === undefined ? {} : { Index },
+    });
+    const again = { ...job, JobStatus: { JobIteration: { Index: 1 } } } as Service;
+    const first = { ...job, JobStatus: { JobIteration: {} } } as Service;
+    const { Slot: _zero, ...zero } = task(0, 'complete', { desired: 'complete' });
+    const tasks = [of(zero), of(task(1, 'running', { desired: 'complete' }))];
+    const picture = pictureOf(first, tasks, tasks, []);
+    assert.equal(count(picture), '1/2');
+    assert.deepEqual(
+      picture.places.map((place) => [place.name, place.isDone]),
+      [
+        ['1/2', true],
+        ['2/2', false],
+      ],
+    );
+    assert.equal(count(pictureOf(again, tasks, tasks, [])), '0/2');
+    const failed = [of(zero), of(task(1, 'failed', { desired: 'shutdown', error: 'exit 1' }))];
+    assert.match(pictureOf(first, failed, failed, []).failure ?? '', /1 of 2 tasks ended.*exit 1/);
+  });
+
   it('counts slots, made or not; the newest task of a slot speaks for it', () => {
     const tasks = [
       task(1, 'failed', { desired: 'shutdown', error: 'old' }),

@@ -159,10 +159,30 @@ describe('cli: flags to spec', () => {
     assert.deepEqual(spec.TaskTemplate.Networks, [{ Target: 'id-back' }]);
   });
 
-  it('global services have no replicas; jobs are refused', async () => {
+  it('jobs run all their completions at once unless told otherwise, and have no rollout', async () => {
+    const job = async (flags: Record<string, unknown>) =>
+      (await create({ mode: 'replicated-job', ...flags })).Mode.ReplicatedJob;
+    assert.deepEqual(await job({}), { MaxConcurrent: 1, TotalCompletions: 1 });
+    assert.deepEqual(await job({ replicas: '5' }), { MaxConcurrent: 5, TotalCompletions: 5 });
+    assert.deepEqual(await job({ replicas: '5', maxConcurrent: '2' }), {
+      MaxConcurrent: 2,
+      TotalCompletions: 5,
+    });
+    assert.deepEqual((await create({ mode: 'global-job' })).Mode, { GlobalJob: {} });
+    const refused: [Record<string, unknown>, RegExp][] = [
+      [{ mode: 'replicated-job', updateDelay: '1s' }, /update and rollback configuration is not supported/],
+      [{ mode: 'global-job', rollbackOrder: 'start-first' }, /rollback configuration is not supported/],
+      [{ mode: 'global-job', replicas: '2' }, /--replicas can only be used with replicated or repl/],
+      [{ mode: 'global-job', replicasMaxPerNode: '2' }, /--replicas-max-per-node can only be used with/],
+      [{ mode: 'global-job', maxConcurrent: '2' }, /--max-concurrent can only be used with replicated-job/],
+      [{ maxConcurrent: '2' }, /--max-concurrent can only be used with replicated-job mode/],
+    ];
+    for (const [flags, words] of refused) await assert.rejects(create(flags), words);
+  });
+
+  it('global services have no replicas', async () => {
     assert.deepEqual((await create({ mode: 'global' })).Mode, { Global: {} });
     await assert.rejects(create({ mode: 'global', replicas: '2' }), /--replicas can only be used with repl/);
-    await assert.rejects(create({ mode: 'replicated-job' }), UsageError);
     await assert.rejects(create({ mode: 'other' }), UsageError);
   });
 

@@ -47,7 +47,11 @@ describe('cli: usage', function () {
       ['service', 'create', '--credential-spec', 'x', 'a'],
       /--credential-spec is not supported yet/,
     ],
-    ['a job', ['service', 'create', '--mode', 'global-job', 'a'], /--mode global-job is not supported yet/],
+    [
+      'a bad mode',
+      ['service', 'create', '--mode', 'job', 'a'],
+      /--mode: "job" is not one of replicated, glob/,
+    ],
     ['a bad pair', ['service', 'scale', 'web'], /"web" is not SERVICE=REPLICAS/],
     ['a bad filter', ['node', 'ls', '--filter', 'x'], /--filter "x": write KEY=VALUE/],
     ['a bad host', ['-H', 'tcp:/x', 'node', 'ls'], /is not a host/],

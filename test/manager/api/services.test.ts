@@ -182,6 +182,47 @@ describe('api: services', () => {
     );
   });
 
+  it('takes jobs, runs them again with each update, and counts the present iteration', async () => {
+    const job = { ...web, Mode: { ReplicatedJob: { MaxConcurrent: 2 } } };
+    const refused = await api.post('/services/create', { ...job, UpdateConfig: { Parallelism: 1 } });
+    assert.match(refused.json.message, /Jobs may not have an update config/);
+    const id = await createOf(job);
+    const made = await inspect('web');
+    assert.deepEqual(made.Spec.Mode, { ReplicatedJob: { MaxConcurrent: 2, TotalCompletions: 2 } });
+    assert.deepEqual(made.JobStatus.JobIteration, {});
+    const update = (service: typeof made, Mode: unknown) =>
+      api.post(`/services/web/update?version=${service.Version.Index}`, { ...service.Spec, Mode });
+    const more = await update(made, { ReplicatedJob: { MaxConcurrent: 2, TotalCompletions: 5 } });
+    assert.equal(more.status, 200, more.text);
+    const again = await inspect('web');
+    assert.deepEqual(again.JobStatus.JobIteration, { Index: 1 });
+    assert.match((await update(again, { GlobalJob: {} })).json.message, /service mode change is not allowed/);
+    for (const [Slot, State, Index] of [
+      [0, 'complete', 0],
+      [1, 'complete', 1],
+      [2, 'running', 1],
+    ] as const) {
+      const Status = { Timestamp: '', State, Message: '' };
+      const over = { Slot, Status, JobIteration: { Index }, DesiredState: 'complete' as const };
+      api.host.apply([{ op: 'create', kind: 'task', object: testTask(api.host, id, over) }]);
+    }
+    const [listed] = (await api.get('/services?status=true')).json;
+    assert.deepEqual(listed.ServiceStatus, { RunningTasks: 1, DesiredTasks: 2, CompletedTasks: 1 });
+    const tasks: { Slot?: number; JobIteration: unknown }[] = (await api.get('/tasks')).json;
+    assert.deepEqual(tasks.map((task) => [task.Slot, task.JobIteration]).sort(), [
+      [1, { Index: 1 }],
+      [2, { Index: 1 }],
+      [undefined, {}],
+    ]);
+    for (const [mode, count] of [
+      ['replicated-job', 1],
+      ['global-job', 0],
+      ['replicated', 0],
+    ] as const) {
+      assert.equal((await api.get(`/services?${filters({ mode: [mode] })}`)).json.length, count, mode);
+    }
+  });
+
   it('counts tasks for ?status=true from API 1.41 on', async () => {
     const id = await createOf(web);
     const other = testTask(api.host, id, { Slot: 2, DesiredState: 'shutdown' });
@@ -243,7 +284,8 @@ describe('api: services', () => {
       ['Labels', { 'shoal.bogus': 'x' }, 400, /"shoal\.bogus" is no label that Shoal knows/],
       ['Name', '-web', 400, /name must be valid as a DNS name component/],
       ['Name', 'w'.repeat(64), 400, /name must be 63 characters or fewer/],
-      ['Mode', { ReplicatedJob: {} }, 501, /Mode\.ReplicatedJob: jobs are not supported/],
+      ['Mode', { ReplicatedJob: { MaxConcurrent: -1 } }, 400, /Mode\.ReplicatedJob\.MaxConcurrent/],
+      ['Mode', { ReplicatedJob: {}, GlobalJob: {} }, 400, /must specify only one service mode/],
       ['Mode', { Global: {}, Replicated: {} }, 400, /must specify only one service mode/],
       ['Mode', { Replicated: { Replicas: -1 } }, 400, /Replicas/],
       ['TaskTemplate.ContainerSpec', {}, 400, /ContainerSpec: image reference must be provided/],

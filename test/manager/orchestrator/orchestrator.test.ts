@@ -95,13 +95,4 @@ describe('manager/orchestrator', () => {
       { numRuns: 500 },
     );
   }).timeout(120_000);
-
-  it('leaves services of the job modes alone', () => {
-    const world = new World(2);
-    world.createService('j', { ...makeSpec(), Mode: { ReplicatedJob: { TotalCompletions: 2 } } });
-    world.createService('k', { ...makeSpec({ Name: 'k' }), Mode: { GlobalJob: {} } });
-    world.runFor(10_000);
-    assert.equal(world.store.count('task'), 0);
-    assert.deepEqual(world.unsettled(), []);
-  });
 });

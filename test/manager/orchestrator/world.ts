@@ -17,6 +17,11 @@ import { makeCluster, makeNode, makeRevision, makeService } from './objects.ts';
 
 const maximumRounds = 200;
 
+function jobStatus(spec: ServiceSpec, Index: number): Pick<Service, 'JobStatus'> {
+  const isJob = spec.Mode.ReplicatedJob !== undefined || spec.Mode.GlobalJob !== undefined;
+  return isJob ? { JobStatus: { JobIteration: { Index } } } : {};
+}
+
 export class World {
   readonly store = new Store();
   now = Date.UTC(2026, 0, 1);
@@ -117,7 +122,7 @@ export class World {
   createService(id: string, spec: ServiceSpec): this {
     this.apply([
       { op: 'create', kind: 'revision', object: makeRevision(id, 1, spec) },
-      { op: 'create', kind: 'service', object: makeService(id, spec) },
+      { op: 'create', kind: 'service', object: makeService(id, spec, jobStatus(spec, 0)) },
     ]);
     return this;
   }
@@ -137,6 +142,7 @@ export class World {
           ...service,
           Spec,
           PreviousSpec: service.Spec,
+          ...jobStatus(Spec, (service.JobStatus?.JobIteration.Index ?? 0) + 1),
           Private: { RevisionID: revision.ID, PreviousRevisionID: service.Private.RevisionID },
         },
       },
@@ -236,6 +242,9 @@ export class World {
   /** One agent's step for a task: towards what is desired of it. */
   work(task: Task): this {
     if (!isActive(task)) return this.report(task.ID, 'shutdown');
+    if (task.DesiredState === 'complete' && task.Status.State === 'running') {
+      return this.report(task.ID, 'complete');
+    }
     return this.report(
       task.ID,
       compareTaskStates(task.Status.State, 'ready') < 0 && task.DesiredState === 'ready'
