@@ -16,6 +16,7 @@ import { Invariants } from './invariants.ts';
 import { Machine, type RunningManager, type Tuning } from './machine.ts';
 import { Network } from './network.ts';
 import { seededRandom } from './random.ts';
+import { type Scope, type ScopeOptions, scopeOf } from './scope.ts';
 import type { Plant } from './surroundings.ts';
 import { Trace } from './trace.ts';
 import { passTime } from './turns.ts';
@@ -25,14 +26,14 @@ export const registerId = 'register00000000000000000' as ConfigId;
 const tendEveryMs = 250;
 const callTimeoutMs = 15_000;
 
-export interface ClusterOptions {
-  readonly seed: number;
+export interface ClusterOptions extends ScopeOptions {
   readonly plant?: Plant | undefined;
   readonly show?: ((line: string) => void) | undefined;
 }
 
 export class SimulatedCluster {
   readonly seed: number;
+  readonly scope: Scope;
   readonly clock = new VirtualClock();
   readonly random: ReturnType<typeof seededRandom>;
   readonly network: Network;
@@ -40,40 +41,44 @@ export class SimulatedCluster {
   readonly trace: Trace;
   readonly invariants: Invariants;
   readonly places: Places;
-  readonly #firstManagers: number;
   #byAddress = new Map<string, string>();
 
   constructor(options: ClusterOptions) {
     const { seed, plant } = options;
     this.seed = seed;
+    this.scope = scopeOf({ ...options, whole: options.whole || plant?.whole });
     this.random = seededRandom(seed);
-    const { random, clock } = this;
+    const { clock } = this;
     this.trace = new Trace(() => clock.monotonicMs(), options.show);
     this.invariants = new Invariants(this.trace);
     this.network = new Network(clock, seededRandom(seed + 0x10000000));
-    this.#firstManagers = [3, 3, 3, 3, 3, 3, 5, 1][random.integer(8)]!;
-    const workers = 1 + random.integer(3);
-    const snapshotEntries = [25, 60, 200, 10_000][random.integer(4)]!;
+    const { scope } = this;
+    const { snapshotEntries, flushMs } = scope;
     const tuning: Tuning = { snapshotEntries, keepEntries: Math.floor(snapshotEntries / 4) };
-    const flushMs = random.integer(4) === 0 ? 4 : 0.3;
     const around = { seed, clock, invariants: this.invariants, tuning, flushMs, plant };
-    const count = this.#firstManagers + workers;
+    const count = scope.managers + scope.workers;
     this.machines = Array.from({ length: count }, (_, at) => new Machine(at + 1, around));
     for (const machine of this.machines) this.#byAddress.set(machine.address, machine.name);
     this.places = {
       network: this.network,
+      isExact: scope.isExact,
       machineAt: (address) => this.#byAddress.get(address) ?? '',
       managerOn: (name) => this.machine(name).manager,
       machineOf: (raftId) =>
         this.managers().find(({ manager }) => manager.raft.status().raftId === raftId)?.machine,
       onDelivered: (from, to, messages) => {
-        this.trace.mix(
-          `${clock.monotonicMs()} ${from}>${to} ${messages.map(({ type, term, index }) => `${type} ${term} ${index}`).join()}`,
-        );
+        const { trace } = this;
+        trace.mix(from);
+        trace.mix(to);
+        trace.mixNumber(clock.monotonicMs());
+        for (const { type, term, index } of messages) {
+          trace.mix(type);
+          trace.mixNumber(term * 65_536 + (index ?? 0));
+        }
       },
     };
     this.trace.note(
-      `seed ${seed}: ${this.#firstManagers} managers, ${workers} workers, a snapshot each ${snapshotEntries} entries`,
+      `seed ${seed}: ${this.scope.managers} managers, ${scope.workers} workers, a snapshot each ${snapshotEntries} entries`,
     );
   }
 
@@ -108,7 +113,13 @@ export class SimulatedCluster {
     this.#background(first.startManager(this.places, { kind: 'bootstrap', self }, this.#firstChanges()));
     for (const machine of this.machines) this.startAgent(machine);
     this.#tendSoon();
-    await this.passUntil(() => this.#isFormed(), 30_000);
+    let nextLookMs = 0;
+    const isFormed = (): boolean => {
+      if (this.clock.monotonicMs() < nextLookMs) return false;
+      nextLookMs = this.clock.monotonicMs() + 20;
+      return this.#isFormed();
+    };
+    await this.passUntil(isFormed, 30_000);
   }
 
   #isFormed(): boolean {
@@ -117,7 +128,7 @@ export class SimulatedCluster {
     const { members } = leader.manager.raft.status();
     const voters = members.filter((member) => !member.isLearner).length;
     const nodes = leader.manager.store.list('node');
-    return voters === this.#firstManagers && nodes.every((node) => node.Status.State === 'ready');
+    return voters === this.scope.managers && nodes.every((node) => node.Status.State === 'ready');
   }
 
   startAgent(machine: Machine): void {
@@ -254,7 +265,7 @@ export class SimulatedCluster {
       },
     };
     const nodes = this.machines.map((machine, at): Change => {
-      const role = at < this.#firstManagers ? 'manager' : 'worker';
+      const role = at < this.scope.managers ? 'manager' : 'worker';
       const object: ClusterNode = {
         ...newMeta(machine.nodeId),
         Spec: { Labels: {}, Role: role, Availability: 'active' },

@@ -19,36 +19,42 @@ const weathers: readonly Weather[] = [
   { delayMs: [5, 120], lossRate: 0.1, duplicateRate: 0.1, reorderRate: 0.2 },
 ];
 
+/** Faults that mean nothing where no services run. */
+const ofServices: ReadonlySet<string> = new Set(['crash-engine', 'fail-container']);
+
 export class Faults {
   readonly #cluster: SimulatedCluster;
   readonly #random: ReturnType<typeof seededRandom>;
-  readonly #meanGapMs: number;
   #isOver = false;
-  readonly #kinds: readonly (readonly [weight: number, fault: Fault])[];
+  /** How often each kind was done. */
+  readonly done: Record<string, number> = {};
+  readonly #kinds: readonly (readonly [kind: string, drawn: readonly [weight: number, fault: Fault]])[];
 
   constructor(cluster: SimulatedCluster) {
     this.#cluster = cluster;
     this.#random = seededRandom(cluster.seed + 0x30000000);
-    this.#meanGapMs = [600, 1_200, 2_500, 6_000][this.#random.integer(4)]!;
-    const kind = (weight: number, fault: Fault) => [weight, fault] as const;
-    this.#kinds = [
-      kind(8, (machine) => this.#crashManager(machine)),
-      kind(3, () => this.#crashLeader()),
-      kind(1, () => this.#crashAllManagers()),
-      kind(6, (machine) => this.#crashAgent(machine)),
-      kind(4, (machine) => this.#powerCut(machine)),
-      kind(5, (machine) => this.#cutOneWay(machine)),
-      kind(4, () => this.#partition()),
-      kind(3, () => this.#isolateLeader()),
-      kind(4, (machine) => this.#pause(machine)),
-      kind(4, (machine) => this.#crashEngine(machine)),
-      kind(6, (machine) => this.#failContainer(machine)),
-      kind(3, (machine) => this.#fillDisk(machine)),
-      kind(2, (machine) => this.#skew(machine)),
-      kind(3, () => this.#change()),
-      kind(3, () => this.#transfer()),
-      kind(4, (machine) => this.#changeRole(machine)),
-    ];
+    const kinds: Readonly<Record<string, readonly [weight: number, fault: Fault]>> = {
+      'crash-manager': [8, (machine) => this.#crashManager(machine)],
+      'crash-leader': [3, () => this.#crashLeader()],
+      'crash-all': [1, () => this.#crashAllManagers()],
+      'crash-agent': [4, (machine) => this.#crashAgent(machine)],
+      'power-cut': [4, (machine) => this.#powerCut(machine)],
+      'cut-one-way': [5, (machine) => this.#cutOneWay(machine)],
+      partition: [4, () => this.#partition()],
+      'isolate-leader': [3, () => this.#isolateLeader()],
+      pause: [4, (machine) => this.#pause(machine)],
+      'crash-engine': [4, (machine) => this.#crashEngine(machine)],
+      'fail-container': [6, (machine) => this.#failContainer(machine)],
+      'full-disk': [3, (machine) => this.#fillDisk(machine)],
+      skew: [2, (machine) => this.#skew(machine)],
+      weather: [3, () => this.#change()],
+      transfer: [3, () => this.#transfer()],
+      role: [4, (machine) => this.#changeRole(machine)],
+    };
+    const { has, hasServices } = cluster.scope;
+    this.#kinds = Object.entries(kinds).filter(
+      ([kind]) => has(kind) && (hasServices || !ofServices.has(kind)),
+    );
   }
 
   start(): void {
@@ -56,15 +62,19 @@ export class Faults {
   }
 
   #soon(): void {
-    this.#cluster.clock.after(-Math.log(1 - this.#random.float()) * this.#meanGapMs, () => {
+    this.#cluster.clock.after(-Math.log(1 - this.#random.float()) * this.#cluster.scope.meanGapMs, () => {
       if (this.#isOver) return;
-      const total = this.#kinds.reduce((sum, [weight]) => sum + weight, 0);
+      const total = this.#kinds.reduce((sum, [, [weight]]) => sum + weight, 0);
       let draw = this.#random.float() * total;
-      const chosen = this.#kinds.find(([weight]) => {
+      const chosen = this.#kinds.find(([, [weight]]) => {
         draw -= weight;
         return draw < 0;
       });
-      chosen?.[1](this.#machine());
+      if (chosen) {
+        const [kind, [, fault]] = chosen;
+        this.done[kind] = (this.done[kind] ?? 0) + 1;
+        fault(this.#machine());
+      }
       this.#soon();
     });
   }

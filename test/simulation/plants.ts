@@ -127,8 +127,12 @@ export const plants: Readonly<Record<string, Plant>> = {
     transport: voteTwice,
     weather: { delayMs: [50, 250], lossRate: 0.02, duplicateRate: 0, reorderRate: 0 },
   },
-  'forget-slot': { what: 'a reconciler creates a task for an occupied slot', decide: forgetSlot },
-  'address-twice': { what: 'the allocator hands out a used address', decide: addressTwice },
+  'forget-slot': {
+    what: 'a reconciler creates a task for an occupied slot',
+    decide: forgetSlot,
+    whole: true,
+  },
+  'address-twice': { what: 'the allocator hands out a used address', decide: addressTwice, whole: true },
   'stale-read': { what: 'a read is answered from a point of long ago', transport: staleRead },
-  'lost-remove': { what: 'the engine forgets to remove containers', engine: lostRemove },
+  'lost-remove': { what: 'the engine forgets to remove containers', engine: lostRemove, whole: true },
 };

@@ -4,21 +4,12 @@
  */
 import type { Change } from '../../manager/store/change.ts';
 import { messageOf } from '../../proto/errors.ts';
-import { SimulatedCluster } from './cluster.ts';
+import { type ClusterOptions, SimulatedCluster } from './cluster.ts';
 import { differences } from './converged.ts';
 import { Faults } from './faults.ts';
 import type { Violation } from './invariants.ts';
 import { linearizabilityFault } from './linearizability.ts';
-import type { Plant } from './surroundings.ts';
 import { Workload } from './workload.ts';
-
-export interface RunOptions {
-  readonly seed: number;
-  readonly plant?: Plant | undefined;
-  /** Virtual seconds of faults; drawn when absent. */
-  readonly steps?: number | undefined;
-  readonly show?: ((line: string) => void) | undefined;
-}
 
 export interface RunReport {
   readonly seed: number;
@@ -31,25 +22,27 @@ export interface RunReport {
   readonly entries: number;
   readonly done: number;
   readonly unknown: number;
+  /** How often each kind of fault was done. */
+  readonly faults: Readonly<Record<string, number>>;
 }
 
 /** Everything that was asked has to be so within this virtual time after the faults. */
 const convergenceBoundMs = 180_000;
 /** Then nothing may be proposed any more for so long. */
-const restMs = 4_000;
+const restMs = 2_500;
 
 /** Runs one seed. Never throws for what the cluster does: that is in the report. */
-export async function runSeed(options: RunOptions): Promise<RunReport> {
+export async function runSeed(options: ClusterOptions): Promise<RunReport> {
   const cluster = new SimulatedCluster(options);
-  const { invariants, random, trace, clock } = cluster;
+  const { invariants, trace, clock } = cluster;
   const workload = new Workload(cluster);
   const faults = new Faults(cluster);
   await cluster.begin();
   if (cluster.leader() === undefined) invariants.violate('converges', 'the cluster did not form');
   if (options.plant?.weather) cluster.network.weather = options.plant.weather;
-  workload.start(1 + random.integer(4));
+  workload.start(cluster.scope.clients);
   faults.start();
-  await cluster.pass((options.steps ?? 4 + random.integer(10)) * 1000);
+  await cluster.pass(cluster.scope.faultsMs);
   workload.stop();
   faults.healAll();
   await settle(cluster);
@@ -63,6 +56,7 @@ export async function runSeed(options: RunOptions): Promise<RunReport> {
     entries: invariants.lastIndex,
     done: workload.counts.done,
     unknown: workload.counts.unknown,
+    faults: faults.done,
   };
 }
 
@@ -137,9 +131,9 @@ function hasHopeless(cluster: SimulatedCluster): boolean {
 function checkHistory(cluster: SimulatedCluster, workload: Workload): void {
   const { invariants } = cluster;
   const store = cluster.leader()!.manager.store;
-  for (const { kind, id, index, mayBeGone } of workload.acknowledged.values()) {
+  for (const { kind, id, index } of workload.acknowledged.values()) {
     const object = store.get(kind, id as never);
-    if (object === undefined ? !mayBeGone : object.Version.Index < index) {
+    if (object === undefined ? !workload.mayBeGone.has(id) : object.Version.Index < index) {
       invariants.violate(
         'acknowledged-kept',
         `${kind} ${id}, acknowledged at index ${index}, is ${object ? `at ${object.Version.Index}` : 'gone'}`,

@@ -13,6 +13,8 @@ export interface Plant {
   readonly what: string;
   /** The network in which it shows soonest. */
   readonly weather?: Weather;
+  /** It shows only where services run. */
+  readonly whole?: boolean;
   disk?(disk: SimulatedDisk, around: Surroundings): Disk;
   transport?(transport: RaftTransport, machine: Machine): RaftTransport;
   decide?(): Decisions;

@@ -33,6 +33,13 @@ export class Trace {
     }
   }
 
+  /** As mix, of a number. */
+  mixNumber(value: number): void {
+    const scaled = value * 1024;
+    this.#high = Math.imul(this.#high ^ scaled, 0x85ebca77);
+    this.#low = Math.imul(this.#low ^ (scaled / 2 ** 32), 0xc2b2ae3d) + (this.#high >>> 15);
+  }
+
   get lastLines(): readonly string[] {
     return this.#lines;
   }

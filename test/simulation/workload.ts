@@ -29,8 +29,6 @@ interface Acknowledged {
   readonly kind: Kind;
   readonly id: string;
   index: number;
-  /** Someone asked for its removal, with whatever outcome. */
-  mayBeGone: boolean;
 }
 
 type Outcome = 'done' | 'refused' | 'unknown';
@@ -38,6 +36,8 @@ type Outcome = 'done' | 'refused' | 'unknown';
 export class Workload {
   readonly operations: RegisterOperation[] = [];
   readonly acknowledged = new Map<string, Acknowledged>();
+  /** Ids of what someone asked to be removed, with whatever outcome. */
+  readonly mayBeGone = new Set<string>();
   /** How many requests ended how. */
   readonly counts = { done: 0, refused: 0, unknown: 0 };
   readonly #cluster: SimulatedCluster;
@@ -76,6 +76,12 @@ export class Workload {
     if (draw < 0.18) return this.#read(machine);
     if (draw < 0.3) return this.#write(machine, client);
     if (draw < 0.38) return this.#swap(machine, client);
+    if (!this.#cluster.scope.hasServices) {
+      if (draw < 0.55) return this.#read(machine);
+      if (draw < 0.7) return this.#write(machine, client);
+      if (draw < 0.85) return this.#swap(machine, client);
+      return this.#change(machine, (manager) => this.#createSecret(manager));
+    }
     return this.#change(machine, this.#draw());
   }
 
@@ -122,8 +128,7 @@ export class Workload {
   }
 
   #expect(change: Change): void {
-    const known = this.acknowledged.get(idOf(change));
-    if (known && change.op === 'remove') known.mayBeGone = true;
+    if (change.op === 'remove') this.mayBeGone.add(change.id);
   }
 
   #remember(change: Change, index: number): void {
@@ -131,8 +136,7 @@ export class Workload {
     const id = idOf(change);
     const known = this.acknowledged.get(id);
     if (known) known.index = Math.max(known.index, index);
-    else if (change.op === 'create')
-      this.acknowledged.set(id, { kind: change.kind, id, index, mayBeGone: false });
+    else if (change.op === 'create') this.acknowledged.set(id, { kind: change.kind, id, index });
   }
 
   // ------------------------------------------------------------ changes

@@ -1,0 +1,65 @@
+/**
+ * What a seed's run is about. Most runs are small and about the managers alone, for consensus is where a fault costs
+ * most and what a long run would say of everything, many short ones say sooner; each leaves some kinds of faults out,
+ * so that a kind which hides another does not always stand in its way.
+ */
+import { seededRandom } from './random.ts';
+
+export interface Scope {
+  readonly managers: number;
+  /** Machines that begin as workers. */
+  readonly workers: number;
+  /** Clients ask for services, networks and stacks; else for the register and roles alone. */
+  readonly hasServices: boolean;
+  /** Raft's messages are encoded and decoded on their way. */
+  readonly isExact: boolean;
+  readonly snapshotEntries: number;
+  readonly flushMs: number;
+  readonly clients: number;
+  /** Virtual time with faults. */
+  readonly faultsMs: number;
+  /** Between one fault and the next. */
+  readonly meanGapMs: number;
+  /** Whether faults of a kind happen. */
+  readonly has: (kind: string) => boolean;
+}
+
+export interface ScopeOptions {
+  readonly seed: number;
+  /** Virtual seconds of faults, instead of as many as the seed draws. */
+  readonly steps?: number | undefined;
+  /** Services in every run. */
+  readonly whole?: boolean | undefined;
+}
+
+/** The scope that a seed draws. */
+export function scopeOf({ seed, steps, whole }: ScopeOptions): Scope {
+  const { integer, float } = seededRandom(seed + 0x40000000);
+  const hasServices = integer(10) === 0 || whole === true;
+  const managers = [3, 3, 3, 3, 3, 3, 5, 1][integer(8)]!;
+  const workers = hasServices ? 1 + integer(3) : integer(3);
+  const isExact = integer(8) === 0;
+  const snapshotEntries = [12, 25, 60, 10_000][integer(4)]! * (hasServices ? 2 : 1);
+  const flushMs = integer(4) === 0 ? 4 : 0.3;
+  const clients = 1 + integer(4);
+  const faultsMs = (steps ?? (hasServices ? 4 + integer(10) : 3 + integer(6))) * 1000;
+  const meanGapMs = (hasServices ? [600, 1_200, 2_500, 6_000] : [300, 600, 1_200, 2_500])[integer(4)]!;
+  const missing = new Map<string, boolean>();
+  const has = (kind: string): boolean => {
+    const known = missing.get(kind) ?? float() < 0.25;
+    missing.set(kind, known);
+    return !known;
+  };
+  return {
+    managers,
+    workers,
+    hasServices,
+    isExact,
+    snapshotEntries,
+    flushMs,
+    clients,
+    faultsMs,
+    meanGapMs,
+    has,
+  };
+}
