@@ -119,9 +119,9 @@ class Publication {
   }
 
   async #run(): Promise<void> {
-    const off = this.#options.follow ? this.#sources.onTasks(() => this.#readNewTasks()) : () => {};
+    const off = this.#options.follow ? this.#sources.onTasks(() => this.#readTasks(true)) : () => {};
     try {
-      this.#readNewTasks();
+      this.#readTasks(false);
       if (this.#options.follow) await aborted(this.#abort.signal);
       while (this.#reading.size > 0) await Promise.all(this.#reading);
       await this.#upload.send({ subscription_id: this.#subscription.id, close: true });
@@ -134,17 +134,20 @@ class Publication {
     }
   }
 
-  #readNewTasks(): void {
+  /** `areNew`: they have started while the reader reads, which therefore wants all of their lines. */
+  #readTasks(areNew: boolean): void {
+    const { tail: _, ...whole } = this.#options;
+    const options = areNew ? whole : this.#options;
     for (const { task, containerId } of this.#sources.tasks()) {
       if (containerId === undefined || this.#read.has(containerId)) continue;
       if (!isSelected(this.#subscription, task, this.#sources.nodeId())) continue;
       this.#read.add(containerId);
-      const reading = this.#readTask(task, containerId).finally(() => this.#reading.delete(reading));
+      const reading = this.#readTask(task, containerId, options).finally(() => this.#reading.delete(reading));
       this.#reading.add(reading);
     }
   }
 
-  async #readTask(task: WireTask, containerId: string): Promise<void> {
+  async #readTask(task: WireTask, containerId: string, options: LogOptions): Promise<void> {
     const context = { service_id: task.service_id, node_id: this.#sources.nodeId(), task_id: task.id };
     let batch: LogMessage[] = [];
     let sending: Promise<void> | undefined;
@@ -158,7 +161,7 @@ class Publication {
       sending = undefined;
     };
     try {
-      for await (const line of this.#sources.engine.logs(containerId, this.#options, this.#abort.signal)) {
+      for await (const line of this.#sources.engine.logs(containerId, options, this.#abort.signal)) {
         batch.push({ context, ...logMessage(line) });
         if (sending === undefined) {
           sending = send();
@@ -179,6 +182,9 @@ function logMessage(line: EngineLogLine): LogMessage {
     timestamp: timestampOfText(line.timestamp),
     stream: line.stream === 'stderr' ? 'LOG_STREAM_STDERR' : 'LOG_STREAM_STDOUT',
     data: line.data,
+    ...(line.attributes
+      ? { attrs: Object.entries(line.attributes).map(([key, value]) => ({ key, value })) }
+      : {}),
   };
 }
 

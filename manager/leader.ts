@@ -60,7 +60,7 @@ export class Leader {
     this.options = options;
     const { store, propose, clock, random, log } = options;
     this.dispatcher = new Dispatcher({ store, propose, clock, random, log });
-    this.logs = new LogBroker({ store, random });
+    this.logs = new LogBroker({ store, clock, random });
     this.loop = new ReconcileLoop({
       store,
       propose,

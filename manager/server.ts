@@ -18,6 +18,7 @@ import type { ManagedCluster } from './api/contract.ts';
 import { certificateHandlers } from './ca/rpc.ts';
 import { callerRules, mayReturn } from './callers.ts';
 import { registerDispatcher } from './dispatcher/service.ts';
+import { notLeader } from './logs/broker.ts';
 import { type OpenLogs, readLogs } from './logs/reader.ts';
 import { registerLogs, subscribeThrough } from './logs/service.ts';
 import { Manager } from './manager.ts';
@@ -148,7 +149,7 @@ export class ManagerServer {
       isLeader: () => manager.isLeader(),
       managerAddresses: () => manager.managerAddresses(),
       removeManager: (nodeId, force) => this.removeManager(nodeId, force),
-      logs: (request, signal) => readLogs(this.subscribe, request, signal),
+      logs: (request, signal) => readLogs(this.subscribe, request, signal, this.options.clock),
     };
   }
 
@@ -224,8 +225,14 @@ export class ManagerServer {
       serverName: 'swarm-manager',
     });
     const handle = subscribeThrough(channel, request, sink);
+    // A leader that lost its power says nothing any more: the next one is not waited for beyond its election.
+    const stopWatching = this.manager.raft.onChange(() => {
+      const now = this.manager.leaderMember();
+      if (now && now.address !== leader.address) sink.end(notLeader(now.address));
+    });
     return {
       close: () => {
+        stopWatching();
         handle.close();
         channel.close();
       },

@@ -28,6 +28,7 @@ interface InspectAnswer {
   Id: string;
   Name: string;
   Config: { Labels?: Record<string, string> | null; Tty?: boolean };
+  HostConfig?: { LogConfig?: { Config?: Record<string, string> | null } };
   State: {
     Status: string;
     Pid: number;
@@ -185,7 +186,8 @@ export class DockerEngine implements Engine {
   }
 
   async *logs(containerId: string, options: LogOptions, signal: AbortSignal): AsyncIterable<EngineLogLine> {
-    const { Config } = await this.#inspect(containerId);
+    const { Config, HostConfig } = await this.#inspect(containerId);
+    const hasDetails = addsDetails(HostConfig?.LogConfig?.Config);
     const source = await this.#api.stream({
       method: 'GET',
       path: containerPath(containerId, '/logs'),
@@ -194,13 +196,14 @@ export class DockerEngine implements Engine {
         stderr: options.stderr,
         follow: options.follow,
         timestamps: true,
+        details: hasDetails,
         since: options.sinceMs === undefined ? undefined : (options.sinceMs / 1000).toFixed(9),
         tail: options.tail ?? 'all',
       },
       signal,
     });
     try {
-      yield* logLines(source, Config.Tty === true);
+      yield* logLines(source, { isTerminal: Config.Tty === true, hasDetails });
     } catch (error) {
       if (!signal.aborted) throw error;
     } finally {
@@ -421,4 +424,9 @@ function portsOf(
       publishedPort,
     }));
   });
+}
+
+/** Whether the log driver was told to add something to each line. */
+function addsDetails(options: Record<string, string> | null | undefined): boolean {
+  return Object.keys(options ?? {}).some((name) => /^(labels|env|tag)/.test(name));
 }

@@ -71,6 +71,8 @@ export interface EngineLogLine {
   readonly stream: 'stdout' | 'stderr';
   /** RFC 3339 with nanoseconds. */
   readonly timestamp: string;
+  /** What the log driver adds to the line, such as labels that its options name. */
+  readonly attributes?: Readonly<Record<string, string>>;
   readonly data: Uint8Array;
 }
 

@@ -102,13 +102,22 @@ function lineBytes(
   line: LogEntry,
   { timestamps, details }: { timestamps: boolean; details: boolean },
 ): Buffer {
-  const origin = [
-    `com.docker.swarm.node.id=${line.nodeId}`,
-    `com.docker.swarm.service.id=${line.serviceId}`,
-    `com.docker.swarm.task.id=${line.taskId}`,
-  ].join(',');
+  const origin = Object.entries({
+    ...line.attributes,
+    'com.docker.swarm.node.id': line.nodeId,
+    'com.docker.swarm.service.id': line.serviceId,
+    'com.docker.swarm.task.id': line.taskId,
+  })
+    .sort(([one], [other]) => (one < other ? -1 : 1))
+    .map(([key, value]) => `${queryEscaped(key)}=${queryEscaped(value)}`)
+    .join(',');
   const head = `${timestamps ? `${line.timestamp} ` : ''}${details ? `${origin} ` : ''}`;
   return Buffer.concat([Buffer.from(head), line.data]);
+}
+
+/** As in a URL's query, which is how clients read details. */
+function queryEscaped(text: string): string {
+  return encodeURIComponent(text).replaceAll('%20', '+');
 }
 
 /** Docker's frame: the stream's number, three zeros, the length in 4 bytes, the data. */

@@ -2,28 +2,33 @@
  * The log broker: brings the lines of services and tasks from the nodes that run them to who asked.
  *
  * In: subscriptions of readers; on the other side agents that listen for them and publish lines. Out: lines,
- * as they come, and at the end the reasons why some are missing. It stores nothing, waits for no node that is
- * not connected (it names it), and queues nothing: an agent may publish its next lines when the reader has
- * taken the last. It runs on the leader alone, and knows no transport.
+ * as they come, and at the end the reasons why some are missing. It stores nothing, waits for no node longer than
+ * that node's own time limit (it names it), and queues nothing: an agent may publish its next lines when the reader
+ * has taken the last. It runs on the leader alone, and knows no transport.
  */
 import { ShoalError } from '../../proto/errors.ts';
+import type { LogMessage__Output as WireLine } from '../../proto/generated/docker/swarmkit/v1/LogMessage.ts';
 import type { PublishLogsMessage__Output as WirePublish } from '../../proto/generated/docker/swarmkit/v1/PublishLogsMessage.ts';
 import type { SubscribeLogsMessage__Output as WireLines } from '../../proto/generated/docker/swarmkit/v1/SubscribeLogsMessage.ts';
 import type { SubscribeLogsRequest__Output as WireLogRequest } from '../../proto/generated/docker/swarmkit/v1/SubscribeLogsRequest.ts';
 import type { SubscriptionMessage__Output as WireSubscription } from '../../proto/generated/docker/swarmkit/v1/SubscriptionMessage.ts';
 import type { Timestamp__Output as WireTimestamp } from '../../proto/generated/google/protobuf/Timestamp.ts';
 import { asId, type Id, type NodeId, newId, type ServiceId, type TaskId } from '../../proto/ids.ts';
-import type { Random } from '../../proto/ports.ts';
+import type { Clock, Random, Timer } from '../../proto/ports.ts';
 import type { Sink, StreamHandle } from '../../proto/rpc-stream.ts';
 import { taskStateRank } from '../../proto/task-state.ts';
 import type { View } from '../store/store.ts';
 import type { Commit } from '../store/watch.ts';
-import { justAfter } from './wire.ts';
+import { justAfter, noticeAttribute, wireTime } from './wire.ts';
 
 export interface LogBrokerOptions {
   readonly store: View & { onCommit(listener: (commit: Commit) => void): () => void };
+  readonly clock: Clock;
   readonly random: Random;
 }
+
+/** A node that has sent nothing for so long while it was its turn is named and no longer waited for. */
+export const nodeTimeoutMs = 10_000;
 
 /** A reader's subscription. */
 export interface LogSubscription extends StreamHandle {
@@ -45,6 +50,10 @@ interface Source {
   state: 'away' | 'asked' | 'done';
   /** Time of the last line that it sent: where it goes on when it comes back. */
   last: WireTimestamp | undefined;
+  /** Runs while the node is waited for. */
+  timer?: Timer | undefined;
+  /** A task of the reader's on it. */
+  readonly taskId?: TaskId | undefined;
 }
 
 interface Subscription {
@@ -62,6 +71,7 @@ interface Subscription {
 
 export class LogBroker {
   private readonly store: LogBrokerOptions['store'];
+  private readonly clock: Clock;
   private readonly random: Random;
   private readonly subscriptions = new Map<string, Subscription>();
   private readonly listeners = new Map<NodeId, Sink<WireSubscription>>();
@@ -69,6 +79,7 @@ export class LogBroker {
 
   constructor(options: LogBrokerOptions) {
     this.store = options.store;
+    this.clock = options.clock;
     this.random = options.random;
   }
 
@@ -81,7 +92,10 @@ export class LogBroker {
     this.unsubscribe?.();
     this.unsubscribe = undefined;
     const error = notLeader(leaderAddress);
-    for (const subscription of this.subscriptions.values()) subscription.sink.end(error);
+    for (const subscription of this.subscriptions.values()) {
+      stopTimers(subscription);
+      subscription.sink.end(error);
+    }
     for (const sink of this.listeners.values()) sink.end(error);
     this.subscriptions.clear();
     this.listeners.clear();
@@ -189,20 +203,76 @@ export class LogBroker {
     }
   }
 
-  private ask(subscription: Subscription, nodeId: NodeId): void {
+  /** `isNew`: what the reader reads there has only just come to be, so that it reads all of it. */
+  private ask(subscription: Subscription, nodeId: NodeId, isNew = false): void {
     const source = subscription.sources.get(nodeId);
     const listener = this.listeners.get(nodeId);
     if (source === undefined || source.state !== 'away') return;
     if (listener === undefined) {
-      subscription.problems.push(`node ${this.nameOf(nodeId)} is not available`);
-      if (!subscription.follow) source.state = 'done';
+      // One that is up comes back to a new leader in a moment.
+      if (subscription.follow || this.isUp(nodeId)) this.limit(subscription, nodeId);
+      else this.giveUp(subscription, nodeId);
       return;
     }
     source.state = 'asked';
     const { selector, options } = subscription.request;
     // A node that comes back goes on after the last line that it sent.
-    const rest = source.last === undefined ? {} : { tail: '0', since: justAfter(source.last) };
+    const rest = source.last ? { tail: '0', since: justAfter(source.last) } : isNew ? { tail: '0' } : {};
     tell(listener, { id: subscription.id, selector, options: { ...options, ...rest } });
+    if (subscription.follow) source.timer?.cancel();
+    else this.limit(subscription, nodeId);
+  }
+
+  /** From now on the node has its time to send something. */
+  private limit(subscription: Subscription, nodeId: NodeId): void {
+    const source = subscription.sources.get(nodeId);
+    if (source === undefined) return;
+    source.timer?.cancel();
+    source.timer = this.clock.after(nodeTimeoutMs, () => this.giveUp(subscription, nodeId));
+  }
+
+  /** The node is named, and the rest goes on without it; who follows gets its lines if it comes back. */
+  private giveUp(subscription: Subscription, nodeId: NodeId): void {
+    const source = subscription.sources.get(nodeId);
+    if (source === undefined || source.state === 'done') return;
+    source.timer?.cancel();
+    const name = this.nameOf(nodeId);
+    if (subscription.follow) {
+      this.notify(subscription, nodeId, source, `node ${name} is not available; its lines follow once it is`);
+      return;
+    }
+    const seconds = nodeTimeoutMs / 1000;
+    const fault = source.state === 'away' ? 'is not available' : `did not answer within ${seconds} s`;
+    subscription.problems.push(`node ${name} ${fault}`);
+    const listener = this.listeners.get(nodeId);
+    if (source.state === 'asked' && listener) this.revoke(subscription, listener);
+    source.state = 'done';
+    this.endIfDone(subscription);
+  }
+
+  /** Who follows hears of it as of a line on standard error, for nothing else gets through to it while it follows. */
+  private notify(subscription: Subscription, nodeId: NodeId, source: Source, text: string): void {
+    const streams = subscription.request.options?.streams ?? [];
+    const task = this.store.get('task', source.taskId);
+    if (task === undefined || (streams.length > 0 && !streams.includes('LOG_STREAM_STDERR'))) return;
+    const notice: WireLine = {
+      context: { node_id: nodeId, service_id: task.ServiceID, task_id: task.ID },
+      timestamp: wireTime(this.clock.now()),
+      stream: 'LOG_STREAM_STDERR',
+      data: Buffer.from(`warning: ${text}\n`),
+      attrs: [{ key: noticeAttribute, value: 'node' }],
+    };
+    void subscription.sink.send({ messages: [notice] }).catch(() => undefined);
+  }
+
+  private isUp(nodeId: NodeId): boolean {
+    const node = this.store.get('node', nodeId);
+    return node !== undefined && node.Status.State !== 'down';
+  }
+
+  private revoke(subscription: Subscription, listener: Sink<WireSubscription>): void {
+    const { selector, options } = subscription.request;
+    tell(listener, { id: subscription.id, selector, options, close: true });
   }
 
   private async take(subscription: Subscription, nodeId: NodeId, message: WirePublish): Promise<void> {
@@ -214,17 +284,21 @@ export class LogBroker {
       ...line,
       context: { ...line.context, node_id: nodeId },
     }));
+    // While the reader takes the lines it is not the node that is waited for.
+    source.timer?.cancel();
     if (messages.length > 0) {
       source.last = messages.at(-1)?.timestamp ?? source.last;
       await subscription.sink.send({ messages });
     }
     if (message.close) this.onDone(subscription, nodeId, undefined);
+    else if (!subscription.follow && source.state === 'asked') this.limit(subscription, nodeId);
   }
 
   /** The node's stream has ended; `problem` says that it should not have. */
   private onDone(subscription: Subscription, nodeId: NodeId, problem: string | undefined): void {
     const source = subscription.sources.get(nodeId);
     if (source === undefined || source.state !== 'asked') return;
+    source.timer?.cancel();
     const reason = problem && `node ${this.nameOf(nodeId)} ${problem}`;
     if (reason && !subscription.problems.includes(reason)) subscription.problems.push(reason);
     if (subscription.follow) return;
@@ -238,7 +312,9 @@ export class LogBroker {
       const source = subscription.sources.get(nodeId);
       if (source?.state !== 'asked') continue;
       this.onDone(subscription, nodeId, 'disconnected unexpectedly');
-      if (subscription.follow) source.state = 'away';
+      if (!subscription.follow) continue;
+      source.state = 'away';
+      this.limit(subscription, nodeId);
     }
   }
 
@@ -253,11 +329,10 @@ export class LogBroker {
 
   private cancel(subscription: Subscription): void {
     if (!this.subscriptions.delete(subscription.id)) return;
+    stopTimers(subscription);
     for (const [nodeId, source] of subscription.sources) {
       const listener = this.listeners.get(nodeId);
-      if (source.state !== 'asked' || listener === undefined) continue;
-      const { selector, options } = subscription.request;
-      tell(listener, { id: subscription.id, selector, options, close: true });
+      if (source.state === 'asked' && listener) this.revoke(subscription, listener);
     }
   }
 
@@ -271,7 +346,7 @@ export class LogBroker {
         if (!subscription.tasks.has(id) && !subscription.services.has(serviceId)) continue;
         if (nodeId === undefined || subscription.sources.has(nodeId)) continue;
         addSource(subscription, id, nodeId);
-        this.ask(subscription, nodeId);
+        this.ask(subscription, nodeId, true);
       }
     }
   }
@@ -292,8 +367,12 @@ function addSource(subscription: Subscription, taskId: TaskId, nodeId: NodeId | 
   }
   subscription.unscheduled.delete(taskId);
   if (!subscription.sources.has(nodeId)) {
-    subscription.sources.set(nodeId, { state: 'away', last: undefined });
+    subscription.sources.set(nodeId, { state: 'away', last: undefined, taskId });
   }
+}
+
+function stopTimers(subscription: Subscription): void {
+  for (const source of subscription.sources.values()) source.timer?.cancel();
 }
 
 /** These messages are few and small: a listener that is slow to read them holds nobody up. */
@@ -305,6 +384,7 @@ function incomplete(reasons: readonly string[]): ShoalError {
   return new ShoalError(
     'unavailable',
     `warning: incomplete log stream. some logs could not be retrieved for the following reasons: ${reasons.join(', ')}`,
+    { details: { incomplete: 'yes' } },
   );
 }
 

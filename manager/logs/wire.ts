@@ -41,3 +41,6 @@ export function wireTime(milliseconds: number): WireTimestamp {
   const seconds = Math.floor(milliseconds / 1000);
   return { seconds: String(seconds), nanos: Math.round((milliseconds - seconds * 1000) * 1_000_000) };
 }
+
+/** Attribute of a line that no container wrote: the managers' word to who follows. */
+export const noticeAttribute = 'shoal.notice';

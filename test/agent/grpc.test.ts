@@ -65,7 +65,7 @@ describe('agent over gRPC', () => {
     const { store, propose } = bed;
     dispatcher = new Dispatcher({ store, propose, clock, random: seededRandom(1), log: silentLog });
     dispatcher.start();
-    broker = new LogBroker({ store, random: seededRandom(2) });
+    broker = new LogBroker({ store, clock, random: seededRandom(2) });
     broker.start();
     managers = [];
     for (const name of ['manager1', 'manager2']) managers.push(await listen(name));

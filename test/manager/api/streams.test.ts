@@ -13,7 +13,16 @@ const service = (tty: boolean) => ({
 function line(stream: 'stdout' | 'stderr', text: string): LogEntry {
   const timestamp = '2026-01-01T00:00:01Z';
   const [nodeId, serviceId, taskId] = ['n', 's', 't'];
-  return { kind: 'line', stream, timestamp, nodeId, serviceId, taskId, data: Buffer.from(text) };
+  return {
+    kind: 'line',
+    stream,
+    timestamp,
+    nodeId,
+    serviceId,
+    taskId,
+    attributes: {},
+    data: Buffer.from(text),
+  };
 }
 
 /** The frames of a multiplexed stream. */

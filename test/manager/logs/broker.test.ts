@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { LogBroker } from '../../../manager/logs/broker.ts';
+import { LogBroker, nodeTimeoutMs } from '../../../manager/logs/broker.ts';
 import { justAfter, type LogOptions, wireLogOptions } from '../../../manager/logs/wire.ts';
 import { isShoalError } from '../../../proto/errors.ts';
 import type { SubscribeLogsMessage__Output } from '../../../proto/generated/docker/swarmkit/v1/SubscribeLogsMessage.ts';
@@ -34,7 +34,7 @@ describe('logs/broker', () => {
       { op: 'create', kind: 'task', object: makeTask('a', 'node1', 'running') },
       { op: 'create', kind: 'task', object: makeTask('b', 'node2', 'running') },
     );
-    broker = new LogBroker({ store: bed.store, random: seededRandom(1) });
+    broker = new LogBroker({ store: bed.store, clock: bed.clock, random: seededRandom(1) });
     broker.start();
   });
 
@@ -67,14 +67,20 @@ describe('logs/broker', () => {
     await publishers[0]!.publish({ subscription_id, messages: [line('one')] });
     await publishers[1]!.publish({ subscription_id, messages: [line('two')] });
     await publishers[0]!.publish({ subscription_id, close: true });
-    assert.equal(sink.ended, undefined);
+    assert.equal(sink.ended === undefined, true);
     await publishers[1]!.publish({ subscription_id, close: true });
     assert.deepEqual(sink.ended, { error: undefined });
     assert.deepEqual(texts(sink), ['one', 'two']);
     assert.equal(sink.messages[1]?.messages?.[0]?.context?.node_id, 'node2');
   });
 
-  it('names a node that is not connected and does not wait for it', async () => {
+  it('names a node that is down at once, and does not wait for it', async () => {
+    bed.commit({
+      op: 'merge',
+      kind: 'node',
+      id: node2,
+      fields: { Status: { State: 'down', Addr: '' } },
+    });
     const one = listen(node1);
     const { sink } = read({ service_ids: ['service1'] });
     const subscription_id = one.sink.messages[0]?.id ?? '';
@@ -83,6 +89,58 @@ describe('logs/broker', () => {
     assert.deepEqual(texts(sink), ['one']);
     const nobody = read({ task_ids: ['b'] });
     assert.match(nobody.sink.ended?.error?.message ?? '', /node beta is not available/);
+  });
+
+  it('gives a node that is up a while to connect, as after a change of leader', async () => {
+    const { sink } = read({ task_ids: ['b'] });
+    assert.equal(sink.ended === undefined, true);
+    const two = listen(node2);
+    const subscription_id = two.sink.messages[0]?.id ?? '';
+    await broker.publisher(node2).publish({ subscription_id, messages: [line('two')], close: true });
+    assert.deepEqual(sink.ended, { error: undefined });
+    two.handle.close();
+    const late = read({ task_ids: ['b'] });
+    await bed.clock.run(nodeTimeoutMs);
+    assert.match(late.sink.ended?.error?.message ?? '', /node beta is not available/);
+  });
+
+  it('names a node that does not answer after its own time limit, and revokes the question', async () => {
+    const [one, two] = [listen(node1), listen(node2)];
+    const { sink } = read({ service_ids: ['service1'] });
+    const subscription_id = one.sink.messages[0]?.id ?? '';
+    await broker.publisher(node1).publish({ subscription_id, messages: [line('one')] });
+    await bed.clock.run(nodeTimeoutMs / 2);
+    await broker.publisher(node1).publish({ subscription_id, messages: [line('more')], close: true });
+    assert.equal(sink.ended === undefined, true);
+    await bed.clock.run(nodeTimeoutMs / 2);
+    assert.match(sink.ended?.error?.message ?? '', /reasons: node beta did not answer within 10 s$/);
+    assert.deepEqual(texts(sink), ['one', 'more']);
+    assert.deepEqual([two.sink.messages[1]?.id, two.sink.messages[1]?.close], [subscription_id, true]);
+  });
+
+  it('a slow reader’s time does not count as the node’s', async () => {
+    const one = listen(node1);
+    const { sink } = read({ task_ids: ['a'] });
+    sink.isBlocked = true;
+    const subscription_id = one.sink.messages[0]?.id ?? '';
+    const publishing = broker.publisher(node1).publish({ subscription_id, messages: [line('one')] });
+    await settle();
+    await bed.clock.run(10 * nodeTimeoutMs);
+    sink.unblock();
+    await publishing;
+    assert.equal(sink.ended === undefined, true);
+  });
+
+  it('tells who follows of a node that is away, as of a line of its task', async () => {
+    const { sink } = read({ task_ids: ['b'] }, { follow: true });
+    await bed.clock.run(nodeTimeoutMs);
+    const [notice] = sink.messages[0]?.messages ?? [];
+    assert.equal(`${notice?.data}`, 'warning: node beta is not available; its lines follow once it is\n');
+    assert.deepEqual([notice?.stream, notice?.context?.task_id], ['LOG_STREAM_STDERR', 'b']);
+    assert.equal(sink.ended === undefined, true);
+    assert.equal(listen(node2).sink.messages.length, 1);
+    await bed.clock.run(10 * nodeTimeoutMs);
+    assert.equal(sink.messages.length, 1);
   });
 
   it('names a node that is lost on the way, and a task that was never placed', async () => {
@@ -127,7 +185,7 @@ describe('logs/broker', () => {
       tail: '0',
       since: { seconds: '7', nanos: 1 },
     });
-    assert.equal(sink.ended, undefined);
+    assert.equal(sink.ended === undefined, true);
   });
 
   it('tells the nodes when the reader has gone, and refuses what they still send', async () => {

@@ -21,7 +21,7 @@ describe('logs over gRPC', () => {
     const root = await makeRoot();
     bed = new TestBed();
     bed.commit({ op: 'create', kind: 'task', object: makeTask('a', 'node1', 'running') });
-    broker = new LogBroker({ store: bed.store, random: seededRandom(1) });
+    broker = new LogBroker({ store: bed.store, clock: bed.clock, random: seededRandom(1) });
     broker.start();
     const issue = (nodeId: string, role: 'manager' | 'worker') =>
       root.issue({ nodeId, role, clusterId: 'cluster' });
