@@ -4,10 +4,10 @@ import { ShoalError } from '../proto/errors.ts';
 
 export const defaultClusterPort = 2377;
 
-/** `host:port` of `text`, with the cluster's port where none is given. `what` names the flag in errors. */
-export function withPort(text: string, what: string): string {
+/** `host:port` of `text`, with `fallback` for a port where none is given. `what` names the flag in errors. */
+export function withPort(text: string, what: string, fallback = defaultClusterPort): string {
   const match = /^(\[[0-9a-fA-F:.]+\]|[^:\s]+)(?::(\d{1,5}))?$/.exec(text);
-  const port = Number(match?.[2] ?? defaultClusterPort);
+  const port = Number(match?.[2] ?? fallback);
   if (!match || port < 1 || port > 65535) {
     throw new ShoalError('invalid-argument', `${what} "${text}" is not an address: write HOST or HOST:PORT`);
   }

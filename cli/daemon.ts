@@ -182,6 +182,7 @@ export class Daemon implements ApiHost {
         defaultAddrPool: request.DefaultAddrPool,
         subnetSize: request.SubnetSize,
         dataPathPort: request.DataPathPort,
+        advertiseAddress: settings.advertiseAddress,
       });
       this.keepSettings(settings);
       const held = await this.identity.adopt(made.identity);

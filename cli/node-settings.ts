@@ -2,7 +2,7 @@
 import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { messageOf, ShoalError } from '../proto/errors.ts';
-import { guessAdvertiseAddress, withPort } from './addresses.ts';
+import { guessAdvertiseAddress, portOf, withPort } from './addresses.ts';
 
 /** Both host:port. */
 export interface NodeSettings {
@@ -53,6 +53,8 @@ export function chooseSettings(
   const isDefault = !asked.listen || asked.listen === '0.0.0.0:2377';
   const listenAddress = isDefault ? flags.listenAddress : withPort(asked.listen, 'ListenAddr');
   const chosen = asked.advertise || flags.advertiseAddress;
-  const advertiseAddress = chosen ? withPort(chosen, 'AdvertiseAddr') : guessAdvertiseAddress(listenAddress);
+  const advertiseAddress = chosen
+    ? withPort(chosen, 'AdvertiseAddr', portOf(listenAddress))
+    : guessAdvertiseAddress(listenAddress);
   return { listenAddress, advertiseAddress };
 }

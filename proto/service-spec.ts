@@ -178,7 +178,7 @@ export interface ServiceSpec {
   Mode: ServiceMode;
   UpdateConfig?: UpdateConfig;
   RollbackConfig?: UpdateConfig;
-  /** Deprecated by Docker in favour of TaskTemplate.Networks; moved there when the spec is accepted. */
+  /** Deprecated by Docker in favour of TaskTemplate.Networks; copied there when the spec is accepted. */
   Networks?: NetworkAttachmentConfig[];
   EndpointSpec?: EndpointSpec;
 }

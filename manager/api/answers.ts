@@ -56,8 +56,11 @@ function iterationAnswer(iteration: Version): Partial<Version> {
   return iteration.Index === 0 ? {} : iteration;
 }
 
+/** Networks are shown where the client named them, so that what it changes there has its effect. */
 function specAnswer(spec: ServiceSpec): ServiceSpec {
-  return { ...spec, TaskTemplate: templateAnswer(spec.TaskTemplate) };
+  const { Networks, ...template } = templateAnswer(spec.TaskTemplate);
+  const isNamedOutside = spec.Networks !== undefined || Networks === undefined;
+  return { ...spec, TaskTemplate: isNamedOutside ? template : { ...template, Networks } };
 }
 
 function templateAnswer(template: TaskSpec): TaskSpec {

@@ -54,6 +54,11 @@ const swarmSpec = z.strictObject({
     .optional(),
   TaskDefaults: z.strictObject({ LogDriver: driver }).optional(),
   EncryptionConfig: z.strictObject({ AutoLockManagers: flag }).optional(),
+  // Who may join was decided by this before there were join tokens; dockerode's examples still send it.
+  AcceptancePolicy: z
+    .unknown()
+    .transform(() => undefined)
+    .optional(),
 });
 
 const availability = oneOf(['active', 'pause', 'drain']);

@@ -10,7 +10,16 @@ import type { ApiHost } from './contract.ts';
 import { checkFilters, type Filters, hasAskedPrefix, hasLabels, isAsked, readFilters } from './filters.ts';
 import { refuseUsedData } from './in-use.ts';
 import { lookup } from './lookup.ts';
-import { commit, idMaker, jsonBody, managedCluster, pathOf, swarmError, versionOf } from './request.ts';
+import {
+  commit,
+  idMaker,
+  jsonBody,
+  managedCluster,
+  pathOf,
+  specBody,
+  swarmError,
+  versionOf,
+} from './request.ts';
 import { checkConfig } from './validate.ts';
 
 export function configRoutes(host: ApiHost): Router {
@@ -69,7 +78,7 @@ async function createConfig(host: ApiHost, request: Request): Promise<string> {
 
 /** Only labels may change: what services were given stays what it was. */
 async function updateConfig(host: ApiHost, request: Request): Promise<void> {
-  const spec = readConfigSpec(jsonBody(request));
+  const spec = readConfigSpec(specBody(request));
   const version = versionOf(request, 'config');
   const cluster = await managedCluster(host);
   const config = lookup(cluster.store, 'config', pathOf(request, 'id'));

@@ -1,10 +1,12 @@
 /**
- * The vocabulary of the API's schemas: how a field of a body is read. Three rules hold for every field.
+ * The vocabulary of the API's schemas: how a field of a body is read. Four rules hold for every field. Its
+ * name is known in any case.
  * `null` says nothing, as in Docker. A field that nobody knows is refused with its path. A field that
  * Docker knows and Shoal has no effect for is refused by name, unless it holds nothing.
  */
 import { z } from 'zod';
 import { type ErrorCode, ShoalError } from '../../proto/errors.ts';
+import { withKnownCase } from './field-case.ts';
 
 const maximumIssuesTold = 3;
 
@@ -15,7 +17,7 @@ interface IssueFacts {
 
 /** Checks `body` against `schema`. Throws ShoalError with the first faults and where they are. */
 export function check<T>(schema: z.ZodType<unknown>, body: unknown, what: string): T {
-  const result = schema.safeParse(withoutNulls(body, what, ''));
+  const result = schema.safeParse(withKnownCase(schema, withoutNulls(body, what, '')));
   if (result.success) return withoutUndefined(result.data) as T;
   const issues = result.error.issues;
   const special = issues.find((issue) => factsOf(issue).code !== undefined);

@@ -11,7 +11,7 @@ import type { ApiHost } from './contract.ts';
 import { checkFilters, type Filters, hasAskedPrefix, hasLabels, readFilters, wordsOf } from './filters.ts';
 import { answerList } from './list.ts';
 import { lookupNode } from './lookup.ts';
-import { commit, jsonBody, looseFlag, managedCluster, pathOf, swarmError, versionOf } from './request.ts';
+import { commit, looseFlag, managedCluster, pathOf, specBody, swarmError, versionOf } from './request.ts';
 
 const roles: readonly NodeRole[] = ['worker', 'manager'];
 const availabilities: readonly NodeAvailability[] = ['active', 'pause', 'drain'];
@@ -57,7 +57,7 @@ function listNodes(view: View, filters: Filters): ClusterNode[] {
 }
 
 async function updateNode(host: ApiHost, request: Request): Promise<void> {
-  const spec = readNodeSpec(jsonBody(request));
+  const spec = readNodeSpec(specBody(request));
   const version = versionOf(request, 'node');
   const Role = wordOf('Role', spec.Role, roles);
   const Availability = wordOf('Availability', spec.Availability, availabilities);

@@ -157,6 +157,17 @@ export function jsonBody(request: Request): unknown {
   return parseJson(text);
 }
 
+/**
+ * The spec of an update. dockerode sends the version, which is a parameter, in the body as well: there it says
+ * nothing more, as long as it is the same.
+ */
+export function specBody(request: Request): unknown {
+  const body = jsonBody(request);
+  if (typeof body !== 'object' || body === null || Array.isArray(body)) return body;
+  const { version, ...spec } = body as { version?: unknown };
+  return version !== undefined && String(version) === query(request, 'version') ? spec : body;
+}
+
 function decode(bytes: Uint8Array): string {
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes);

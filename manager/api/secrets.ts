@@ -10,7 +10,16 @@ import type { ApiHost } from './contract.ts';
 import { checkFilters, type Filters, hasAskedPrefix, hasLabels, isAsked, readFilters } from './filters.ts';
 import { refuseUsedData } from './in-use.ts';
 import { lookup } from './lookup.ts';
-import { commit, idMaker, jsonBody, managedCluster, pathOf, swarmError, versionOf } from './request.ts';
+import {
+  commit,
+  idMaker,
+  jsonBody,
+  managedCluster,
+  pathOf,
+  specBody,
+  swarmError,
+  versionOf,
+} from './request.ts';
 import { checkSecret } from './validate.ts';
 
 export function secretRoutes(host: ApiHost): Router {
@@ -69,7 +78,7 @@ async function createSecret(host: ApiHost, request: Request): Promise<string> {
 
 /** Only labels may change: what services were given stays what it was. */
 async function updateSecret(host: ApiHost, request: Request): Promise<void> {
-  const spec = readSecretSpec(jsonBody(request));
+  const spec = readSecretSpec(specBody(request));
   const version = versionOf(request, 'secret');
   const cluster = await managedCluster(host);
   const secret = lookup(cluster.store, 'secret', pathOf(request, 'id'));

@@ -257,7 +257,15 @@ const serviceSpec = z.strictObject({
   RollbackConfig: updateConfig(['pause', 'continue']),
   Networks: networkAttachments,
   EndpointSpec: z
-    .strictObject({ Mode: oneOf(['vip', 'dnsrr'], 'vip'), Ports: z.array(port).optional() })
+    .strictObject({
+      Mode: oneOf(['vip', 'dnsrr'], 'vip'),
+      Ports: z.array(port).optional(),
+      // The name of Ports in a draft of Docker's API; clients that still send it are warned.
+      ExposedPorts: z
+        .unknown()
+        .transform(() => undefined)
+        .optional(),
+    })
     .optional(),
 });
 
@@ -287,4 +295,11 @@ function withOneHealthcheck(spec: ServiceSpec): ServiceSpec {
     ...spec,
     TaskTemplate: { ...TaskTemplate, ContainerSpec: { Healthcheck: HealthCheck, ...ContainerSpec } },
   };
+}
+
+/** What is to be told of a body that was taken, but for parts that have no effect, there or in Docker. */
+export function serviceWarnings(body: unknown): string[] {
+  const endpoint = (body as { EndpointSpec?: { ExposedPorts?: unknown } } | null)?.EndpointSpec;
+  if (isZero(endpoint?.ExposedPorts)) return [];
+  return ['EndpointSpec.ExposedPorts has no effect, as in Docker: publish ports with EndpointSpec.Ports'];
 }

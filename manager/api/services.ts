@@ -31,11 +31,12 @@ import {
   managedCluster,
   pathOf,
   query,
+  specBody,
   strictFlag,
   swarmError,
   versionOf,
 } from './request.ts';
-import { readServiceSpec } from './service-schema.ts';
+import { readServiceSpec, serviceWarnings } from './service-schema.ts';
 import { acceptServiceSpec } from './validate.ts';
 
 /** The version from which a list may carry each service's status. */
@@ -55,7 +56,7 @@ export function serviceRoutes(host: ApiHost): Router {
   });
   routes.post('/services/create', async (request, response) => {
     const ID = await createService(host, request);
-    response.status(201).json({ ID, Warnings: [] });
+    response.status(201).json({ ID, Warnings: serviceWarnings(jsonBody(request)) });
   });
   routes.get('/services/:id', async (request, response) => {
     const insertDefaults = strictFlag(request, 'insertDefaults');
@@ -65,7 +66,8 @@ export function serviceRoutes(host: ApiHost): Router {
   });
   routes.post('/services/:id/update', async (request, response) => {
     await updateService(host, request);
-    response.json({ Warnings: null });
+    const warnings = serviceWarnings(jsonBody(request));
+    response.json({ Warnings: warnings.length > 0 ? warnings : null });
   });
   routes.delete('/services/:id', async (request, response) => {
     const cluster = await managedCluster(host);
@@ -122,7 +124,7 @@ async function createService(host: ApiHost, request: Request): Promise<string> {
 }
 
 async function updateService(host: ApiHost, request: Request): Promise<void> {
-  const read = readServiceSpec(jsonBody(request));
+  const read = readServiceSpec(specBody(request));
   const version = versionOf(request, 'service');
   const rollback = query(request, 'rollback');
   if (!['', 'none', 'previous'].includes(rollback)) {

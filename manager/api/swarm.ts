@@ -15,6 +15,7 @@ import {
   jsonBody,
   looseFlag,
   managedCluster,
+  specBody,
   strictFlag,
   swarmError,
   swarmLocked,
@@ -138,7 +139,7 @@ function refuseUnsafeLeave(host: ApiHost): void {
 }
 
 async function updateSwarm(host: ApiHost, request: Request): Promise<void> {
-  const change = readSwarmSpec(jsonBody(request));
+  const change = readSwarmSpec(specBody(request));
   const version = versionOf(request, 'swarm');
   const rotation = {
     worker: strictFlag(request, 'rotateWorkerToken'),

@@ -51,7 +51,12 @@ export function acceptServiceSpec(view: View, spec: ServiceSpec): ServiceSpec {
   const { TaskTemplate } = accepted;
   checkReferences(view, TaskTemplate);
   const Networks = TaskTemplate.Networks?.map((attachment) => resolveNetwork(view, attachment));
-  return { ...accepted, TaskTemplate: { ...TaskTemplate, ...(Networks ? { Networks } : {}) } };
+  if (!Networks) return accepted;
+  return {
+    ...accepted,
+    TaskTemplate: { ...TaskTemplate, Networks },
+    ...(accepted.Networks ? { Networks } : {}),
+  };
 }
 
 /**

@@ -94,6 +94,8 @@ export interface BootstrapOptions {
   readonly defaultAddrPool?: readonly string[] | undefined;
   readonly subnetSize?: number | undefined;
   readonly dataPathPort?: number | undefined;
+  /** host:port of the manager; its node shows from the first entry on that it leads. */
+  readonly advertiseAddress?: string | undefined;
 }
 
 export interface Bootstrapped {
@@ -127,7 +129,7 @@ export async function bootstrapCluster(options: BootstrapOptions): Promise<Boots
     },
   };
   const { requestPem, identity } = await issueLocally(cluster, { nodeId, role: 'manager' }, context);
-  const node = newNode({
+  const made = newNode({
     nodeId,
     role: 'manager',
     availability: options.availability ?? 'active',
@@ -135,6 +137,10 @@ export async function bootstrapCluster(options: BootstrapOptions): Promise<Boots
     requestPem,
     certificatePem: identity.certificatePem,
   });
+  const { advertiseAddress: Addr } = options;
+  const node = Addr
+    ? { ...made, ManagerStatus: { Leader: true, Reachability: 'reachable' as const, Addr } }
+    : made;
   const changes: Change[] = [
     { op: 'create', kind: 'cluster', object: cluster },
     { op: 'create', kind: 'node', object: node },

@@ -35,14 +35,15 @@ const defaultUpdateConfig = { Parallelism: 1, FailureAction: 'pause', Monitor: 5
 const defaultRestartPolicy = { Condition: 'any', Delay: 5e9 };
 
 /**
- * The spec as it is stored: networks named in the place that Docker deprecated are moved to the task
- * template.
+ * The spec as it is stored: networks named in the place that Docker deprecated stand in the task template too,
+ * where everything looks for them. The template's own come first, and then the others say nothing.
  */
 export function acceptedSpec(spec: ServiceSpec): ServiceSpec {
   const { Networks, ...rest } = spec;
+  if (Networks === undefined) return spec;
   const own = spec.TaskTemplate.Networks ?? [];
-  if (!Networks || Networks.length === 0 || own.length > 0) return Networks === undefined ? spec : rest;
-  return { ...rest, TaskTemplate: { ...spec.TaskTemplate, Networks } };
+  if (Networks.length === 0 || (own.length > 0 && !sameValue(own, Networks))) return rest;
+  return own.length > 0 ? spec : { ...spec, TaskTemplate: { ...spec.TaskTemplate, Networks } };
 }
 
 /** Whether two specs ask for the same service. */
@@ -52,7 +53,7 @@ export function sameServiceSpec(a: ServiceSpec, b: ServiceSpec): boolean {
 
 /** A spec with its defaults written out and its empty values left out: for comparison, not for storing. */
 export function canonicalServiceSpec(spec: ServiceSpec): unknown {
-  const accepted = acceptedSpec(spec);
+  const { Networks: _inTemplate, ...accepted } = acceptedSpec(spec);
   const task = accepted.TaskTemplate;
   const ports = (accepted.EndpointSpec?.Ports ?? []).map((port) => ({
     ...port,

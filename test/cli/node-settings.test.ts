@@ -47,8 +47,9 @@ describe('a node’s settings', () => {
     });
     assert.deepEqual(asked('127.0.0.1:5000', '10.0.0.1'), {
       listenAddress: '127.0.0.1:5000',
-      advertiseAddress: '10.0.0.1:2377',
+      advertiseAddress: '10.0.0.1:5000',
     });
+    assert.equal(asked('127.0.0.1:5000', '10.0.0.1:6000').advertiseAddress, '10.0.0.1:6000');
     assert.throws(
       () => asked('nonsense:port'),
       (error) => isShoalError(error, 'invalid-argument'),

@@ -38,6 +38,13 @@ describe('a new cluster', () => {
     assert.deepEqual([facts.nodeId, facts.clusterId, facts.role], [node.ID, cluster.ID, 'manager']);
   });
 
+  it('shows its first manager as the leader from the first entry on', async () => {
+    const advertiseAddress = '10.0.0.1:2377';
+    const { node } = await bootstrapCluster({ random: seededRandom(1), clock, advertiseAddress });
+    const wanted = { Leader: true, Reachability: 'reachable', Addr: advertiseAddress };
+    assert.deepEqual(node.ManagerStatus, wanted);
+  });
+
   it('has three keys of 16 bytes for each of the two subsystems of stock overlays', async () => {
     const { cluster } = await bootstrapCluster({ random: seededRandom(2), clock });
     for (const subsystem of ['networking:gossip', 'networking:ipsec']) {

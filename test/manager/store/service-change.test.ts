@@ -32,10 +32,16 @@ describe('service changes', () => {
     assert.equal(service().PreviousSpec, undefined);
   });
 
-  it('moves networks out of the place that Docker deprecated', () => {
+  it('copies networks from the place that Docker deprecated, unless the template has others', () => {
     const { service } = setUp({ ...makeSpec(), Networks: [{ Target: 'host' }] });
     assert.deepEqual(service().Spec.TaskTemplate.Networks, [{ Target: 'host' }]);
-    assert.equal('Networks' in service().Spec, false);
+    assert.deepEqual(service().Spec.Networks, [{ Target: 'host' }]);
+    const own = setUp({
+      ...makeSpec({ TaskTemplate: { Networks: [{ Target: 'bridge' }] } }),
+      Networks: [{ Target: 'host' }],
+    });
+    assert.deepEqual(own.service().Spec.TaskTemplate.Networks, [{ Target: 'bridge' }]);
+    assert.equal('Networks' in own.service().Spec, false);
   });
 
   it('an update makes the next revision and remembers the spec before', () => {
