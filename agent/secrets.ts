@@ -8,8 +8,8 @@ import { chmod, chown, mkdir, readdir, readFile, rm, statfs, writeFile } from 'n
 import { isAbsolute, join } from 'node:path';
 import { promisify } from 'node:util';
 import { messageOf, ShoalError } from '../proto/errors.ts';
+import { expand } from '../proto/template.ts';
 import { containerOf, type FileMount, type NodeForTasks, templateValues } from './engine/container-spec.ts';
-import { expand } from './template.ts';
 import type { WireConfig, WireSecret, WireTask } from './wire.ts';
 
 /** statfs(2)'s f_type of tmpfs and ramfs. */

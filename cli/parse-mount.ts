@@ -31,8 +31,14 @@ const readers: Record<string, Reader> = {
     mount.BindOptions = { ...mount.BindOptions, NonRecursive: parseBoolean(value, what) };
   },
   'bind-recursive': (mount, value, what) => {
-    const choice = parseChoice(value, what, ['enabled', 'disabled'] as const);
-    if (choice === 'disabled') mount.BindOptions = { ...mount.BindOptions, NonRecursive: true };
+    const choice = parseChoice(value, what, ['enabled', 'disabled', 'writable', 'readonly'] as const);
+    const options = {
+      enabled: {},
+      disabled: { NonRecursive: true },
+      writable: { ReadOnlyNonRecursive: true },
+      readonly: { ReadOnlyForceRecursive: true },
+    }[choice];
+    if (choice !== 'enabled') mount.BindOptions = { ...mount.BindOptions, ...options };
   },
   'bind-create-src': (mount, value, what) => {
     mount.BindOptions = { ...mount.BindOptions, CreateMountpoint: parseBoolean(value, what) };

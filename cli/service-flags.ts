@@ -56,6 +56,10 @@ function withLimits(spec: ServiceSpec, change: Partial<ResourceLimits>): Service
   return withTask(spec, { Resources: { ...Resources, Limits: { ...Resources.Limits, ...change } } });
 }
 
+function withResources(spec: ServiceSpec, change: NonNullable<TaskSpec['Resources']>): ServiceSpec {
+  return withTask(spec, { Resources: { ...spec.TaskTemplate.Resources, ...change } });
+}
+
 /** A spec with its reservations changed. */
 export function withReservations(spec: ServiceSpec, change: Partial<ResourceReservations>): ServiceSpec {
   const { Resources = {} } = spec.TaskTemplate;
@@ -260,6 +264,17 @@ const resourceFlags: ScalarFlag[] = [
     apply: (spec, value, what) => withReservations(spec, { MemoryBytes: parseBytes(value, what) }),
   },
   {
+    flags: '--memory-swap <bytes>',
+    description: 'swap on top of the memory limit (-1: unlimited)',
+    apply: (spec, value, what) =>
+      withResources(spec, { SwapBytes: value === '-1' ? -1 : parseBytes(value, what) }),
+  },
+  {
+    flags: '--memory-swappiness <percent>',
+    description: 'how willingly its memory is swapped out, 0 to 100 (-1: the default)',
+    apply: (spec, value, what) => withResources(spec, { MemorySwappiness: parseInteger(value, what) }),
+  },
+  {
     flags: '--replicas-max-per-node <count>',
     description: 'most tasks on one node (0: unlimited)',
     apply: replicasPerNode,
@@ -344,11 +359,7 @@ export const switchFlags: readonly SwitchFlag[] = [
 ];
 
 /** Flags of docker's that both commands refuse by name. */
-export const refusedFlags: readonly string[] = [
-  '--credential-spec <spec>',
-  '--memory-swap <bytes>',
-  '--memory-swappiness <percent>',
-];
+export const refusedFlags: readonly string[] = ['--credential-spec <spec>'];
 
 /** Lines of an env file as KEY=value; comments and empty lines are left out. */
 export function parseEnvFile(text: string, environment: Record<string, string | undefined>): string[] {

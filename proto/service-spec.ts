@@ -22,14 +22,21 @@ export interface Platform {
 }
 
 export interface Mount {
-  Type: 'bind' | 'volume' | 'tmpfs' | 'npipe' | 'cluster' | 'image';
+  Type: 'bind' | 'volume' | 'tmpfs' | 'npipe' | 'cluster';
   Source?: string;
   Target: string;
   ReadOnly?: boolean;
   Consistency?: string;
-  BindOptions?: { Propagation?: string; NonRecursive?: boolean; CreateMountpoint?: boolean };
+  BindOptions?: {
+    Propagation?: string;
+    NonRecursive?: boolean;
+    CreateMountpoint?: boolean;
+    ReadOnlyNonRecursive?: boolean;
+    ReadOnlyForceRecursive?: boolean;
+  };
   VolumeOptions?: { NoCopy?: boolean; Labels?: Labels; Subpath?: string; DriverConfig?: Driver };
-  TmpfsOptions?: { SizeBytes?: number; Mode?: number };
+  /** Options: mount options, ['noexec'] or ['uid', '1000'] each. */
+  TmpfsOptions?: { SizeBytes?: number; Mode?: number; Options?: string[][] };
 }
 
 export interface HealthConfig {
@@ -132,7 +139,14 @@ export interface NetworkAttachmentConfig {
 
 export interface TaskSpec {
   ContainerSpec: ContainerSpec;
-  Resources?: { Limits?: ResourceLimits; Reservations?: ResourceReservations };
+  Resources?: {
+    Limits?: ResourceLimits;
+    Reservations?: ResourceReservations;
+    /** Swap on top of the memory limit, -1 for as much as there is; needs that limit. */
+    SwapBytes?: number;
+    /** How willingly memory is swapped out, 0 to 100; -1 for the engine's own. */
+    MemorySwappiness?: number;
+  };
   RestartPolicy?: RestartPolicy;
   Placement?: Placement;
   Networks?: NetworkAttachmentConfig[];

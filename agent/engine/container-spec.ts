@@ -7,7 +7,7 @@ import { ShoalError } from '../../proto/errors.ts';
 import type { HealthConfig__Output } from '../../proto/generated/docker/swarmkit/v1/HealthConfig.ts';
 import type { Mount__Output } from '../../proto/generated/docker/swarmkit/v1/Mount.ts';
 import type { Privileges__Output } from '../../proto/generated/docker/swarmkit/v1/Privileges.ts';
-import { expand, type TemplateValues } from '../template.ts';
+import { expand, type TemplateValues } from '../../proto/template.ts';
 import { nanosecondsOf, type WireTask } from '../wire.ts';
 import type { ContainerRequest } from './engine.ts';
 
@@ -201,7 +201,10 @@ function resources(task: WireTask): Record<string, unknown> {
     ...(swap_bytes !== undefined && memoryBytes > 0
       ? { MemorySwap: swapBytes < 0 ? -1 : memoryBytes + swapBytes }
       : {}),
-    ...(memory_swappiness === undefined ? {} : { MemorySwappiness: Number(memory_swappiness.value ?? 0) }),
+    // -1 is the engine's own, which it is not told.
+    ...(Number(memory_swappiness?.value ?? -1) < 0
+      ? {}
+      : { MemorySwappiness: Number(memory_swappiness?.value) }),
     ...(pids > 0 ? { PidsLimit: pids } : {}),
   };
 }
@@ -276,6 +279,8 @@ function mountOf(mount: Mount__Output, filled: (text: string) => string): Record
             Propagation: (bind.propagation ?? 'RPRIVATE').toLowerCase(),
             NonRecursive: bind.nonrecursive === true,
             CreateMountpoint: bind.createmountpoint === true,
+            ...(bind.readonlynonrecursive ? { ReadOnlyNonRecursive: true } : {}),
+            ...(bind.readonlyforcerecursive ? { ReadOnlyForceRecursive: true } : {}),
           },
         }),
     ...(volume === undefined || type !== 'VOLUME'
@@ -302,7 +307,13 @@ function mountOf(mount: Mount__Output, filled: (text: string) => string): Record
         }),
     ...(tmpfs === undefined || type !== 'TMPFS'
       ? {}
-      : { TmpfsOptions: { SizeBytes: Number(tmpfs.size_bytes ?? 0), Mode: tmpfs.mode ?? 0 } }),
+      : {
+          TmpfsOptions: {
+            SizeBytes: Number(tmpfs.size_bytes ?? 0),
+            Mode: tmpfs.mode ?? 0,
+            ...(tmpfs.options ? { Options: tmpfs.options.split(',').map((one) => one.split('=', 2)) } : {}),
+          },
+        }),
   };
 }
 

@@ -25,15 +25,18 @@ export function addFileCommands(program: Command, context: Context, kind: 'secre
     .argument('<name>')
     .argument('<file>', 'a path, or - for standard input')
     .option('-l, --label <key=value>', 'label', collect)
-    .action(async (name: string, file: string, flags: { label?: string[] }) => {
+    .option('--template-driver <driver>', 'golang: fill in what the data says in {{…}}, for each task')
+    .action(async (name: string, file: string, flags: { label?: string[]; templateDriver?: string }) => {
       const data = await readData(kind, file);
-      const spec = { Name: name, Labels: parseLabels(flags.label ?? []), Data: data.toString('base64') };
+      const spec = {
+        Name: name,
+        Labels: parseLabels(flags.label ?? []),
+        Data: data.toString('base64'),
+        ...(flags.templateDriver ? { Templating: { Name: flags.templateDriver } } : {}),
+      };
       print((await context.client().post<{ ID: string }>(`/${kind}s/create`, spec)).ID);
     });
-  refuseFlags(create, [
-    '--template-driver <driver>',
-    ...(kind === 'secret' ? ['-d, --driver <driver>'] : []),
-  ]);
+  if (kind === 'secret') refuseFlags(create, ['-d, --driver <driver>']);
   listOptions(noun.command('ls').alias('list').description(`list ${kind}s`))
     .option('-f, --filter <filter>', 'id, name or label: key=value', collect)
     .action(async (flags: ListOptions & { filter?: string[] }) => {

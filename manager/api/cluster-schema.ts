@@ -94,7 +94,11 @@ const nodeSpec = z.strictObject({
   Availability: optionalText.default(''),
 });
 
-const templating = without('templating drivers are not supported by Shoal yet');
+/** Docker's one templating driver is Go's templates. */
+const templating = z
+  .strictObject({ Name: oneOf(['golang']), Options: map })
+  .optional()
+  .transform((driver) => (driver?.Name ? { Name: driver.Name } : undefined));
 
 const secretSpec = z.strictObject({
   Name: optionalText.default(''),

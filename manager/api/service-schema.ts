@@ -21,8 +21,11 @@ import {
   without,
 } from './fields.ts';
 
+/** Docker's own services know no mounts of images either. */
+const mountType = oneOf(['bind', 'volume', 'tmpfs', 'npipe', 'cluster'], 'volume');
+
 const mount = z.strictObject({
-  Type: oneOf(['bind', 'volume', 'tmpfs', 'npipe', 'cluster', 'image'], 'volume'),
+  Type: mountType,
   Source: optionalText,
   Target: text.min(1, 'a mount needs a target'),
   ReadOnly: flag,
@@ -32,19 +35,19 @@ const mount = z.strictObject({
       Propagation: oneOf(['private', 'rprivate', 'shared', 'rshared', 'slave', 'rslave']),
       NonRecursive: flag,
       CreateMountpoint: flag,
-      ReadOnlyNonRecursive: without('is not supported by Shoal yet'),
-      ReadOnlyForceRecursive: without('is not supported by Shoal yet'),
+      ReadOnlyNonRecursive: flag,
+      ReadOnlyForceRecursive: flag,
     })
     .optional(),
   VolumeOptions: z
     .strictObject({ NoCopy: flag, Labels: map, Subpath: optionalText, DriverConfig: driver })
     .optional(),
-  ImageOptions: without('image mounts are not supported by Shoal yet'),
+  ImageOptions: without('services have no image mounts: put the files into a volume or the image'),
   TmpfsOptions: z
     .strictObject({
       SizeBytes: optionalCount,
       Mode: optionalCount,
-      Options: without('mount options of a tmpfs are not supported by Shoal yet'),
+      Options: z.array(z.array(text).min(1).max(2)).optional(),
     })
     .optional(),
   ClusterOptions: without('cluster volumes (CSI) are not supported by Shoal'),
@@ -166,8 +169,8 @@ const resources = z
         GenericResources: z.array(genericResource).optional(),
       })
       .optional(),
-    SwapBytes: without('swap limits are not supported by Shoal yet'),
-    MemorySwappiness: without('swappiness is not supported by Shoal yet'),
+    SwapBytes: z.int().min(-1).optional(),
+    MemorySwappiness: z.int().min(-1).max(100).optional(),
   })
   .optional();
 

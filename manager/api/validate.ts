@@ -17,6 +17,7 @@ import { parseConstraints } from '../store/constraint.ts';
 import { acceptedSpec } from '../store/normalize.ts';
 import type { View } from '../store/store.ts';
 import { predefinedNetworks } from './answers.ts';
+import { checkDataTemplate, checkDataTemplates, checkSpecTemplates } from './check-templates.ts';
 import { lookup } from './lookup.ts';
 import { asSwarmError, swarmError } from './request.ts';
 
@@ -50,6 +51,7 @@ export function acceptServiceSpec(view: View, spec: ServiceSpec): ServiceSpec {
   checkServiceShape(accepted);
   const { TaskTemplate } = accepted;
   checkReferences(view, TaskTemplate);
+  checkDataTemplates(view, accepted);
   const Networks = TaskTemplate.Networks?.map((attachment) => resolveNetwork(view, attachment));
   if (!Networks) return accepted;
   return {
@@ -77,6 +79,7 @@ export function checkServiceShape(spec: ServiceSpec, references: 'by-id' | 'by-n
   checkTargets('secret', secretTargets(task), references);
   checkTargets('config', configTargets(task), references);
   checkContainer(task);
+  checkSpecTemplates(spec);
   checkMode(spec);
   checkUpdate(spec.UpdateConfig);
   checkUpdate(spec.RollbackConfig);
@@ -101,6 +104,10 @@ function checkResources(task: TaskSpec): void {
     if (MemoryBytes !== 0 && MemoryBytes < minimumMemoryBytes) {
       throw invalid(`invalid memory value ${MemoryBytes}: Must be at least 4MiB`);
     }
+  }
+  const { SwapBytes, Limits } = task.Resources ?? {};
+  if (SwapBytes !== undefined && !Limits?.MemoryBytes) {
+    throw invalid('TaskSpec: a swap limit (SwapBytes) needs a memory limit beside it');
   }
 }
 
@@ -168,7 +175,7 @@ function checkContainer(task: TaskSpec): void {
   for (const mount of container.Mounts ?? []) {
     if (mountPoints.has(mount.Target)) throw invalid(`ContainerSpec: duplicate mount point: ${mount.Target}`);
     mountPoints.add(mount.Target);
-    if (mount.Type === 'cluster' || mount.Type === 'npipe' || mount.Type === 'image') {
+    if (mount.Type === 'cluster' || mount.Type === 'npipe') {
       throw new ShoalError(
         'not-supported',
         `ContainerSpec: mounts of type ${mount.Type} are not supported by Shoal`,
@@ -180,6 +187,10 @@ function checkContainer(task: TaskSpec): void {
     checkMountPaths(mount);
   }
   checkHealth(container.Healthcheck);
+  const score = container.OomScoreAdj ?? 0;
+  if (score < -1000 || score > 1000) {
+    throw invalid(`ContainerSpec: invalid value ${score}, range for oom score adj is [-1000, 1000]`);
+  }
 }
 
 /** Docker leaves these to the engine, which rejects every task; said here, they are said once and at once. */
@@ -269,12 +280,14 @@ function resolveNetwork(view: View, attachment: NetworkAttachmentConfig): Networ
 export function checkSecret(spec: SecretSpec): void {
   checkDataName(spec.Name);
   checkData('secret', spec.Data ?? '', maximumSecretBytes);
+  checkDataTemplate('secret', spec);
 }
 
 /** Checks a config's name and data. */
 export function checkConfig(spec: ConfigSpec): void {
   checkDataName(spec.Name);
   checkData('config', spec.Data, maximumConfigBytes);
+  checkDataTemplate('config', spec);
 }
 
 function checkDataName(name: string): void {

@@ -128,6 +128,8 @@ function wireMount(mount: Mount): WireMount {
       propagation: (bind.Propagation || 'rprivate').toUpperCase() as WirePropagation,
       nonrecursive: bind.NonRecursive,
       createmountpoint: bind.CreateMountpoint,
+      readonlynonrecursive: bind.ReadOnlyNonRecursive,
+      readonlyforcerecursive: bind.ReadOnlyForceRecursive,
     },
     volume_options: volume && {
       nocopy: volume.NoCopy,
@@ -135,7 +137,11 @@ function wireMount(mount: Mount): WireMount {
       driver_config: wireDriver(volume.DriverConfig),
       subpath: volume.Subpath,
     },
-    tmpfs_options: tmpfs && { size_bytes: wireInteger(tmpfs.SizeBytes), mode: tmpfs.Mode },
+    tmpfs_options: tmpfs && {
+      size_bytes: wireInteger(tmpfs.SizeBytes),
+      mode: tmpfs.Mode,
+      options: (tmpfs.Options ?? []).map((option) => option.join('=')).join(','),
+    },
   };
 }
 

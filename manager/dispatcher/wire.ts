@@ -265,6 +265,10 @@ export function wireTask(parts: TaskParts): WireTask {
   };
 }
 
+function wireInt64Value(value: number | undefined): { value: string } | undefined {
+  return value === undefined ? undefined : { value: String(value) };
+}
+
 function wireTaskSpec(spec: TaskSpec): WireTaskSpec {
   const { Limits: limits, Reservations: reservations } = spec.Resources ?? {};
   const { RestartPolicy: restart, Placement: placement } = spec;
@@ -281,6 +285,8 @@ function wireTaskSpec(spec: TaskSpec): WireTaskSpec {
         memory_bytes: wireInteger(reservations.MemoryBytes),
         generic: (reservations.GenericResources ?? []).map(wireGenericResource),
       },
+      swap_bytes: wireInt64Value(spec.Resources.SwapBytes),
+      memory_swappiness: wireInt64Value(spec.Resources.MemorySwappiness),
     },
     restart: restart && {
       condition: (restart.Condition ?? 'any').replace('-', '_').toUpperCase() as

@@ -10,7 +10,13 @@ export interface ComposeMount {
   readonly target: string;
   readonly read_only?: boolean | undefined;
   readonly consistency?: string | undefined;
-  readonly bind?: { propagation?: string | undefined } | undefined;
+  readonly bind?:
+    | {
+        propagation?: string | undefined;
+        create_host_path?: boolean | undefined;
+        recursive?: 'enabled' | 'disabled' | 'writable' | 'readonly' | undefined;
+      }
+    | undefined;
   readonly volume?: { nocopy?: boolean | undefined; subpath?: string | undefined } | undefined;
   readonly tmpfs?: { size?: number | undefined; mode?: number | undefined } | undefined;
 }

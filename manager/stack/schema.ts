@@ -138,16 +138,19 @@ const portShape = shape({
 });
 
 const mountShape = shape({
-  type: z.enum(['bind', 'volume', 'tmpfs', 'npipe', 'cluster', 'image']),
+  type: z.enum(['bind', 'volume', 'tmpfs', 'npipe', 'cluster']),
   source: text.optional(),
   target: text,
   read_only: boolean.optional(),
   consistency: text.optional(),
-  bind: shape({ propagation: text.optional() }).optional(),
+  bind: shape({
+    propagation: text.optional(),
+    create_host_path: boolean.optional(),
+    recursive: z.enum(['enabled', 'disabled', 'writable', 'readonly']).optional(),
+  }).optional(),
   volume: shape({ nocopy: boolean.optional(), subpath: text.optional() }).optional(),
   tmpfs: shape({ size: integer.optional(), mode: integer.optional() }).optional(),
   cluster: anything.optional(),
-  image: anything.optional(),
 });
 
 const fileReference = shortOrLong(

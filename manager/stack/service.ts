@@ -294,7 +294,15 @@ function mountOf(scope: Scope, path: Path, mount: ComposeMount): Mount {
         Type: 'bind',
         Source: bindSource(scope, path, mount),
         ...common,
-        BindOptions: mount.bind && present({ Propagation: mount.bind.propagation }),
+        BindOptions:
+          mount.bind &&
+          present({
+            Propagation: mount.bind.propagation,
+            CreateMountpoint: mount.bind.create_host_path,
+            NonRecursive: mount.bind.recursive === 'disabled' || undefined,
+            ReadOnlyNonRecursive: mount.bind.recursive === 'writable' || undefined,
+            ReadOnlyForceRecursive: mount.bind.recursive === 'readonly' || undefined,
+          }),
       });
     case 'tmpfs':
       if (mount.source) scope.error(path, 'a mount of type tmpfs has no source');

@@ -180,6 +180,15 @@ describe('cli: flags to spec', () => {
     for (const [flags, words] of refused) await assert.rejects(create(flags), words);
   });
 
+  it('swap and swappiness', async () => {
+    const resources = async (flags: Record<string, unknown>) => (await create(flags)).TaskTemplate.Resources;
+    assert.deepEqual(await resources({ memorySwap: '1g', memorySwappiness: '20' }), {
+      SwapBytes: 2 ** 30,
+      MemorySwappiness: 20,
+    });
+    assert.deepEqual(await resources({ memorySwap: '-1' }), { SwapBytes: -1 });
+  });
+
   it('global services have no replicas', async () => {
     assert.deepEqual((await create({ mode: 'global' })).Mode, { Global: {} });
     await assert.rejects(create({ mode: 'global', replicas: '2' }), /--replicas can only be used with repl/);

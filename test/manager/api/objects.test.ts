@@ -165,7 +165,14 @@ for (const kind of ['secret', 'config'] as const) {
         [{ ...plain, Name: 'two', Data: 'no base 64!' }, /is not base64/],
         [{ ...plain, Name: 'two', Data: base64('x'.repeat(1_024_000)) }, /data must be larger than 0/],
         [{ ...plain, Name: 'two', Extra: 1 }, new RegExp(`unknown field ${Kind}Spec.Extra`)],
-        [{ ...plain, Name: 'two', Templating: { Name: 'golang' } }, /templating drivers are not supported/],
+        [
+          { ...plain, Name: 'two', Templating: { Name: 'jinja' } },
+          /Templating\.Name: "jinja" is none of golang/,
+        ],
+        [
+          { ...plain, Name: 'two', Data: base64('a={{.Nope}}'), Templating: { Name: 'golang' } },
+          new RegExp(`${kind} two: expanding template {{.Nope}} failed: there is no .Nope`),
+        ],
       ];
       for (const [spec, message] of bad) {
         const answer = await create(spec);
@@ -173,6 +180,31 @@ for (const kind of ['secret', 'config'] as const) {
         assert.match(answer.json.message, message);
       }
       assert.equal(api.host.store.count(kind), 1);
+    });
+
+    it('is checked again as a template when a service uses it', async () => {
+      const Data = base64('{{.Service.Labels.tier}} {{secret "key"}} {{env "HOME"}}');
+      const made = await create({ ...plain, Data, Templating: { Name: 'golang' } });
+      assert.equal(made.status, 201, made.text);
+      assert.deepEqual((await api.get(`/${kind}s/one`)).json.Spec.Templating, { Name: 'golang' });
+      const reference = {
+        File: { Name: 'key' },
+        [`${Kind}ID`]: made.json.ID,
+        [`${Kind}Name`]: 'one',
+      };
+      const use = (Labels: Record<string, string>) =>
+        api.post('/services/create', {
+          Name: 'web',
+          Labels,
+          TaskTemplate: { ContainerSpec: { Image: 'a', [`${Kind}s`]: [reference] } },
+        });
+      assert.match(
+        (await use({})).json.message,
+        new RegExp(`${kind} one: .*there is no .Service.Labels.tier`),
+      );
+      const used = await use({ tier: 'x' });
+      if (kind === 'secret') assert.equal(used.status, 201, used.text);
+      else assert.match(used.json.message, /config one: the service has no secret with the target "key"/);
     });
 
     it('takes new labels and nothing else', async () => {

@@ -1,11 +1,19 @@
 import assert from 'node:assert/strict';
-import { expand } from '../../agent/template.ts';
 import { isShoalError } from '../../proto/errors.ts';
+import { anyLabels, exampleValues, expand } from '../../proto/template.ts';
 
 const values = { A: { B: 'value', Map: { key: 'found', 'odd key': 'odd' } } };
 const functions = { env: (name: string) => `<${name}>` };
 
 describe('template', () => {
+  it('of labels that are not known yet, every name is one', () => {
+    const unknown = exampleValues({ Name: 'web', Labels: anyLabels });
+    assert.equal(
+      expand('{{.Service.Labels.x}}{{index .Service.Labels "y"}}{{.Service.Name}}', unknown),
+      'web',
+    );
+  });
+
   const table: [string, string][] = [
     ['no action', 'no action'],
     ['{{.A.B}}', 'value'],

@@ -10,6 +10,21 @@ export interface TemplateValues {
   readonly [name: string]: string | TemplateValues;
 }
 
+/** Stands for labels of which nothing is known: every name is among them. */
+export const anyLabels: TemplateValues = {};
+
+/**
+ * What the templates of a service's tasks can name (SwarmKit's), with values that stand for those of a task:
+ * for checking a template before there is one. The agent fills in the real ones.
+ */
+export function exampleValues(service: { Name: string; Labels: TemplateValues }): TemplateValues {
+  return {
+    Service: { ID: 'service-id', ...service },
+    Node: { ID: 'node-id', Hostname: 'hostname', Platform: { Architecture: 'x86_64', OS: 'linux' } },
+    Task: { ID: 'task-id', Name: `${service.Name}.1.task-id`, Slot: '1' },
+  };
+}
+
 /** Functions of one text argument, e.g. env. */
 export type TemplateFunctions = Readonly<Record<string, (argument: string) => string>>;
 
@@ -55,6 +70,7 @@ function evaluate(body: string, values: TemplateValues, functions: TemplateFunct
 function lookUp(body: string, path: string, values: TemplateValues): string | TemplateValues {
   let found: string | TemplateValues = values;
   for (const name of path.split('.').slice(1)) {
+    if (found === anyLabels) return '';
     if (typeof found === 'string' || !Object.hasOwn(found, name)) {
       throw refused(body, `there is no ${path}`);
     }
