@@ -1,0 +1,92 @@
+/**
+ * Requests that are the container engine's, passed on to it. In: a request as it came. Out: the engine's answer, as
+ * it comes: method, path, headers and bytes are the client's and the engine's own, nothing is gathered, and
+ * a slow reader slows down who writes. It reads no body and knows no container. A client that goes away ends the
+ * engine's request, too. Headers that are about one connection only (RFC 9110, 7.6.1) are not passed on.
+ */
+import http, { type IncomingMessage, type ServerResponse } from 'node:http';
+import { pipeline } from 'node:stream';
+import type { Log } from '../../proto/ports.ts';
+import { isShoalError, messageOf } from '../../proto/errors.ts';
+import type { LocalEngine } from './local-engine.ts';
+
+const ofOneConnection: ReadonlySet<string> = new Set([
+  'connection',
+  'expect',
+  'keep-alive',
+  'proxy-connection',
+  'upgrade',
+]);
+
+/** Answers `request` with what the engine says; a 503 with the reason when it can't be reached. */
+export async function passOn(
+  engine: LocalEngine,
+  request: IncomingMessage,
+  response: ServerResponse,
+  log: Log,
+): Promise<void> {
+  let connection: Awaited<ReturnType<LocalEngine['connect']>>;
+  try {
+    connection = await engine.connect();
+  } catch (error) {
+    refuse(request, response, error);
+    return;
+  }
+  if (response.destroyed) {
+    connection.destroy();
+    return;
+  }
+  const passed = http.request({
+    method: request.method,
+    path: request.url,
+    headers: requestHeaders(request),
+    createConnection: () => connection,
+  });
+  response.once('close', () => passed.destroy());
+  passed.once('response', (answer) => answerWith(answer, request, response));
+  passed.on('error', (error) => {
+    // The engine may answer, and hang up, before it has been sent all of a body.
+    if (response.headersSent) return;
+    if (!response.destroyed) log.warn({ path: request.url, error: messageOf(error) }, 'the engine hung up');
+    refuse(request, response, engine.away(error));
+  });
+  request.pipe(passed);
+}
+
+function answerWith(answer: IncomingMessage, request: IncomingMessage, response: ServerResponse): void {
+  const { headers } = answer;
+  const hasEnd = headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined;
+  // Such an answer ends when the connection does, and so does ours.
+  if (!hasEnd) response.useChunkedEncodingByDefault = false;
+  if (!hasEnd || !request.complete) response.shouldKeepAlive = false;
+  response.writeHead(answer.statusCode ?? 502, answer.statusMessage, passedHeaders(answer.rawHeaders));
+  // What is followed may have nothing to say for hours.
+  response.flushHeaders();
+  pipeline(answer, response, () => {});
+}
+
+function requestHeaders(request: IncomingMessage): string[] {
+  const headers = passedHeaders(request.rawHeaders);
+  const isSized =
+    request.headers['content-length'] !== undefined || request.headers['transfer-encoding'] !== undefined;
+  const mayHaveBody = !['GET', 'HEAD', 'DELETE', 'OPTIONS'].includes(request.method ?? '');
+  // Engines tell a body of no length from none, and Node would announce the former.
+  return isSized || !mayHaveBody ? headers : [...headers, 'Content-Length', '0'];
+}
+
+/** Names and values in turn, in their order, without those that end here. */
+function passedHeaders(raw: readonly string[]): string[] {
+  return raw.filter((_text, index) => !ofOneConnection.has(raw[index - (index % 2)]!.toLowerCase()));
+}
+
+function refuse(request: IncomingMessage, response: ServerResponse, error: unknown): void {
+  if (response.headersSent || response.destroyed) return;
+  const text = `${JSON.stringify({ message: messageOf(error) })}\n`;
+  // A body that is still under way has nowhere to go.
+  if (!request.complete) response.shouldKeepAlive = false;
+  response.writeHead(isShoalError(error) ? error.httpStatus : 503, {
+    'Content-Type': 'application/json',
+    'Content-Length': Buffer.byteLength(text),
+  });
+  response.end(text);
+}
