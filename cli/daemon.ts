@@ -164,6 +164,8 @@ export class Daemon implements ApiHost {
     return this.options.engine.facts().catch(() => undefined);
   }
 
+  connectEngine = () => this.options.engine.connect();
+
   /** Makes a cluster with this node as its first manager, or recovers one with ForceNewCluster. */
   async init(request: SwarmInitRequest): Promise<string> {
     if (request.ForceNewCluster && this.state.kind === 'member') return this.forceNewCluster();

@@ -6,7 +6,8 @@
 import Docker from 'dockerode';
 import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
 import { type Clock, delay, type Log, type Random, silentLog } from '../../proto/ports.ts';
-import { DockerApi, type Modem } from './docker-api.ts';
+import { EngineConnection } from './connection.ts';
+import { DockerApi, errorOf, type Modem } from './docker-api.ts';
 import { followEvents } from './docker-events.ts';
 import { jsonLines, logLines } from './docker-stream.ts';
 import type {
@@ -257,6 +258,15 @@ export class DockerEngine implements Engine {
     void followEvents({ api: this.#api, clock: this.#clock, random: this.#random }, listener, signal);
   }
 
+  connect(): Promise<EngineConnection> {
+    const { address } = this.#api;
+    const socket = new EngineConnection({ allowHalfOpen: true });
+    return new Promise((resolve, reject) => {
+      socket.once('error', (error) => reject(errorOf(error, address)));
+      socket.connect(placeOf(address), () => resolve(socket));
+    });
+  }
+
   async facts() {
     const [info, version] = await Promise.all([
       this.#api.json<Record<string, unknown>>({ method: 'GET', path: `/info` }),
@@ -355,13 +365,15 @@ function isTaken(error: unknown): boolean {
 }
 
 /** `unix:///path`, a plain path, or `tcp://host:port`. */
-function modemFor(address: string): Modem {
+function placeOf(address: string): { path: string } | { host: string; port: number } {
   const url = /^(tcp|http):\/\//.test(address) ? new URL(address.replace(/^tcp:/, 'http:')) : undefined;
-  const docker = new Docker(
-    url === undefined
-      ? { socketPath: address.replace(/^unix:\/\//, '') }
-      : { host: url.hostname, port: Number(url.port || 2375), protocol: 'http' },
-  );
+  if (url === undefined) return { path: address.replace(/^unix:\/\//, '') };
+  return { host: url.hostname, port: Number(url.port || 2375) };
+}
+
+function modemFor(address: string): Modem {
+  const place = placeOf(address);
+  const docker = new Docker('path' in place ? { socketPath: place.path } : { ...place, protocol: 'http' });
   return docker.modem as Modem;
 }
 

@@ -6,6 +6,7 @@
  * Errors: ShoalError 'unavailable' while the engine does not answer, 'not-found' for a container or image
  * that is not there, 'invalid-argument' for what the engine refuses (its own words kept).
  */
+import type { Duplex } from 'node:stream';
 import type { Platform } from '../../proto/docker.ts';
 
 /** What a container is to be, in the engine's own terms; made by container-spec.ts. */
@@ -126,6 +127,11 @@ export interface Engine {
   ): Promise<readonly { readonly name: string; readonly labels: Readonly<Record<string, string>> }[]>;
   /** Events from now on, reconnecting by itself, until `signal`. */
   watch(listener: (event: EngineEvent) => void, signal: AbortSignal): void;
+  /**
+   * A connection of its own to the engine's HTTP API, for requests that are passed on as they came; each side of it
+   * ends on its own. 'not-supported' where the engine has no such API.
+   */
+  connect(): Promise<Duplex>;
   /** The engine's own answers to GET /info and GET /version. */
   facts(): Promise<{ readonly info: Record<string, unknown>; readonly version: Record<string, unknown> }>;
 }

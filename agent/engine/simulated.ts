@@ -314,17 +314,16 @@ export class SimulatedEngine implements Engine {
     });
   }
 
+  connect(): Promise<never> {
+    const reason = 'the containers of this node are simulated: there is no container engine to ask';
+    return Promise.reject(new ShoalError('not-supported', reason));
+  }
+
   async facts() {
     this.#mustAnswer();
-    const { engineId, hostname, nanoCpus, memoryBytes } = await this.describe();
+    const { engineId: ID, hostname: Name, nanoCpus, memoryBytes: MemTotal } = await this.describe();
     return {
-      info: {
-        ID: engineId,
-        Name: hostname,
-        NCPU: nanoCpus / 1e9,
-        MemTotal: memoryBytes,
-        Driver: 'simulated',
-      },
+      info: { ID, Name, NCPU: nanoCpus / 1e9, MemTotal, Driver: 'simulated' },
       version: { Version: 'simulated', ApiVersion: '1.41', Os: 'linux', Arch: 'amd64' },
     };
   }

@@ -83,7 +83,7 @@ async function askVersion(context: Context): Promise<Version | ShoalError> {
 }
 
 function versionLines(client: { Version: string; NodeVersion: string }, server: Version | null): string[] {
-  const engine = server?.Components.find((component) => component.Name === 'Container Engine');
+  const component = (name: string) => server?.Components.find((one) => one.Name === name)?.Version;
   return [
     'Client:',
     ` Version:          ${client.Version}`,
@@ -92,10 +92,10 @@ function versionLines(client: { Version: string; NodeVersion: string }, server: 
       ? [
           '',
           'Server:',
-          ` Version:          ${server.Version}`,
+          ` Version:          ${component('Shoal') ?? server.Version}`,
           ` API version:      ${server.ApiVersion} (minimum version ${server.MinAPIVersion})`,
           ` OS/Arch:          ${server.Os}/${server.Arch}`,
-          ...(engine ? [` Container engine: ${engine.Version}`] : []),
+          ...(component('Shoal') ? [` Container engine: ${component('Engine') ?? ''}`] : []),
         ]
       : []),
   ];

@@ -2,6 +2,7 @@
  * What the HTTP API is handed. The daemon makes it (cli/shoald.ts), for a node may serve the API before
  * it belongs to a cluster, as a worker, as a locked manager, and as a manager.
  */
+import type { Duplex } from 'node:stream';
 import type { ClusterNode, SwarmSpec } from '../../proto/docker.ts';
 import type { NodeId } from '../../proto/ids.ts';
 import type { Clock, Log, Random } from '../../proto/ports.ts';
@@ -83,6 +84,8 @@ export interface ApiHost {
   leave(force: boolean): Promise<void>;
   unlock(unlockKey: string): Promise<void>;
   engine(): Promise<EngineFacts | undefined>;
+  /** A new connection to the local engine's own API; rejects with a ShoalError when there is none to be had. */
+  connectEngine(): Promise<Duplex>;
   /** This node's own address and the API's version strings. */
   readonly advertiseAddress: () => string;
   readonly version: string;

@@ -6,8 +6,8 @@
  */
 import http, { type IncomingMessage, type ServerResponse } from 'node:http';
 import { pipeline } from 'node:stream';
-import type { Log } from '../../proto/ports.ts';
 import { isShoalError, messageOf } from '../../proto/errors.ts';
+import type { Log } from '../../proto/ports.ts';
 import type { LocalEngine } from './local-engine.ts';
 
 const ofOneConnection: ReadonlySet<string> = new Set([
@@ -50,6 +50,8 @@ export async function passOn(
     if (!response.destroyed) log.warn({ path: request.url, error: messageOf(error) }, 'the engine hung up');
     refuse(request, response, engine.away(error));
   });
+  // The engine may have something to say before the body comes.
+  passed.flushHeaders();
   request.pipe(passed);
 }
 

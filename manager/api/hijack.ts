@@ -1,7 +1,7 @@
 /**
  * Connections that cease to speak HTTP: attach, exec, BuildKit's session. In: a client's connection and what was
- * read of it. Out: the same bytes to the engine and back, each direction closed when its own writer closes it
- * (a program that reads its input to the end must see that end, and still be heard). It looks at one thing only, the
+ * read of it. Out: the same bytes to the engine and back; a client that ends what it sends is still told the rest (a
+ * program that reads its input to the end must see that end, and be heard after it). It looks at one thing only, the
  * head of the engine's answer: an engine that answers with HTTP after all has refused, and the connection then ends
  * with that answer, for nobody knows any more where the client's next request begins.
  */
@@ -44,19 +44,25 @@ export async function takeOver(client: Duplex, sent: Buffer, engine: LocalEngine
   });
 }
 
-/** The end of one is the end of the other; a writer that is cut off does not cut off what was said to it. */
+/**
+ * A client may end what it sends and still listen. An engine that has said all has no use for more: when the client has
+ * been told, both connections end. Whoever breaks off ends both at once.
+ */
 function keepTogether(client: Duplex, engine: Duplex): void {
-  client.once('close', () => {
-    if (client.errored || !client.readableEnded) engine.destroy();
+  const end = (): void => {
+    client.destroy();
+    engine.destroy();
+  };
+  client.once('close', () => engine.destroy());
+  engine.on('error', () => end());
+  engine.once('close', () => {
+    if (!engine.readableEnded) end();
   });
-  engine.on('error', () => {
+  engine.once('end', () => {
     client.unpipe(engine);
     client.resume();
-  });
-  engine.once('close', () => {
-    if (!engine.readableEnded) client.destroy();
-    else if (client.writableFinished) client.destroy();
-    else client.once('finish', () => client.destroy());
+    if (client.writableFinished) end();
+    else client.once('finish', end);
   });
 }
 

@@ -1,20 +1,24 @@
 /**
  * The API's doors: unix sockets for whoever is in the group of the engine's users, and TCP for whoever
- * shows a certificate. A door without a lock is refused, for who may talk to the API is root everywhere.
+ * shows a certificate. A door without a lock is refused, for who may talk to the API is root everywhere. A door
+ * looks at the first bytes of a connection before HTTP is spoken on it, for some connections soon cease to speak it.
  */
 import { chmodSync, chownSync, existsSync, readFileSync, statSync, unlinkSync } from 'node:fs';
 import http from 'node:http';
-import https from 'node:https';
 import net from 'node:net';
-import type { Express } from 'express';
+import type { Duplex } from 'node:stream';
+import tls from 'node:tls';
 import { messageOf, ShoalError } from '../../proto/errors.ts';
 import type { Log } from '../../proto/ports.ts';
+import type { Api } from './server.ts';
 
 const socketMode = 0o660;
 const socketGroups = ['docker', 'shoal'];
 const defaultTlsPort = 2376;
 /** Registry credentials travel in a header, and may be longer than Node's own limit of 16 KiB. */
 const maxHeaderSize = 256 * 1024;
+/** As long as Docker's: a client may open a connection before it has something to ask. */
+const headersTimeout = 300_000;
 
 /** PEM files' contents: the server's own chain and key, and the authority whose clients may come in. */
 export interface TlsMaterial {
@@ -37,20 +41,20 @@ export interface ApiListener {
 }
 
 /**
- * Serves `app` on every address: `unix:///path` or `tcp://host:port`. Rejects with a ShoalError that says
+ * Serves `api` on every address: `unix:///path` or `tcp://host:port`. Rejects with a ShoalError that says
  * which address can't be served and why; none is then open.
  */
 export async function listen(
-  app: Express,
+  api: Api,
   addresses: readonly string[],
   options: ListenOptions,
 ): Promise<ApiListener> {
-  const open: { server: http.Server; address: string }[] = [];
+  const open: Door[] = [];
   const close = async (): Promise<void> => {
-    await Promise.all(open.splice(0).map(({ server }) => closeServer(server)));
+    await Promise.all(open.splice(0).map((door) => door.close()));
   };
   try {
-    for (const address of addresses) open.push(await openOne(app, address, options));
+    for (const address of addresses) open.push(await openOne(api, address, options));
   } catch (error) {
     await close();
     throw error;
@@ -60,14 +64,18 @@ export async function listen(
   return { addresses: told, close };
 }
 
-async function openOne(
-  app: Express,
-  address: string,
-  options: ListenOptions,
-): Promise<{ server: http.Server; address: string }> {
+interface Door {
+  readonly address: string;
+  close(): Promise<void>;
+}
+
+async function openOne(api: Api, address: string, options: ListenOptions): Promise<Door> {
+  const http = serveHttp(api);
   const unixPath = /^unix:\/\/(\/.+)$/.exec(address)?.[1];
   if (unixPath !== undefined) {
-    return { server: await openUnix(app, unixPath, options.log), address };
+    const server = net.createServer({ allowHalfOpen: true }, http.admit);
+    await openUnix(server, unixPath, options.log);
+    return { address, close: () => closeServer(server, http) };
   }
   const tcp = /^tcp:\/\/(\[[0-9a-fA-F:]+\]|[^:/[\]]*)(?::(\d+))?\/?$/.exec(address);
   if (!tcp) {
@@ -83,18 +91,72 @@ async function openOne(
     );
   }
   const host = tcp[1]!.replace(/^\[|\]$/g, '') || '0.0.0.0';
-  const server = https.createServer(
-    { ...options.tls, maxHeaderSize, requestCert: true, rejectUnauthorized: true, minVersion: 'TLSv1.2' },
-    app,
+  const server = tls.createServer(
+    {
+      ...options.tls,
+      requestCert: true,
+      rejectUnauthorized: true,
+      minVersion: 'TLSv1.2',
+      ALPNProtocols: ['http/1.1'],
+      allowHalfOpen: true,
+    },
+    http.admit,
   );
   await listening(server, address, () => server.listen(Number(tcp[2] ?? defaultTlsPort), host));
   const { port } = server.address() as net.AddressInfo;
-  return { server, address: `tcp://${tcp[1]}:${port}` };
+  return { address: `tcp://${tcp[1]}:${port}`, close: () => closeServer(server, http) };
 }
 
-async function openUnix(app: Express, path: string, log: Log): Promise<http.Server> {
+interface HttpConnections {
+  /** Serves one connection. */
+  readonly admit: (connection: net.Socket) => void;
+  /** Ends all of them. */
+  end(): void;
+}
+
+/**
+ * Speaks HTTP on connections that a door lets in. No limit on how long a request or a silence lasts: a build's
+ * context may take an hour to come, and a client may keep its connection for its next question.
+ */
+function serveHttp(api: Api): HttpConnections {
+  const open = new Set<net.Socket>();
+  const server = http.createServer(
+    { maxHeaderSize, requestTimeout: 0, headersTimeout, keepAliveTimeout: 0 },
+    api.respond,
+  );
+  const speak = (connection: Duplex, read: Buffer): void => {
+    connection.unshift(read);
+    server.emit('connection', connection);
+    connection.resume();
+  };
+  server.on('upgrade', (request: http.IncomingMessage, connection: Duplex, rest: Buffer) => {
+    const instead = api.upgrade(request, connection, rest);
+    if (instead !== undefined) speak(connection, instead);
+  });
+  return {
+    admit(connection) {
+      open.add(connection);
+      connection.once('close', () => open.delete(connection));
+      connection.on('error', () => connection.destroy());
+      const leave = (): void => {
+        connection.end();
+      };
+      connection.once('end', leave);
+      // Clients send a request's first line in one piece.
+      connection.once('data', (first: Buffer) => {
+        connection.off('end', leave);
+        connection.pause();
+        if (!api.takesFirst(connection, first)) speak(connection, first);
+      });
+    },
+    end() {
+      for (const connection of open) connection.destroy();
+    },
+  };
+}
+
+async function openUnix(server: net.Server, path: string, log: Log): Promise<void> {
   await removeStaleSocket(path);
-  const server = http.createServer({ maxHeaderSize }, app);
   await listening(server, `unix://${path}`, () => {
     // The file must not be open to others between its making and its mode being set.
     const before = process.umask(0o177);
@@ -111,7 +173,6 @@ async function openUnix(app: Express, path: string, log: Log): Promise<http.Serv
   } catch (error) {
     log.warn({ path, error: messageOf(error) }, 'the group of the API socket could not be set');
   }
-  return server;
 }
 
 /**
@@ -144,7 +205,7 @@ function answers(path: string): Promise<boolean> {
   });
 }
 
-function listening(server: http.Server, address: string, start: () => void): Promise<void> {
+function listening(server: net.Server, address: string, start: () => void): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', (error) => {
       reject(new ShoalError('unavailable', `can't listen on ${address}: ${error.message}`, { cause: error }));
@@ -164,9 +225,9 @@ function socketGroup(): { name: string; id: number } | undefined {
 }
 
 /** Node removes a unix socket's file itself when its server closes. */
-function closeServer(server: http.Server): Promise<void> {
+function closeServer(server: net.Server, http: HttpConnections): Promise<void> {
   return new Promise((resolve) => {
     server.close(() => resolve());
-    server.closeAllConnections();
+    http.end();
   });
 }

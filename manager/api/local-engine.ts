@@ -114,7 +114,12 @@ export class LocalEngine {
 /** The engine's refusal as a fault of ours: its status, its words. */
 export function refusalOf({ status, json }: EngineAnswer): ShoalError {
   const message = String((json as { message?: unknown } | undefined)?.message ?? `the engine said ${status}`);
-  const codes = { 403: 'permission-denied', 404: 'not-found', 409: 'conflict', 501: 'not-supported' } as const;
+  const codes = {
+    403: 'permission-denied',
+    404: 'not-found',
+    409: 'conflict',
+    501: 'not-supported',
+  } as const;
   const code = codes[status as keyof typeof codes] ?? (status < 500 ? 'invalid-argument' : 'internal');
   return new ShoalError(code, message);
 }

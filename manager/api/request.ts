@@ -128,14 +128,13 @@ export function versionOf(request: Request, what: string): number {
   );
 }
 
-/** The version of the path, e.g. [1, 41]; that of this API when the path has none. */
+/** The minor version of the path; that of this API when the path has none. */
 export function apiVersion(request: Request): number {
-  return (request as Request & { apiMinor?: number }).apiMinor ?? currentMinor;
+  return (request as Request & { apiMinor?: number }).apiMinor ?? maximumMinor;
 }
 
-/** Minor versions of API 1.x: what is spoken when nothing is asked for, and the range that is served. */
-export const currentMinor = 47;
-export const minimumMinor = 24;
+/** Minor versions of API 1.x that are served. */
+export const minimumMinor = 25;
 export const maximumMinor = 51;
 
 // ---------------------------------------------------------------- body

@@ -1,19 +1,26 @@
 /**
- * The HTTP API: the Docker Engine's, for everything that concerns the cluster.
+ * The HTTP API: the Docker Engine's. What concerns the cluster is answered here; everything else is the container
+ * engine's and passed on to it (see endpoints.ts).
  *
  * In: requests of the stock docker CLI, SDKs and our own client. Out: answers in Docker's shapes, its
  * status codes and its words; changes proposed through the host. It decides nothing about tasks, holds no
  * state, answers no secret, and drops nothing that it was sent in silence.
  */
+import type { IncomingMessage, RequestListener } from 'node:http';
+import type { Duplex } from 'node:stream';
 import express, { type ErrorRequestHandler, type Express, type RequestHandler, type Response } from 'express';
 import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
 import { configRoutes } from './configs.ts';
 import type { ApiHost } from './contract.ts';
+import { isEngines, isTakenOver, readTarget } from './endpoints.ts';
+import { passOn } from './engine-proxy.ts';
 import { eventRoutes } from './events.ts';
+import { headOf, takeOver } from './hijack.ts';
+import { LocalEngine } from './local-engine.ts';
 import { logRoutes } from './logs.ts';
 import { networkRoutes } from './networks.ts';
 import { nodeRoutes } from './nodes.ts';
-import { currentMinor, maximumMinor, minimumMinor } from './request.ts';
+import { maximumMinor, minimumMinor } from './request.ts';
 import { secretRoutes } from './secrets.ts';
 import { serviceRoutes } from './services.ts';
 import { stackRoutes } from './stacks.ts';
@@ -24,21 +31,67 @@ import { taskRoutes } from './tasks.ts';
 /** More than any spec needs: a config of 1000 KiB in base64 is a third of it. */
 const maximumBodyBytes = 4 * 1024 * 1024;
 const maximumDrainedBytes = 64 * 1024 * 1024;
+const maximumLineBytes = 16 * 1024;
 const tooLarge = `the request's body is larger than ${maximumBodyBytes} bytes`;
 
-/** The application that serves the API for `host`. */
-export function createApi(host: ApiHost): Express {
+/** What a door does with its connections. */
+export interface Api {
+  /** Answers one request. */
+  readonly respond: RequestListener;
+  /**
+   * Takes over a connection whose first bytes are `first`, if it is one that is to become a bare stream;
+   * answers whether it did.
+   */
+  takesFirst(connection: Duplex, first: Buffer): boolean;
+  /**
+   * Takes over the connection of a request that says `Upgrade`. Answers undefined when it did, else what is to be
+   * read in that request's place: the same without its wish, which a server need not grant.
+   */
+  upgrade(request: IncomingMessage, connection: Duplex, rest: Buffer): Buffer | undefined;
+}
+
+/** The API for `host`. */
+export function createApi(host: ApiHost): Api {
+  const engine = new LocalEngine(host);
+  const app = createApp(host, engine);
+  const isForEngine = (target: string): boolean => {
+    const { path, version } = readTarget(target);
+    return isEngines(path) && (!version || versionFault(version) === undefined);
+  };
+  return {
+    respond(request, response) {
+      if (isForEngine(request.url ?? '')) void passOn(engine, request, response, host.log);
+      else app(request, response);
+    },
+    takesFirst(connection, first) {
+      const match = /^([A-Z]+) (\S+) HTTP\/1\.[01]\r\n/.exec(first.toString('latin1', 0, maximumLineBytes));
+      if (!match || !isTakenOver(match[1]!, readTarget(match[2]!).path) || !isForEngine(match[2]!))
+        return false;
+      void takeOver(connection, first, engine);
+      return true;
+    },
+    upgrade(request, connection, rest) {
+      if (!isForEngine(request.url ?? '')) {
+        return Buffer.concat([headOf(request, ['connection', 'upgrade', 'http2-settings']), rest]);
+      }
+      void takeOver(connection, Buffer.concat([headOf(request), rest]), engine);
+      return undefined;
+    },
+  };
+}
+
+function createApp(host: ApiHost, engine: LocalEngine): Express {
   const app = express();
   app.disable('x-powered-by');
   app.disable('etag');
   app.set('query parser', 'simple');
   app.response.json = plainJson;
-  app.use(commonHeaders(host));
+  app.use(commonHeaders(host, engine));
   app.use(versionPrefix);
   app.use(refuseAnnouncedSize);
   app.use(express.raw({ type: () => true, limit: maximumBodyBytes }));
+  app.use(systemRoutes(host, engine));
   const resources = [
-    systemRoutes,
     swarmRoutes,
     nodeRoutes,
     // Before the services and tasks, whose logs they are.
@@ -80,10 +133,10 @@ function plainJson(this: Response, body: unknown): Response {
   return this;
 }
 
-function commonHeaders(host: ApiHost): RequestHandler {
+function commonHeaders(host: ApiHost, engine: LocalEngine): RequestHandler {
   return (_request, response, next) => {
     response.set({
-      'Api-Version': `1.${currentMinor}`,
+      'Api-Version': `1.${engine.minor}`,
       'Docker-Experimental': 'false',
       Ostype: 'linux',
       Server: `Shoal/${host.version} (linux)`,
@@ -92,38 +145,32 @@ function commonHeaders(host: ApiHost): RequestHandler {
   };
 }
 
-/** Takes /v1.NN off the path and refuses versions that are not served, in Docker's words. */
+/** Takes /v1.NN off the path and refuses versions that are not served. */
 const versionPrefix: RequestHandler = (request, _response, next) => {
-  const match = /^\/v(\d+)\.(\d+)(?=\/|\?|$)/.exec(request.url);
-  if (match) {
-    const [prefix, major, minor] = [match[0], Number(match[1]), Number(match[2])];
-    const asked = `${major}.${minor}`;
-    if (major > 1 || (major === 1 && minor > maximumMinor)) {
-      throw new ShoalError(
-        'invalid-argument',
-        `client version ${asked} is too new. Maximum supported API version is 1.${maximumMinor}`,
-      );
-    }
-    if (major < 1 || minor < minimumMinor) {
-      throw new ShoalError(
-        'invalid-argument',
-        `client version ${asked} is too old. Minimum supported API version is 1.${minimumMinor}, please upgrade your client to a newer version`,
-      );
-    }
-    request.url = request.url.slice(prefix.length) || '/';
-    (request as typeof request & { apiMinor?: number }).apiMinor = minor;
+  const { version } = readTarget(request.url);
+  if (version) {
+    const fault = versionFault(version);
+    if (fault !== undefined) throw new ShoalError('invalid-argument', fault);
+    request.url = request.url.replace(/^\/v\d+\.\d+/, '').replace(/^(?!\/)/, '/');
+    (request as typeof request & { apiMinor?: number }).apiMinor = version.minor;
   }
   next();
 };
 
-const enginePaths =
-  /^\/(containers|images|volumes|build|commit|exec|plugins|system|distribution|session|auth|grpc)(\/|$)/;
+/** Why a version is not served, in Docker's words. Up to the newest of ours; an older engine refuses what is its own. */
+function versionFault({ major, minor }: { major: number; minor: number }): string | undefined {
+  const asked = `${major}.${minor}`;
+  if (major > 1 || (major === 1 && minor > maximumMinor)) {
+    return `client version ${asked} is too new. Maximum supported API version is 1.${maximumMinor}`;
+  }
+  if (major < 1 || minor < minimumMinor) {
+    return `client version ${asked} is too old. Minimum supported API version is 1.${minimumMinor}, please upgrade your client to a newer version`;
+  }
+  return undefined;
+}
 
-const notServed: RequestHandler = (request, response) => {
-  const message = enginePaths.test(request.path)
-    ? `page not found: ${request.method} ${request.path} is the container engine's, and Shoal serves the cluster's endpoints only; ask the engine on its own socket`
-    : 'page not found';
-  response.status(404).json({ message });
+const notServed: RequestHandler = (_request, response) => {
+  response.status(404).json({ message: 'page not found' });
 };
 
 function answerError(host: ApiHost): ErrorRequestHandler {

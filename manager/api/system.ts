@@ -1,80 +1,82 @@
 /** What a client asks before anything else: /_ping, /version, /info. */
+import type { IncomingHttpHeaders } from 'node:http';
 import os from 'node:os';
 import { type Response, Router } from 'express';
 import { assertNever } from '../../proto/errors.ts';
 import { clusterAnswer } from './answers.ts';
 import type { ApiHost, EngineFacts, ManagedCluster, Membership } from './contract.ts';
-import { currentMinor, minimumMinor, swarmLocked } from './request.ts';
+import type { LocalEngine } from './local-engine.ts';
+import { minimumMinor, swarmLocked } from './request.ts';
 
-export function systemRoutes(host: ApiHost): Router {
+export function systemRoutes(host: ApiHost, engine: LocalEngine): Router {
   const routes = Router();
   // Express answers HEAD by the same route.
-  routes.get('/_ping', (_request, response) => {
-    pingHeaders(response, host.membership());
+  routes.get('/_ping', async (_request, response) => {
+    pingHeaders(response, host.membership(), await engine.ping());
+    response.set('Api-Version', `1.${engine.minor}`);
     response.type('text/plain; charset=utf-8').send('OK');
   });
   routes.get('/version', async (_request, response) => {
-    response.json(versionAnswer(host, (await host.engine())?.version));
+    const [facts] = await Promise.all([host.engine(), engine.ping()]);
+    response.json(versionAnswer(host, engine, facts?.version));
   });
   routes.get('/info', async (_request, response) => {
-    const engine = await host.engine();
-    response.json({ ...infoOf(host, engine), Swarm: await swarmInfo(host) });
+    const [facts, Swarm] = await Promise.all([host.engine(), swarmInfo(host)]);
+    response.json({ ...infoOf(host, facts), Swarm });
   });
   return routes;
 }
 
-function pingHeaders(response: Response, membership: Membership): void {
+/** What the engine says of its abilities, clients choose by: the kind of builder, for one. */
+function pingHeaders(
+  response: Response,
+  membership: Membership,
+  engine: IncomingHttpHeaders | undefined,
+): void {
   response.set('Cache-Control', 'no-cache, no-store, must-revalidate');
   response.set('Pragma', 'no-cache');
+  for (const name of ['Builder-Version', 'Docker-Experimental', 'Ostype']) {
+    const said = engine?.[name.toLowerCase()];
+    if (said !== undefined) response.set(name, said);
+  }
   const { kind } = membership;
   if (kind === 'manager' || kind === 'worker') response.set('Swarm', `active/${kind}`);
   else response.set('Swarm', kind === 'none' ? 'inactive' : kind);
 }
 
-function versionAnswer(host: ApiHost, engine: EngineFacts['version'] | undefined): Record<string, unknown> {
-  const ApiVersion = `1.${currentMinor}`;
-  const MinAPIVersion = `1.${minimumMinor}`;
+/**
+ * The engine's own answer, with the versions of the API that are spoken here and with a component of our own. Without
+ * an engine this program stands in its place.
+ */
+function versionAnswer(
+  host: ApiHost,
+  engine: LocalEngine,
+  said: EngineFacts['version'] | undefined,
+): Record<string, unknown> {
+  const api = { ApiVersion: `1.${engine.minor}`, MinAPIVersion: `1.${minimumMinor}` };
   const arch = { x64: 'amd64', arm64: 'arm64' }[os.arch() as 'x64' | 'arm64'] ?? os.arch();
-  const facts = {
-    GitCommit: '',
-    GoVersion: '',
-    Os: os.platform(),
-    Arch: arch,
-    KernelVersion: os.release(),
-    BuildTime: '',
-  };
+  const machine = { Os: os.platform(), Arch: arch, KernelVersion: os.release() };
+  const Details = { ...api, ...machine, NodeVersion: process.version };
+  const own = { Name: 'Shoal', Version: host.version, Details };
+  if (said && Array.isArray(said.Components)) {
+    return { ...said, Components: [...(said.Components as unknown[]).map(component), own], ...api };
+  }
+  const program = { GitCommit: '', GoVersion: '', BuildTime: '' };
   // Clients look for a component of this name.
-  const own = {
-    Name: 'Engine',
-    Version: host.version,
-    Details: {
-      ApiVersion,
-      Arch: arch,
-      BuildTime: facts.BuildTime,
-      Experimental: 'false',
-      GitCommit: facts.GitCommit,
-      GoVersion: facts.GoVersion,
-      KernelVersion: facts.KernelVersion,
-      MinAPIVersion,
-      NodeVersion: process.version,
-      Os: facts.Os,
-    },
-  };
-  const components: unknown[] = Array.isArray(engine?.Components) ? engine.Components : [];
+  const Engine = { ...own, Name: 'Engine', Details: { ...Details, ...program, Experimental: 'false' } };
   return {
     Platform: { Name: `Shoal ${host.version}` },
-    Components: [own, ...components.map(containerEngineComponent)],
+    Components: [Engine, own],
     Version: host.version,
-    ApiVersion,
-    MinAPIVersion,
-    ...facts,
+    ...api,
+    ...program,
+    ...machine,
   };
-}
 
-/** The container engine's own part goes by another name, so that it is not taken for this program. */
-function containerEngineComponent(component: unknown): unknown {
-  const isEngine = (component as { Name?: unknown } | null)?.Name === 'Engine';
-  return isEngine ? { ...(component as object), Name: 'Container Engine' } : component;
+  function component(one: unknown): unknown {
+    const { Name, Details: theirs } = one as { Name?: unknown; Details?: object };
+    return Name === 'Engine' ? { ...(one as object), Details: { ...theirs, ...api } } : one;
+  }
 }
 
 /** What is known of this machine while its engine does not answer. */

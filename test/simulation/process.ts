@@ -129,6 +129,7 @@ export function engineOf(process: SimulatedProcess, engine: Engine): Engine {
     ensureNetwork: (request) => call(() => engine.ensureNetwork(request)),
     removeNetwork: (name) => call(() => engine.removeNetwork(name)),
     listNetworks: (labels) => call(() => engine.listNetworks(labels)),
+    connect: () => call(() => engine.connect()),
     facts: () => call(() => engine.facts()),
     watch: (listener, signal) => {
       const ended = new AbortController();

@@ -64,6 +64,18 @@ export function engineCompliance(make: () => Promise<EngineUnderTest>): void {
     assert.equal(typeof version.ApiVersion, 'string');
   });
 
+  it('lets requests through as they are, where it has an API of its own', async () => {
+    const connection = await it_.engine.connect().catch((error: unknown) => {
+      assert.ok(isShoalError(error, 'not-supported'), String(error));
+      return undefined;
+    });
+    if (!connection) return;
+    connection.end('GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n');
+    let text = '';
+    for await (const chunk of connection) text += String(chunk);
+    assert.match(text, /^HTTP\/1\.1 200 OK\r\n[\s\S]*OK$/);
+  });
+
   it('takes a container through its life', async () => {
     const { engine } = it_;
     await it_.until(engine.pull(it_.image, undefined, new AbortController().signal));

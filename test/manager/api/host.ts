@@ -6,6 +6,8 @@ import fs from 'node:fs';
 import http from 'node:http';
 import os from 'node:os';
 import path from 'node:path';
+import type { Duplex } from 'node:stream';
+import { DockerEngine } from '../../../agent/engine/docker.ts';
 import type {
   ApiHost,
   EngineFacts,
@@ -130,6 +132,19 @@ export class TestHost implements ApiHost {
   unlock(unlockKey: string): Promise<void> {
     this.calls.push(`unlock ${unlockKey.length}`);
     return Promise.resolve();
+  }
+
+  /** Path of the socket of what stands for the engine. */
+  engineSocket: string | undefined;
+
+  connectEngine(): Promise<Duplex> {
+    const { engineSocket } = this;
+    if (engineSocket === undefined)
+      return Promise.reject(
+        new ShoalError('unavailable', 'Cannot connect to the container engine: test. Is it running?'),
+      );
+    const { clock, random } = this;
+    return new DockerEngine({ address: engineSocket, clock, random }).connect();
   }
 
   engine(): Promise<EngineFacts | undefined> {
