@@ -14,6 +14,7 @@ import { fileURLToPath } from 'node:url';
 import * as grpc from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import { ShoalError } from './errors.ts';
+import type { ProtoGrpcType as DataPlanePackage } from './generated/data-plane.ts';
 import type { ProtoGrpcType as ShoalPackage } from './generated/shoal.ts';
 import type { ProtoGrpcType as SwarmkitPackage } from './generated/swarmkit.ts';
 import { fromGrpcError } from './rpc-status.ts';
@@ -22,7 +23,7 @@ const maxMessageBytes = 64 * 1024 * 1024;
 const minTlsVersion = 'TLSv1.3';
 
 type Swarmkit = SwarmkitPackage['docker']['swarmkit']['v1'];
-type Shoal = ShoalPackage['shoal']['v1'];
+type Shoal = ShoalPackage['shoal']['v1'] & DataPlanePackage['shoal']['v1'];
 
 /** Every service of the cluster's port, by name: its definition and its client's constructor. */
 type Services = {
@@ -59,7 +60,7 @@ let loaded: Services | undefined;
 export function loadPackage(): Services {
   if (loaded !== undefined) return loaded;
   const folder = join(packageRoot(), 'proto');
-  const definition = loadSync(['swarmkit.proto', 'shoal.proto'], {
+  const definition = loadSync(['swarmkit.proto', 'shoal.proto', 'data-plane.proto'], {
     includeDirs: [folder],
     keepCase: true,
     longs: String,
@@ -67,7 +68,9 @@ export function loadPackage(): Services {
     oneofs: true,
     defaults: false,
   });
-  const root = grpc.loadPackageDefinition(definition) as unknown as SwarmkitPackage & ShoalPackage;
+  const root = grpc.loadPackageDefinition(definition) as unknown as SwarmkitPackage &
+    ShoalPackage &
+    DataPlanePackage;
   loaded = { ...root.docker.swarmkit.v1, ...root.shoal.v1 };
   return loaded;
 }
