@@ -299,10 +299,3 @@ function withOneHealthcheck(spec: ServiceSpec): ServiceSpec {
     TaskTemplate: { ...TaskTemplate, ContainerSpec: { Healthcheck: HealthCheck, ...ContainerSpec } },
   };
 }
-
-/** What is to be told of a body that was taken, but for parts that have no effect, there or in Docker. */
-export function serviceWarnings(body: unknown): string[] {
-  const endpoint = (body as { EndpointSpec?: { ExposedPorts?: unknown } } | null)?.EndpointSpec;
-  if (isZero(endpoint?.ExposedPorts)) return [];
-  return ['EndpointSpec.ExposedPorts has no effect, as in Docker: publish ports with EndpointSpec.Ports'];
-}

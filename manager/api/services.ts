@@ -36,7 +36,8 @@ import {
   swarmError,
   versionOf,
 } from './request.ts';
-import { readServiceSpec, serviceWarnings } from './service-schema.ts';
+import { readServiceSpec } from './service-schema.ts';
+import { serviceWarnings } from './service-warnings.ts';
 import { acceptServiceSpec } from './validate.ts';
 
 /** The version from which a list may carry each service's status. */
@@ -55,8 +56,7 @@ export function serviceRoutes(host: ApiHost): Router {
     );
   });
   routes.post('/services/create', async (request, response) => {
-    const ID = await createService(host, request);
-    response.status(201).json({ ID, Warnings: serviceWarnings(jsonBody(request)) });
+    response.status(201).json(await createService(host, request));
   });
   routes.get('/services/:id', async (request, response) => {
     const insertDefaults = strictFlag(request, 'insertDefaults');
@@ -65,8 +65,7 @@ export function serviceRoutes(host: ApiHost): Router {
     response.json(serviceAnswer(insertDefaults ? withDefaults(service) : service));
   });
   routes.post('/services/:id/update', async (request, response) => {
-    await updateService(host, request);
-    const warnings = serviceWarnings(jsonBody(request));
+    const warnings = await updateService(host, request);
     response.json({ Warnings: warnings.length > 0 ? warnings : null });
   });
   routes.delete('/services/:id', async (request, response) => {
@@ -106,7 +105,7 @@ function candidates(view: View, filters: Filters): Service[] {
   return stacks.length > 0 ? view.find('service', 'stack', stacks[0]![1]) : view.list('service');
 }
 
-async function createService(host: ApiHost, request: Request): Promise<string> {
+async function createService(host: ApiHost, request: Request): Promise<{ ID: string; Warnings: string[] }> {
   const read = readServiceSpec(jsonBody(request));
   const named = read.Name === '' ? { ...read, Name: randomName(host.random) } : read;
   const credentials = registryAuthOf(request);
@@ -120,10 +119,11 @@ async function createService(host: ApiHost, request: Request): Promise<string> {
   }
   const { service, changes } = createServiceChanges(spec, host.clock.now(), idMaker(host));
   await commit(cluster, changes);
-  return service.ID;
+  return { ID: service.ID, Warnings: serviceWarnings(jsonBody(request), read) };
 }
 
-async function updateService(host: ApiHost, request: Request): Promise<void> {
+/** Answers the warnings. */
+async function updateService(host: ApiHost, request: Request): Promise<string[]> {
   const read = readServiceSpec(specBody(request));
   const version = versionOf(request, 'service');
   const rollback = query(request, 'rollback');
@@ -138,6 +138,7 @@ async function updateService(host: ApiHost, request: Request): Promise<void> {
       ? { rollback: 'previous' }
       : { spec: withCredentials(acceptServiceSpec(cluster.store, read), keptCredentials(request, current)) };
   await commit(cluster, updateChanges(host, cluster.store, current, update));
+  return serviceWarnings(jsonBody(request), read);
 }
 
 function updateChanges(host: ApiHost, view: View, service: Service, update: ServiceUpdate) {

@@ -78,7 +78,7 @@ export function checkServiceShape(spec: ServiceSpec, references: 'by-id' | 'by-n
   }
   checkTargets('secret', secretTargets(task), references);
   checkTargets('config', configTargets(task), references);
-  checkContainer(task);
+  checkContainer(task, references);
   checkSpecTemplates(spec);
   checkMode(spec);
   checkUpdate(spec.UpdateConfig);
@@ -165,7 +165,7 @@ const imageReference =
   /^(?:(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[a-fA-F0-9:]+\])(?::\d+)?\/)?[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:\/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*(?::\w[\w.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?$/;
 const maximumImageLength = 512;
 
-function checkContainer(task: TaskSpec): void {
+function checkContainer(task: TaskSpec, references: 'by-id' | 'by-name'): void {
   const container = task.ContainerSpec;
   if (container.Image === '') throw invalid('ContainerSpec: image reference must be provided');
   if (container.Image.length > maximumImageLength || !imageReference.test(container.Image)) {
@@ -184,7 +184,8 @@ function checkContainer(task: TaskSpec): void {
     if (mount.Type === 'bind' && !mount.Source) {
       throw invalid(`ContainerSpec: the bind mount on ${mount.Target} needs a source`);
     }
-    checkMountPaths(mount);
+    const fault = mountFault(mount);
+    if (fault !== undefined && references === 'by-name') throw invalid(`ContainerSpec: ${fault}`);
   }
   checkHealth(container.Healthcheck);
   const score = container.OomScoreAdj ?? 0;
@@ -193,16 +194,14 @@ function checkContainer(task: TaskSpec): void {
   }
 }
 
-/** Docker leaves these to the engine, which rejects every task; said here, they are said once and at once. */
-function checkMountPaths(mount: Mount): void {
-  if (!mount.Target.startsWith('/')) {
-    throw invalid(`ContainerSpec: mount path must be absolute: ${JSON.stringify(mount.Target)}`);
-  }
-  if (mount.Type === 'bind' && !mount.Source?.startsWith('/')) {
-    throw invalid(
-      `ContainerSpec: invalid bind mount source, source must be an absolute path: ${JSON.stringify(mount.Source)}`,
-    );
-  }
+/**
+ * What the engine will say of a mount for every task. Docker takes such a service, so here it is a warning; in a
+ * stack that our own client brings it is refused, where the file is at hand.
+ */
+export function mountFault(mount: Mount): string | undefined {
+  if (!mount.Target.startsWith('/')) return `mount path must be absolute: ${JSON.stringify(mount.Target)}`;
+  if (mount.Type !== 'bind' || mount.Source?.startsWith('/')) return undefined;
+  return `invalid bind mount source, source must be an absolute path: ${JSON.stringify(mount.Source)}`;
 }
 
 function checkHealth(health: TaskSpec['ContainerSpec']['Healthcheck']): void {

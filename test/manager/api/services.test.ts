@@ -387,6 +387,20 @@ describe('api: services', () => {
       assert.match(updated.json.Warnings[0], /ExposedPorts has no effect/);
     });
 
+    it('takes mounts that the engine will refuse, as Docker does, and warns', async () => {
+      const Mounts = [
+        { Type: 'volume', Target: 'data' },
+        { Type: 'bind', Source: 'here', Target: '/x' },
+      ];
+      const created = await api.post(
+        '/services/create',
+        withField('TaskTemplate.ContainerSpec', { Image: 'a', Mounts }),
+      );
+      assert.equal(created.status, 201);
+      assert.match(created.json.Warnings[0], /rejected.*mount path must be absolute: "data"/);
+      assert.match(created.json.Warnings[1], /rejected.*source must be an absolute path: "here"/);
+    });
+
     it('keeps networks where the client named them, and the tasks join them', async () => {
       const create = (Name: string) => api.post('/networks/create', { Name, Driver: 'overlay' });
       const [one, two] = [(await create('one')).json.Id, (await create('two')).json.Id];
