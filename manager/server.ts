@@ -170,6 +170,7 @@ export class ManagerServer {
     registerLogs(server, { broker: () => manager.leading()?.logs, leader }, requireCaller);
     registerRaftServices(server, manager.raft, this.peers, {
       clusterId,
+      clock: this.options.clock,
       mayReturn: (call, nodeId) => mayReturn(manager.store, call, nodeId),
     });
     server.addService('Health', { Check: unaryHandler(() => ({ status: 'SERVING' as const })) });

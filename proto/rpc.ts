@@ -9,7 +9,7 @@ import { existsSync } from 'node:fs';
 import type { Http2SecureServer } from 'node:http2';
 import { dirname, join } from 'node:path';
 import type { PeerCertificate, SecureContextOptions, TLSSocket } from 'node:tls';
-import { createSecureContext } from 'node:tls';
+import { connect, createSecureContext } from 'node:tls';
 import { fileURLToPath } from 'node:url';
 import * as grpc from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
@@ -17,6 +17,8 @@ import { ShoalError } from './errors.ts';
 import type { ProtoGrpcType as DataPlanePackage } from './generated/data-plane.ts';
 import type { ProtoGrpcType as ShoalPackage } from './generated/shoal.ts';
 import type { ProtoGrpcType as SwarmkitPackage } from './generated/swarmkit.ts';
+import { type Link, linkProtocol, SocketLink } from './link.ts';
+import type { Clock } from './ports.ts';
 import { fromGrpcError } from './rpc-status.ts';
 
 const maxMessageBytes = 64 * 1024 * 1024;
@@ -93,7 +95,10 @@ function packageRoot(): string {
  */
 class ReplaceableServerCredentials extends grpc.ServerCredentials {
   constructor(identity: NodeIdentity) {
-    super({ requestCert: true, rejectUnauthorized: false }, contextOf(identity));
+    super(
+      { requestCert: true, rejectUnauthorized: false, ...({ ALPNCallback: chosenProtocol } as object) },
+      contextOf(identity),
+    );
   }
 
   replace(identity: NodeIdentity): void {
@@ -103,6 +108,11 @@ class ReplaceableServerCredentials extends grpc.ServerCredentials {
   override _equals(other: grpc.ServerCredentials): boolean {
     return other === this;
   }
+}
+
+/** A caller that names neither is turned away by TLS itself; one that names nothing at all is not asked here. */
+function chosenProtocol({ protocols }: { readonly protocols: readonly string[] }): string | undefined {
+  return [linkProtocol, 'h2'].find((known) => protocols.includes(known));
 }
 
 function contextOf(identity: NodeIdentity): SecureContextOptions {
@@ -118,6 +128,8 @@ function contextOf(identity: NodeIdentity): SecureContextOptions {
 export interface RpcServer {
   /** Registers a service's handlers; before or after listen. Throws when the service is there already. */
   addService<Name extends ServiceName>(name: Name, handlers: HandlersOf<Name>): void;
+  /** Who is called for each link that is opened to this port; until then they are turned away. */
+  acceptLinks(accept: (link: Link, call: AuthenticatedCall) => void, clock: Clock): void;
   /** Listens on `host:port` (port 0: any); returns the port. */
   listen(address: string): Promise<number>;
   /** From now on new connections see this certificate and are verified against these roots. */
@@ -169,7 +181,17 @@ export function createRpcServer(options: { credentials: NodeIdentity }): RpcServ
     'grpc.keepalive_time_ms': 10_000,
     'grpc.keepalive_timeout_ms': 5_000,
   });
+  const links = new Set<TLSSocket>();
+  let acceptLink: (socket: TLSSocket) => void = (socket) => socket.destroy();
   return {
+    acceptLinks(accept, clock) {
+      acceptLink = (socket) => {
+        links.add(socket);
+        socket.on('close', () => links.delete(socket));
+        const timing = { clock, ...acceptedKeepalive };
+        accept(new SocketLink(socket, 'accepting', timing), callOf(socket));
+      };
+    },
     addService(name, handlers) {
       server.addService(services[name].service, handlers as grpc.UntypedServiceImplementation);
     },
@@ -183,7 +205,7 @@ export function createRpcServer(options: { credentials: NodeIdentity }): RpcServ
             reject(new ShoalError('unavailable', `cannot listen on ${address}: ${reason}`));
             return;
           }
-          acceptWithoutAlpn(server);
+          splitProtocols(server, (socket) => acceptLink(socket));
           resolve(port);
         });
       });
@@ -194,6 +216,7 @@ export function createRpcServer(options: { credentials: NodeIdentity }): RpcServ
       credentials.replace(identity);
     },
     close() {
+      for (const socket of links) socket.destroy();
       server.forceShutdown();
       return Promise.resolve();
     },
@@ -201,20 +224,35 @@ export function createRpcServer(options: { credentials: NodeIdentity }): RpcServ
 }
 
 /**
- * A stock Docker Engine offers no application protocol in its TLS handshakes once it has renewed its certificate
- * (seen with 20.10.24), and Node's HTTP/2 server turns such a connection away; Go's, which such engines are made
- * for, takes it for HTTP/2. So does this port, on which nothing else is spoken. grpc-js has no public door to its
- * HTTP/2 servers.
+ * Links beside gRPC on one port. A stock Docker Engine offers no application protocol in its TLS handshakes once it has
+ * renewed its certificate (seen with 20.10.24), and Node's HTTP/2 server turns such a connection away; Go's, which such
+ * engines are made for, takes it for HTTP/2. So does this port. grpc-js has no public door to its HTTP/2 servers.
  */
-function acceptWithoutAlpn(server: grpc.Server): void {
+function splitProtocols(server: grpc.Server, acceptLink: (socket: TLSSocket) => void): void {
   const { http2Servers } = server as unknown as { http2Servers?: Map<Http2SecureServer, unknown> };
   if (!http2Servers?.size)
     throw new ShoalError('internal', 'this version of grpc-js keeps its servers elsewhere');
   for (const http2Server of http2Servers.keys()) {
-    http2Server.prependListener('secureConnection', (socket: TLSSocket) => {
+    const speakHttp2 = http2Server.listeners('secureConnection');
+    http2Server.removeAllListeners('secureConnection');
+    http2Server.on('secureConnection', (socket: TLSSocket) => {
+      if (socket.alpnProtocol === linkProtocol) {
+        acceptLink(socket);
+        return;
+      }
       if (socket.alpnProtocol === false) socket.alpnProtocol = 'h2';
+      for (const listener of speakHttp2) listener.call(http2Server, socket);
     });
   }
+}
+
+/** The caller of a link, asked like that of a gRPC call. */
+function callOf(socket: TLSSocket): AuthenticatedCall {
+  const certificate = socket.authorized ? socket.getPeerCertificate() : undefined;
+  return {
+    getAuthContext: () => (certificate?.raw ? { sslPeerCertificate: certificate } : {}),
+    getPath: () => linkProtocol,
+  };
 }
 
 /** The part of a server call that tells who calls. */
@@ -274,6 +312,9 @@ export interface Keepalive {
 /** Notices a peer that lost its power within 2 s. */
 export const defaultKeepalive: Keepalive = { timeMs: 1_000, timeoutMs: 1_000 };
 
+/** The side that opened a link asks for signs of life; the other one need only not wait for ever. */
+const acceptedKeepalive: Keepalive = { timeMs: 10_000, timeoutMs: 5_000 };
+
 export interface ChannelOptions {
   /** Shown to the server; absent while the node has no certificate yet. */
   readonly identity?: NodeIdentity | undefined;
@@ -317,6 +358,22 @@ export function createChannel(address: string, options: ChannelOptions): RpcChan
     options.serverName,
     options.keepalive ?? defaultKeepalive,
   );
+}
+
+/** Opens a link to a manager's port at `address` (host:port), trusted as a channel's. What fails closes it. */
+export function openLink(address: string, options: ChannelOptions & { readonly clock: Clock }): Link {
+  const end = address.lastIndexOf(':');
+  const { identity, roots, serverName, keepalive = defaultKeepalive, clock } = options;
+  const socket = connect({
+    host: address.slice(0, end).replace(/^\[|\]$/g, ''),
+    port: Number(address.slice(end + 1)),
+    servername: serverName,
+    ALPNProtocols: [linkProtocol],
+    minVersion: minTlsVersion,
+    ca: roots,
+    ...(identity && { cert: identity.certificatePem, key: identity.keyPem }),
+  });
+  return new SocketLink(socket, 'opening', { clock, ...keepalive });
 }
 
 /**

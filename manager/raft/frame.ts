@@ -24,10 +24,13 @@ export type Answer =
 export type Frame =
   | { readonly kind: 'messages'; readonly messages: readonly Message[] }
   | { readonly kind: 'questions'; readonly questions: readonly Question[] }
+  /** The last one: why the accepting side hangs up. */
+  | { readonly kind: 'refusal'; readonly error: ShoalError }
   | { readonly kind: 'answers'; readonly answers: readonly Answer[] };
 
 const questionsMark = 'questions';
 const answersMark = 'answers';
+const refusalMark = 'refusal';
 
 /** Frames stay well below what the port accepts; only a single large proposal makes a larger one. */
 const frameBytes = 4 * 2 ** 20;
@@ -70,6 +73,11 @@ export function encodeAnswers(answers: readonly Answer[]): Buffer {
   ]);
 }
 
+export function encodeRefusal(error: unknown): Buffer {
+  const { code, message, details } = answerError(error);
+  return pack([refusalMark, [0, code, message, details]]);
+}
+
 /** Throws ShoalError 'invalid-argument' on what is no frame. */
 export function decodeFrame(bytes: Uint8Array): Frame {
   let list: unknown;
@@ -81,6 +89,11 @@ export function decodeFrame(bytes: Uint8Array): Frame {
   if (!Array.isArray(list)) throw malformed();
   if (list[0] === questionsMark) return { kind: 'questions', questions: list.slice(1).map(questionOf) };
   if (list[0] === answersMark) return { kind: 'answers', answers: list.slice(1).map(answerOf) };
+  if (list[0] === refusalMark) {
+    const refusal = answerOf(list[1]);
+    if (!('error' in refusal)) throw malformed();
+    return { kind: 'refusal', error: refusal.error };
+  }
   return { kind: 'messages', messages: messagesOf(list) };
 }
 

@@ -1,12 +1,11 @@
 /**
- * The connection to one other member: a long-lived stream for messages, snapshots in chunks beside it.
+ * The connection to one other member: a long-lived link for messages, snapshots in chunks over gRPC beside it.
  *
  * In: messages. Out: frames, as long as the other side takes them; beyond a bound they are dropped and
  * reported, for the consensus core sends again what matters. It reconnects by itself with a short backoff.
  */
-import type { ClientDuplexStream } from '@grpc/grpc-js';
-import { messageOf, ShoalError } from '../../proto/errors.ts';
-import type { RaftFrame, RaftFrame__Output } from '../../proto/generated/shoal/v1/RaftFrame.ts';
+import { assertNever, messageOf, ShoalError } from '../../proto/errors.ts';
+import type { Link } from '../../proto/link.ts';
 import type { Clock, Log, Timer } from '../../proto/ports.ts';
 import type { RpcChannel } from '../../proto/rpc.ts';
 import type { Member } from './contract.ts';
@@ -21,20 +20,20 @@ const longestBackoffMs = 1_000;
 const maxQueuedBytes = 32 * 2 ** 20;
 const chunkBytes = 2 ** 20;
 const snapshotTimeoutMs = 600_000;
-/** How long an ended stream may take to deliver its last frames. */
+/** How long an ended link may take to deliver its last frames. */
 const lingerMs = 1_000;
-
-type FrameStream = ClientDuplexStream<RaftFrame, RaftFrame__Output>;
 
 type Connection =
   | { readonly kind: 'waiting'; readonly timer: Timer }
-  | { readonly kind: 'open'; readonly stream: FrameStream; isEstablished: boolean; isFull: boolean }
+  | { readonly kind: 'open'; readonly link: Link; isEstablished: boolean; isFull: boolean }
   | { readonly kind: 'closed' };
 
 export interface PeerOptions {
   readonly member: Member;
   readonly clusterId: string;
-  readonly channel: RpcChannel;
+  readonly openLink: () => Link;
+  /** For snapshots, each over a connection of its own. */
+  readonly openChannel: () => RpcChannel;
   readonly clock: Clock;
   readonly log: Log;
   readonly questionTimeoutMs: number;
@@ -52,6 +51,8 @@ export class Peer {
   readonly #questions: Questions;
   #isSendingSnapshot = false;
   #wasReported = false;
+  /** The link that is being closed. */
+  #lingering: { readonly link: Link; readonly timer: Timer } | undefined;
 
   constructor(options: PeerOptions) {
     this.#options = options;
@@ -94,26 +95,19 @@ export class Peer {
     this.#questions.flush();
     const connection = this.#connection;
     this.#connection = { kind: 'closed' };
-    const { clock, channel } = this.#options;
+    const { clock } = this.#options;
     if (connection.kind === 'waiting') connection.timer.cancel();
-    if (connection.kind !== 'open') {
-      channel.close();
-      return;
-    }
-    // Questions under way are still answered before the other side ends the stream as well.
-    const timer = clock.after(lingerMs, () => connection.stream.cancel());
-    connection.stream.on('status', () => {
-      timer.cancel();
-      this.#questions.lost();
-      channel.close();
-    });
-    connection.stream.end();
+    if (connection.kind !== 'open') return;
+    // Questions under way are still answered before the other side ends the link as well.
+    const { link } = connection;
+    this.#lingering = { link, timer: clock.after(lingerMs, () => link.destroy()) };
+    link.end();
   }
 
   #write(payload: Buffer): void {
     const connection = this.#connection;
     if (connection.kind === 'open' && !connection.isFull) {
-      if (!connection.stream.write({ payload })) connection.isFull = true;
+      if (!connection.link.write(payload)) connection.isFull = true;
       return;
     }
     if (connection.kind !== 'open' || this.#queuedBytes + payload.length > maxQueuedBytes) {
@@ -124,9 +118,9 @@ export class Peer {
     this.#queuedBytes += payload.length;
   }
 
-  #drained(stream: FrameStream): void {
+  #drained(link: Link): void {
     const connection = this.#connection;
-    if (connection.kind !== 'open' || connection.stream !== stream) return;
+    if (connection.kind !== 'open' || connection.link !== link) return;
     connection.isFull = false;
     const queue = this.#queue;
     this.#queue = [];
@@ -135,37 +129,61 @@ export class Peer {
   }
 
   #open(): Connection {
-    const { channel, clusterId, receive, log, member } = this.#options;
-    const stream = channel.client('Raft').Stream();
-    const connection: Connection = { kind: 'open', stream, isEstablished: false, isFull: false };
-    stream.on('metadata', () => {
-      connection.isEstablished = true;
-      this.#backoffMs = firstBackoffMs;
-      this.#wasReported = false;
+    const { openLink, log, member } = this.#options;
+    const link = openLink();
+    const connection: Connection = { kind: 'open', link, isEstablished: false, isFull: false };
+    let refusal: string | undefined;
+    link.start({
+      opened: () => {
+        connection.isEstablished = true;
+        this.#backoffMs = firstBackoffMs;
+        this.#wasReported = false;
+      },
+      drained: () => this.#drained(link),
+      frame: (bytes) => {
+        try {
+          refusal = this.#heard(bytes) ?? refusal;
+        } catch (error) {
+          log.warn(
+            { manager: member.address, problem: messageOf(error) },
+            'a manager sent what cannot be read',
+          );
+        }
+      },
+      closed: (problem) => {
+        // What was refused once is not welcome the next moment.
+        if (refusal !== undefined) this.#backoffMs = longestBackoffMs;
+        this.#lost(link, refusal ?? problem);
+      },
     });
-    stream.on('drain', () => this.#drained(stream));
-    stream.on('data', (frame) => {
-      try {
-        const heard = decodeFrame(frame.payload ?? Buffer.alloc(0));
-        if (heard.kind === 'messages') for (const message of heard.messages) receive(message);
-        else if (heard.kind === 'answers') this.#questions.answered(heard.answers);
-      } catch (error) {
-        log.warn(
-          { manager: member.address, problem: messageOf(error) },
-          'a manager sent what cannot be read',
-        );
-      }
-    });
-    // The outcome comes as 'status' in every case; an error without a listener would end the process.
-    stream.on('error', () => {});
-    stream.on('status', (status) => this.#lost(stream, status.details));
-    // Says which cluster this is, and opens the stream on the other side.
-    stream.write({ cluster_id: clusterId });
     return connection;
   }
 
-  #lost(stream: FrameStream, problem: string): void {
-    if (this.#connection.kind !== 'open' || this.#connection.stream !== stream) return;
+  /** Takes a frame in; answers why the other side hangs up, if that is what it says. */
+  #heard(bytes: Buffer): string | undefined {
+    const heard = decodeFrame(bytes);
+    switch (heard.kind) {
+      case 'messages':
+        for (const message of heard.messages) this.#options.receive(message);
+        return undefined;
+      case 'answers':
+        this.#questions.answered(heard.answers);
+        return undefined;
+      case 'refusal':
+        return heard.error.message;
+      case 'questions':
+        return undefined;
+      default:
+        return assertNever(heard);
+    }
+  }
+
+  #lost(link: Link, problem: string): void {
+    if (this.#lingering?.link === link) {
+      this.#lingering.timer.cancel();
+      this.#questions.lost();
+    }
+    if (this.#connection.kind !== 'open' || this.#connection.link !== link) return;
     const { clock, log, member, unreachable } = this.#options;
     this.#queue = [];
     this.#queuedBytes = 0;
@@ -189,11 +207,13 @@ export class Peer {
       return;
     }
     this.#isSendingSnapshot = true;
-    const { channel, clock, clusterId, log, member, snapshotSent } = this.#options;
+    const { openChannel, clock, clusterId, log, member, snapshotSent } = this.#options;
+    const channel = openChannel();
     const data = message.snapshot?.data ?? new Uint8Array(0);
     const deadline = clock.now() + snapshotTimeoutMs;
     const call = channel.client('Raft').InstallSnapshot({ deadline }, (error) => {
       this.#isSendingSnapshot = false;
+      channel.close();
       if (error !== null) {
         log.warn({ manager: member.address, problem: error.details }, 'a manager did not get its snapshot');
       }

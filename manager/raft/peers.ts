@@ -1,13 +1,12 @@
 /**
- * The RaftTransport over gRPC: one connection for each other member, and questions to the leader.
+ * The RaftTransport over links: one to each other member, for messages and for questions to the leader.
  *
  * In: messages and the list of members. Out: messages at the other members' doors; unreachable members and
  * the fate of snapshots reported to this member's node. It orders and repeats nothing, and may lose.
  */
-import type { ServerDuplexStream } from '@grpc/grpc-js';
-import type { RaftFrame, RaftFrame__Output } from '../../proto/generated/shoal/v1/RaftFrame.ts';
+import type { Link } from '../../proto/link.ts';
 import type { Clock, Log } from '../../proto/ports.ts';
-import { createChannel, type Keepalive, type NodeIdentity } from '../../proto/rpc.ts';
+import { createChannel, type Keepalive, type NodeIdentity, openLink } from '../../proto/rpc.ts';
 import type { Member, ProposalResult, RaftNode, RaftTransport } from './contract.ts';
 import type { MemberId, Message } from './core/types.ts';
 import type { QuestionKind } from './frame.ts';
@@ -25,16 +24,14 @@ export interface PeersOptions {
   readonly keepalive?: Keepalive;
 }
 
-export type InboundStream = ServerDuplexStream<RaftFrame__Output, RaftFrame>;
-
 /** The transport, with the ends that the node and the server side hold. */
 export interface Peers extends RaftTransport {
   /** The node that receives; to be called once, right after createRaftNode. */
   attach(node: RaftNode): void;
   isConnected(member: Member): boolean;
-  /** From the server side: `stream` was opened by member `from`; answers to strangers go back through it. */
-  opened(from: MemberId, stream: InboundStream): void;
-  closed(stream: InboundStream): void;
+  /** From the server side: `link` was opened by member `from`; answers to strangers go back through it. */
+  opened(from: MemberId, link: Link): void;
+  closed(link: Link): void;
   /** Connects anew to everyone, with the identity as of now (it was renewed, or the roots changed). */
   reconnect(): void;
   close(): void;
@@ -50,7 +47,7 @@ export function createPeers(options: PeersOptions): Peers {
 class GrpcPeers implements Peers {
   readonly #options: PeersOptions;
   readonly #peers = new Map<MemberId, Peer>();
-  readonly #inbound = new Map<MemberId, InboundStream>();
+  readonly #inbound = new Map<MemberId, Link>();
   #node: RaftNode | undefined;
 
   constructor(options: PeersOptions) {
@@ -81,7 +78,7 @@ class GrpcPeers implements Peers {
     }
     // Someone this member does not know, or knows no longer, is answered where the question came from.
     const answers = messages.filter(({ type }) => type !== 'MsgSnap');
-    if (answers.length > 0) this.#inbound.get(to.raftId)?.write({ payload: encodeMessages(answers) });
+    if (answers.length > 0) this.#inbound.get(to.raftId)?.write(encodeMessages(answers));
     if (answers.length < messages.length) this.#node?.reportSnapshot(to.raftId, false);
   }
 
@@ -104,12 +101,12 @@ class GrpcPeers implements Peers {
     return peer.ask(kind, data);
   }
 
-  opened(from: MemberId, stream: InboundStream): void {
-    this.#inbound.set(from, stream);
+  opened(from: MemberId, link: Link): void {
+    this.#inbound.set(from, link);
   }
 
-  closed(stream: InboundStream): void {
-    for (const [from, known] of this.#inbound) if (known === stream) this.#inbound.delete(from);
+  closed(link: Link): void {
+    for (const [from, known] of this.#inbound) if (known === link) this.#inbound.delete(from);
   }
 
   reconnect(): void {
@@ -126,17 +123,13 @@ class GrpcPeers implements Peers {
   #connect(member: Member): Peer {
     const { clusterId, clock, log, identity, keepalive } = this.#options;
     const own = identity();
-    const channel = createChannel(member.address, {
-      identity: own,
-      roots: own.rootsPem,
-      serverName: 'swarm-manager',
-      keepalive,
-    });
+    const shown = { identity: own, roots: own.rootsPem, serverName: 'swarm-manager', keepalive } as const;
     const { raftId } = member;
     return new Peer({
       member,
       clusterId,
-      channel,
+      openLink: () => openLink(member.address, { ...shown, clock }),
+      openChannel: () => createChannel(member.address, shown),
       clock,
       log,
       questionTimeoutMs: this.#options.forwardTimeoutMs ?? defaultForwardTimeoutMs,

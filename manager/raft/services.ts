@@ -1,28 +1,37 @@
 /**
  * The server side of the transport: what other managers send arrives here.
  *
- * In: calls on the cluster's port, from certificates of role manager of this very cluster only. Out: messages
+ * In: links and calls on the cluster's port, from certificates of role manager of this very cluster only. Out: messages
  * for the node, and the leader's answers to forwarded questions. It decides nothing.
  */
-import { type handleBidiStreamingCall, type handleClientStreamingCall, Metadata } from '@grpc/grpc-js';
+import type { handleClientStreamingCall } from '@grpc/grpc-js';
 import { pack } from 'msgpackr';
 import { assertNever, ShoalError } from '../../proto/errors.ts';
-import type { RaftFrame, RaftFrame__Output } from '../../proto/generated/shoal/v1/RaftFrame.ts';
 import type { SnapshotChunk__Output } from '../../proto/generated/shoal/v1/SnapshotChunk.ts';
 import type { SnapshotResult } from '../../proto/generated/shoal/v1/SnapshotResult.ts';
+import type { Link } from '../../proto/link.ts';
+import type { Clock } from '../../proto/ports.ts';
 import { type AuthenticatedCall, type RpcServer, requireRole } from '../../proto/rpc.ts';
-import { failStream, toGrpcStatus, unaryHandler } from '../../proto/rpc-status.ts';
+import { toGrpcStatus, unaryHandler } from '../../proto/rpc-status.ts';
 import type { ProposalResult, RaftNode } from './contract.ts';
 import type { MemberId, Message } from './core/types.ts';
-import { type Answer, answerError, decodeFrame, encodeAnswers, type Question } from './frame.ts';
+import {
+  type Answer,
+  answerError,
+  decodeFrame,
+  encodeAnswers,
+  encodeRefusal,
+  type Question,
+} from './frame.ts';
 import { encodeMessages, withSnapshotData } from './message-codec.ts';
-import type { InboundStream, Peers } from './peers.ts';
+import type { Peers } from './peers.ts';
 import { ChunkAssembly } from './snapshot.ts';
 
 const maxSnapshotBytes = 2 ** 31;
 
 export interface RaftServicesOptions {
   readonly clusterId: string;
+  readonly clock: Clock;
   /**
    * Whether a node that was a member once may be one again, of which this member has not heard yet. When
    * absent it may not.
@@ -30,17 +39,15 @@ export interface RaftServicesOptions {
   readonly mayReturn?: (call: AuthenticatedCall, nodeId: string) => boolean;
 }
 
-/** Registers shoal.v1.Raft and shoal.v1.Forward on the cluster's port. */
+/** Takes links on the cluster's port, and registers shoal.v1.Raft and shoal.v1.Forward there. */
 export function registerRaftServices(
   server: RpcServer,
   node: RaftNode,
   peers: Peers,
   options: RaftServicesOptions,
 ): void {
-  server.addService('Raft', {
-    Stream: streamHandler(node, peers, options),
-    InstallSnapshot: snapshotHandler(node, options),
-  });
+  server.acceptLinks(linkHandler(node, peers, options), options.clock);
+  server.addService('Raft', { InstallSnapshot: snapshotHandler(node, options) });
   server.addService('Forward', {
     Propose: unaryHandler(async (request, call) => {
       requireMember(requireManager(call, options.clusterId), node);
@@ -57,22 +64,22 @@ export function registerRaftServices(
 /** The leader's answers to one other manager; those of one moment leave in one frame. */
 class Answers {
   readonly #node: RaftNode;
-  readonly #stream: InboundStream;
+  readonly #link: Link;
   readonly #requireMember: () => void;
   #unsent: Answer[] = [];
   #pending = 0;
   #isEnding = false;
 
-  constructor(node: RaftNode, stream: InboundStream, requireMember: () => void) {
+  constructor(node: RaftNode, link: Link, requireMember: () => void) {
     this.#node = node;
-    this.#stream = stream;
+    this.#link = link;
     this.#requireMember = requireMember;
   }
 
-  /** Ends the stream as soon as everything is answered. */
-  endStream(): void {
+  /** Ends the link as soon as everything is answered. */
+  endLink(): void {
     this.#isEnding = true;
-    if (this.#pending === 0 && this.#unsent.length === 0) this.#stream.end();
+    if (this.#pending === 0 && this.#unsent.length === 0) this.#link.end();
   }
 
   to({ id, kind, data }: Question): void {
@@ -98,10 +105,8 @@ class Answers {
   #flush(): void {
     const answers = this.#unsent;
     this.#unsent = [];
-    if (!this.#stream.cancelled && !this.#stream.destroyed) {
-      this.#stream.write({ payload: encodeAnswers(answers) });
-    }
-    if (this.#isEnding) this.endStream();
+    this.#link.write(encodeAnswers(answers));
+    if (this.#isEnding) this.endLink();
   }
 }
 
@@ -152,48 +157,47 @@ function notMember(nodeId: string): ShoalError {
   );
 }
 
-function streamHandler(
-  node: RaftNode,
-  peers: Peers,
-  options: RaftServicesOptions,
-): handleBidiStreamingCall<RaftFrame__Output, RaftFrame> {
-  return (stream) => {
+function linkHandler(node: RaftNode, peers: Peers, options: RaftServicesOptions) {
+  return (link: Link, call: AuthenticatedCall): void => {
+    const hangUp = (error: unknown): void => {
+      link.write(encodeRefusal(error));
+      link.end();
+    };
     let nodeId: string;
     try {
-      // Once a stream: asking a connection for its certificate costs more than a message.
-      nodeId = requireManager(stream, options.clusterId);
+      // Once a link: asking a connection for its certificate costs more than a message.
+      nodeId = requireManager(call, options.clusterId);
     } catch (error) {
-      failStream(stream, error);
+      link.start({ frame: () => {}, closed: () => {} });
+      hangUp(error);
       return;
     }
     let isKnown = false;
-    const answers = new Answers(node, stream, () => requireMember(nodeId, node));
-    // Tells the other side that the stream stands, before there is anything to say.
-    stream.sendMetadata(new Metadata());
-    const notices = node.removalNotices(nodeId);
-    if (notices.length > 0) stream.write({ payload: encodeMessages(notices) });
-    stream.on('data', (frame) => {
-      try {
-        if (frame.payload === undefined || frame.payload.length === 0) return;
-        const heard = decodeFrame(frame.payload);
-        if (heard.kind === 'questions') for (const question of heard.questions) answers.to(question);
-        if (heard.kind !== 'messages') return;
-        for (const message of heard.messages) {
-          requireSender(stream, nodeId, node, message.from, options.mayReturn);
-          if (!isKnown) peers.opened(message.from, stream);
-          isKnown = true;
-          node.receive(message);
+    let isRefused = false;
+    const answers = new Answers(node, link, () => requireMember(nodeId, node));
+    link.start({
+      frame: (bytes) => {
+        if (isRefused) return;
+        try {
+          const heard = decodeFrame(bytes);
+          if (heard.kind === 'questions') for (const question of heard.questions) answers.to(question);
+          if (heard.kind !== 'messages') return;
+          for (const message of heard.messages) {
+            requireSender(call, nodeId, node, message.from, options.mayReturn);
+            if (!isKnown) peers.opened(message.from, link);
+            isKnown = true;
+            node.receive(message);
+          }
+        } catch (error) {
+          isRefused = true;
+          hangUp(error);
         }
-      } catch (error) {
-        failStream(stream, error);
-      }
+      },
+      ended: () => answers.endLink(),
+      closed: () => peers.closed(link),
     });
-    stream.on('end', () => {
-      peers.closed(stream);
-      answers.endStream();
-    });
-    stream.on('cancelled', () => peers.closed(stream));
-    stream.on('error', () => peers.closed(stream));
+    const notices = node.removalNotices(nodeId);
+    if (notices.length > 0) link.write(encodeMessages(notices));
   };
 }
 

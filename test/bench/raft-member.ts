@@ -136,7 +136,7 @@ async function startMember({ raftId, folder, identity, members }: Order & { kind
     stateMachine: new Puts(),
   });
   peers.attach(node);
-  registerRaftServices(server, node, peers, { clusterId });
+  registerRaftServices(server, node, peers, { clusterId, clock: realClock });
   if (members.length === 0) {
     await waitFor('the first member to lead', boundMs, () => node.status().role === 'leader');
   }

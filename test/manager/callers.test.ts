@@ -6,6 +6,7 @@ import type { ClusterId } from '../../proto/ids.ts';
 import type { NodeIdentity, RpcChannel } from '../../proto/rpc.ts';
 import { waitFor } from '../agent/wait.ts';
 import { boundMs, ManagersOnPorts } from './managers-on-ports.ts';
+import { linkTo } from './raft/link-client.ts';
 
 interface Stream {
   on(event: 'error', listener: () => void): unknown;
@@ -50,7 +51,7 @@ describe('callers on the cluster’s port', function () {
     assert.match(await ended(channel.client('Dispatcher').Session({})), words);
     assert.match(await ended(channel.client('LogBroker').ListenSubscriptions({})), words);
     assert.match(await ended(channel.client('Logs').SubscribeLogs({})), words);
-    assert.match(await ended(channel.client('Raft').Stream()), words);
+    assert.match(await linkTo(address, elsewhere).ended, words);
     await refused(channel.call('CA', 'GetUnlockKey', {}), 'permission-denied', words);
     await refused(channel.call('Forward', 'ReadIndex', {}), 'permission-denied', words);
     await refused(channel.call('Membership', 'Leave', { node_id: 'x' }), 'permission-denied', words);
@@ -108,25 +109,18 @@ describe('callers on the cluster’s port', function () {
       [manager.raft.status().raftId, /may not speak as member/],
       [4711, none],
     ] as const) {
-      const stream = channel.client('Raft').Stream();
-      const end = ended(stream);
+      const { link, ended: end } = linkTo(address, seat.identity);
       const to = manager.raft.status().raftId;
-      stream.write({
-        payload: encodeMessages([{ type: 'MsgHeartbeat', from, to, term: term + 100, commit: 0 }]),
-      });
+      link.write(encodeMessages([{ type: 'MsgHeartbeat', from, to, term: term + 100, commit: 0 }]));
       assert.match(await end, words);
     }
     assert.equal(manager.raft.status().term, term, 'nobody was deposed');
     // As the member it was, it is answered that it is none any more.
-    const stream = channel.client('Raft').Stream();
-    const heard = new Promise((resolve) => {
-      stream.on('data', resolve);
-      stream.on('error', () => {});
-    });
+    const { link, heard } = linkTo(address, seat.identity);
     const to = manager.raft.status().raftId;
-    stream.write({ payload: encodeMessages([{ type: 'MsgHeartbeatResp', from: raftId, to, term }]) });
-    await heard;
-    stream.cancel();
+    link.write(encodeMessages([{ type: 'MsgHeartbeatResp', from: raftId, to, term }]));
+    assert.equal((await heard).kind, 'messages');
+    link.destroy();
   });
 
   it('with garbage in every field crash nothing', async () => {
@@ -163,7 +157,7 @@ describe('callers on the cluster’s port', function () {
       updates: [{}, { task_id: huge }, { task_id: 'x', status: {} }, { status: { state: 'RUNNING' } }],
     });
     assert.match(await ended(channel.client('Dispatcher').Assignments({ session_id: huge })), /session/);
-    assert.match(await ended(channel.client('Raft').Stream()), /may not call/);
+    assert.match(await linkTo(address, seat.identity).ended, /may not call/);
     const publish = channel.client('LogBroker').PublishLogs(() => {});
     publish.on('error', () => {});
     publish.write({ subscription_id: huge, messages: [{}, { data: Buffer.alloc(10) }] });
@@ -178,10 +172,9 @@ describe('callers on the cluster’s port', function () {
   it('with garbage as a manager crash nothing', async () => {
     const channel = channelOf(managers.seats[1]!.identity);
     const { manager } = managers.leader();
-    const stream = channel.client('Raft').Stream();
-    const end = ended(stream);
-    stream.write({ payload: Buffer.from('garbage') });
-    assert.match(await end, /./);
+    const { link, ended: end } = linkTo(address, managers.seats[1]!.identity);
+    link.write(Buffer.from('garbage'));
+    assert.match(await end, /cannot be read/);
     for (const data of [Buffer.from('garbage'), Buffer.alloc(0)]) {
       const answer = await channel.call('Forward', 'Propose', { data });
       assert.match(answer.result!.toString('latin1'), /invalid-argument/);

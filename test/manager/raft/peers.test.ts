@@ -22,6 +22,7 @@ import { isShoalError, ShoalError } from '../../../proto/errors.ts';
 import { silentLog } from '../../../proto/ports.ts';
 import { createChannel, createRpcServer, type RpcServer } from '../../../proto/rpc.ts';
 import { makeRoot, type TestRoot } from '../../proto/certificates.ts';
+import { linkTo } from './link-client.ts';
 import { Journal } from './raft-cluster.ts';
 
 const clusterId = 'c'.repeat(25);
@@ -175,7 +176,7 @@ describe('managers over gRPC', function () {
       keepEntries: 5,
     });
     peers.attach(node);
-    registerRaftServices(server, node, peers, { clusterId });
+    registerRaftServices(server, node, peers, { clusterId, clock: realClock });
     const manager = { member, node, journal, peers, server };
     managers.set(raftId, manager);
     return manager;
@@ -305,12 +306,7 @@ describe('managers over gRPC', function () {
       const identity = await root.issue(stranger);
       const channel = createChannel(address, { identity, roots: root.pem, serverName: 'swarm-manager' });
       try {
-        const stream = channel.client('Raft').Stream();
-        const details = await new Promise<string>((resolve) => {
-          stream.on('error', () => {});
-          stream.on('status', (status) => resolve(status.details));
-          stream.write({ cluster_id: clusterId });
-        });
+        const details = await linkTo(address, identity).ended;
         assert.match(details, /may not call this|belongs to another cluster/);
         await assert.rejects(channel.call('Forward', 'Propose', { data: Buffer.from('x') }), (error) =>
           isShoalError(error, 'permission-denied'),
