@@ -13,6 +13,8 @@ import type { AppendFile, Disk } from './contract.ts';
 
 const ownerOnly = 0o600;
 const temporarySuffix = '.tmp';
+const paddingBytes = 2 ** 20;
+const zeros = Buffer.alloc(paddingBytes);
 
 /**
  * Opens `folder`, creating it when it is missing, and clears away half-written replacements of a
@@ -53,7 +55,7 @@ async function createFile(folder: string, name: string): Promise<AppendFile> {
       await handle.close();
       throw error;
     }
-    return appendTo(handle, path, 0);
+    return new PaddedFile(handle, path, 0);
   });
 }
 
@@ -68,24 +70,74 @@ async function reopenFile(folder: string, name: string, keepBytes: number): Prom
       await handle.close();
       throw error;
     }
-    return appendTo(handle, path, keepBytes);
+    return new PaddedFile(handle, path, keepBytes);
   });
 }
 
-function appendTo(handle: FileHandle, path: string, startBytes: number): AppendFile {
-  let endBytes = startBytes;
-  return {
-    append: (data) =>
-      guard(path, async () => {
-        let written = 0;
-        while (written < data.length) {
-          const { bytesWritten } = await handle.write(data, written, data.length - written, endBytes);
-          written += bytesWritten;
-          endBytes += bytesWritten;
-        }
-      }),
-    close: () => handle.close(),
-  };
+/**
+ * Keeps zeros ahead of the file's end, written while nobody waits: a flush into room that is there already has no
+ * change of the file's size to make durable as well, which costs as much again. What follows the end is cut off on
+ * close; after a crash it stands there, as zeros.
+ */
+class PaddedFile implements AppendFile {
+  readonly #handle: FileHandle;
+  readonly #path: string;
+  #endBytes: number;
+  #paddedBytes: number;
+  #padding: Promise<void> | undefined;
+  #canPad = true;
+
+  constructor(handle: FileHandle, path: string, endBytes: number) {
+    this.#handle = handle;
+    this.#path = path;
+    this.#endBytes = endBytes;
+    this.#paddedBytes = endBytes;
+  }
+
+  async append(data: Uint8Array): Promise<void> {
+    // Zeros under way must not come to stand on what is written now.
+    if (this.#padding !== undefined && this.#endBytes + data.length > this.#paddedBytes) await this.#padding;
+    await guard(this.#path, async () => {
+      let written = 0;
+      while (written < data.length) {
+        const { bytesWritten } = await this.#handle.write(
+          data,
+          written,
+          data.length - written,
+          this.#endBytes,
+        );
+        written += bytesWritten;
+        this.#endBytes += bytesWritten;
+      }
+    });
+    if (
+      this.#padding === undefined &&
+      this.#canPad &&
+      this.#endBytes + paddingBytes / 2 > this.#paddedBytes
+    ) {
+      this.#padding = this.#pad(Math.max(this.#paddedBytes, this.#endBytes));
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#padding;
+    // Only to be tidy.
+    await this.#handle.truncate(this.#endBytes).catch(() => {});
+    await this.#handle.close();
+  }
+
+  async #pad(from: number): Promise<void> {
+    this.#paddedBytes = from;
+    try {
+      await this.#handle.write(zeros, 0, paddingBytes, from);
+      this.#paddedBytes = from + paddingBytes;
+    } catch {
+      // No room for zeros is no harm: the file grows as it is written then.
+      this.#canPad = false;
+    } finally {
+      this.#padding = undefined;
+    }
+  }
 }
 
 async function replaceFile(folder: string, name: string, data: Uint8Array): Promise<void> {

@@ -193,13 +193,14 @@ export class ReadyLoop {
     const batch = this.#batchOf(ready);
     let unsent = ready.messages;
     if (batch !== undefined) {
-      const flush = this.#persist(ready.snapshot, batch);
-      // Should something else throw before it is awaited, its own end must not count as unheard.
-      flush.catch(() => {});
       if (this.role === 'leader') {
+        // First of all, for the write may take this thread, too.
         this.#send(unsent.filter((message) => needsNoFlush.has(message.type)));
         unsent = unsent.filter((message) => !needsNoFlush.has(message.type));
       }
+      const flush = this.#persist(ready.snapshot, batch);
+      // Should something else throw before it is awaited, its own end must not count as unheard.
+      flush.catch(() => {});
       // What was flushed before this batch need not wait for it.
       const firstNew = ready.entries[0]?.index ?? Number.POSITIVE_INFINITY;
       if (ready.snapshot === undefined) {

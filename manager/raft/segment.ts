@@ -51,10 +51,11 @@ export function frameRecords(
   return Buffer.concat(parts);
 }
 
-/** What readSegment found. `goodBytes` is shorter than the file when its tail is torn. */
+/** What readSegment found. Behind `goodBytes` stand `tornBytes` of a write that was cut short, and zeros. */
 export interface SegmentContents {
   readonly records: readonly LogRecord[];
   readonly goodBytes: number;
+  readonly tornBytes: number;
 }
 
 /**
@@ -77,9 +78,20 @@ export function readSegment(
       at = end;
     }
   }
-  if (at === bytes.length && at > 0) return { records, goodBytes: at };
-  if (!isLast || hasRecordAfter(bytes, number, at)) throw damaged(number, at, 'its checksum does not match');
-  return { records, goodBytes: records.length === 0 ? 0 : at };
+  // The disk keeps zeros ahead of the end.
+  const end = Math.max(at, lastNonZero(bytes, at) + 1);
+  if (at === end && at > 0) return { records, goodBytes: at, tornBytes: 0 };
+  if (!isLast || hasRecordAfter(bytes, number, at, end))
+    throw damaged(number, at, 'its checksum does not match');
+  const goodBytes = records.length === 0 ? 0 : at;
+  return { records, goodBytes, tornBytes: end - goodBytes };
+}
+
+/** Where the last byte at or behind `from` stands that is not zero; `from - 1` when all are. */
+function lastNonZero(bytes: Buffer, from: number): number {
+  let at = bytes.length - 1;
+  while (at >= from && bytes[at] === 0) at -= 1;
+  return at;
 }
 
 /** Where the valid record that starts at `at` ends; undefined when there is none. */
@@ -95,8 +107,8 @@ function recordEnd(bytes: Buffer, number: number, at: number): number | undefine
 }
 
 /** Whether any valid record stands behind the damage at `from`: then it is no torn tail. */
-function hasRecordAfter(bytes: Buffer, number: number, from: number): boolean {
-  for (let at = from + 1; at + recordHeadBytes <= bytes.length; at += 1) {
+function hasRecordAfter(bytes: Buffer, number: number, from: number, to: number): boolean {
+  for (let at = from + 1; at < to && at + recordHeadBytes <= bytes.length; at += 1) {
     if (recordEnd(bytes, number, at) !== undefined) return true;
   }
   return false;

@@ -77,7 +77,7 @@ export async function openWal(
     const isLast = position === numbers.length - 1;
     const file = await options.disk.read(segmentName(number));
     const segment = readSegment(options.sealer, number, file, isLast);
-    tornBytes = file.length - segment.goodBytes;
+    tornBytes = segment.tornBytes;
     if (segment.records.length === 0) {
       // The first write to a new segment was cut short: the one before it is the last.
       await options.disk.remove(segmentName(number));

@@ -36,6 +36,19 @@ for (const [name, make] of makers) {
       assert.equal(await textOf(disk, 'b'), 'one two');
     });
 
+    it('keeps what is appended apart from what it writes ahead', async () => {
+      const disk = await make();
+      const file = await disk.create('long');
+      const pieces = Array.from({ length: 60 }, (_, number) => Buffer.alloc(100_000, number + 1));
+      for (const piece of pieces) await file.append(piece);
+      const whole = Buffer.concat(pieces);
+      const before = Buffer.from(await disk.read('long'));
+      assert.ok(before.subarray(0, whole.length).equals(whole));
+      assert.ok(before.subarray(whole.length).every((byte) => byte === 0));
+      await file.close();
+      assert.ok(whole.equals(Buffer.from(await disk.read('long'))), 'cut to what was appended');
+    });
+
     it('reopens behind what is to be kept', async () => {
       const disk = await make();
       const file = await disk.create('log');

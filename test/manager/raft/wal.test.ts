@@ -60,12 +60,17 @@ describe('log on disk', () => {
   it('cuts off a last record that is torn at any byte, and goes on', async () => {
     const before = (await diskWith(2)).contents('log-0000000001').length;
     const whole = (await diskWith(3)).contents('log-0000000001');
-    for (let length = before; length < whole.length; length += 1) {
+    // The real disk keeps zeros ahead of the end.
+    const padded = [0, 5_000].flatMap((zeros) =>
+      Array.from({ length: whole.length - before }, (_, torn) => ({ length: before + torn, zeros })),
+    );
+    for (const { length, zeros } of padded) {
       const disk = new SimulatedDisk();
-      disk.place('log-0000000001', whole.subarray(0, length));
+      disk.place('log-0000000001', Buffer.concat([whole.subarray(0, length), Buffer.alloc(zeros)]));
       const opened = await openWal({ disk, sealer: testSealer(2) });
       assert.equal(opened?.contents.entries.length, 2, `torn at ${length}`);
-      assert.equal(opened?.contents.tornBytes, length - before);
+      const written = whole.subarray(before, length);
+      assert.equal(opened?.contents.tornBytes, written.findLastIndex((byte) => byte !== 0) + 1);
       await opened?.wal.append(batchOf(entry(3, 'again')));
       await opened?.wal.close();
       assert.equal(texts((await contentsOf(disk)).entries).at(-1), '1/3 again');
@@ -99,6 +104,16 @@ describe('log on disk', () => {
     const missing = await diskWith(20, 500);
     await missing.remove(second);
     await assert.rejects(contentsOf(missing), /log-0000000002.*missing/);
+
+    const padded = await diskWith(20, 500);
+    for (const name of names) {
+      padded.place(name, Buffer.concat([padded.contents(name), Buffer.alloc(1_000)]));
+    }
+    assert.deepEqual(
+      await contentsOf(padded),
+      await contentsOf(await diskWith(20, 500)),
+      'zeros are no damage',
+    );
 
     const cut = await diskWith(20, 500);
     const lastRecordBytes = cut.contents(first).length;
