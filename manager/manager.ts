@@ -6,10 +6,11 @@
  * nothing itself; it knows no sockets (server.ts binds it to the cluster's port), so that the simulator
  * runs it as it is.
  */
-import { messageOf, ShoalError } from '../proto/errors.ts';
+import { isShoalError, messageOf, ShoalError } from '../proto/errors.ts';
 import type { NodeId } from '../proto/ids.ts';
 import { type Clock, delay, type Log, type Random } from '../proto/ports.ts';
 import type { NodeIdentity } from '../proto/rpc.ts';
+import { allocate } from './allocator/allocate.ts';
 import type { ManagedCluster } from './api/contract.ts';
 import { issueLocally } from './ca/root.ts';
 import { CertificateService } from './ca/service.ts';
@@ -64,6 +65,8 @@ export interface ManagerOptions {
 const bootstrapIndex = 1;
 const raftIdBytes = 6;
 const applyPollMs = 5;
+/** How often addresses that others took meanwhile are given out anew for one proposal. */
+const maxAllocations = 5;
 
 export class Manager {
   readonly store: Store;
@@ -108,7 +111,8 @@ export class Manager {
   static async start(options: ManagerOptions): Promise<Manager> {
     const store = options.store ?? new Store();
     if (options.firstChanges) {
-      store.applyEntry(bootstrapIndex, { now: options.clock.now(), changes: options.firstChanges });
+      const now = options.clock.now();
+      store.applyEntry(bootstrapIndex, { now, changes: allocate(store, options.firstChanges, now) });
     }
     const { start, disk, dataKeys, transport, clock, random, log, tuning } = options;
     const raft = await createRaftNode({
@@ -146,10 +150,21 @@ export class Manager {
     return this.raft.status().role === 'leader';
   }
 
-  /** See Propose: through whichever manager leads. */
+  /**
+   * See Propose: through whichever manager leads. What the changes make has its addresses and ports in the same
+   * entry; when another entry took one of them meanwhile, they are given out anew.
+   */
   async propose(changes: readonly Change[]): Promise<number> {
-    const data = encodeEntry({ now: this.options.clock.now(), changes });
-    return committed(await this.raft.propose(data));
+    const { clock } = this.options;
+    for (let attempt = 1; ; attempt += 1) {
+      const now = clock.now();
+      const data = encodeEntry({ now, changes: allocate(this.store, changes, now) });
+      try {
+        return committed(await this.raft.propose(data));
+      } catch (error) {
+        if (!isShoalError(error, 'taken') || attempt >= maxAllocations) throw error;
+      }
+    }
   }
 
   readBarrier(): Promise<void> {

@@ -26,6 +26,8 @@ export const errorTable = {
   'in-use': { http: 400, grpc: 9, retriable: false },
   /** The version that an update names is not the current one; Docker answers 500 "update out of sequence". */
   'out-of-sequence': { http: 500, grpc: 9, retriable: false },
+  /** What only one may have (an address, a vxlan id) was given to another meanwhile: deciding anew helps. */
+  taken: { http: 409, grpc: 10, retriable: true },
   'not-a-manager': { http: 503, grpc: 9, retriable: false },
   'already-in-swarm': { http: 503, grpc: 9, retriable: false },
   locked: { http: 503, grpc: 9, retriable: false },

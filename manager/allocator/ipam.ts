@@ -1,179 +1,168 @@
 /**
- * Which subnet a network gets, and which address a task on it: rising, so that an address that was given
- * back rests before it is given out again, for somebody may still send to it.
+ * Which subnets and vxlan ids a network gets: subnets from its spec or the cluster's pools, an id for each
+ * IPv4 subnet, rising and never used before, for a host may still have the device of a network that is gone.
  */
-import type { Cluster, IPAMConfig, Network } from '../../proto/docker.ts';
+import {
+  type Cluster,
+  type Driver,
+  type IPAMConfig,
+  type Network,
+  vxlanIdListOption,
+} from '../../proto/docker.ts';
+import { hasClusterAddresses } from '../store/attachment.ts';
+import type { ClaimsView } from '../store/claims.ts';
 import {
   formatAddress,
   formatSubnet,
   lastOf,
   overlaps,
-  parseAddress,
   parseSubnet,
   type Subnet,
   sizeOf,
   subnetsOf,
-} from '../store/ipv4.ts';
-
-/** How long an address that was given back is left alone while there are others. */
-export const restMs = 10 * 60_000;
+} from '../store/ip.ts';
 
 const defaultPool = '10.0.0.0/8';
 const defaultSubnetSize = 24;
+/** The ingress network of a cluster has the id that Docker gives it; the others follow. */
+const ingressVxlanId = 4096;
+const firstVxlanId = 4097;
+const lastVxlanId = 2 ** 24 - 1;
+/** A network's IPv6 subnet: a cluster has 2^16 of them under its own 48 bits of fd00::/8 (RFC 4193). */
+const localPrefixBits = 64;
+
+type Pools = Pick<Cluster, 'ID' | 'DefaultAddrPool' | 'SubnetSize'>;
 
 /**
- * The IPAM options of a network as it will be used: the subnets of its spec, or one from the cluster's
- * pools that overlaps none of `taken`; each with its gateway. Undefined when the pools have none left.
+ * The IPAM options of a network as it will be used: the subnets of its spec, or ones that overlap none of
+ * `taken` (from the cluster's pools; for IPv6 from the cluster's own local range); each with its gateway.
+ * Undefined when the pools have none left.
  */
 export function allocateSubnets(
   network: Network,
-  cluster: Pick<Cluster, 'DefaultAddrPool' | 'SubnetSize'> | undefined,
+  cluster: Pools | undefined,
   taken: readonly Subnet[],
 ): Network['IPAMOptions'] | undefined {
   const asked = network.Spec.IPAMOptions;
   const Driver = asked?.Driver?.Name ? asked.Driver : { Name: 'default' };
   const configs = (asked?.Configs ?? []).filter((config) => config.Subnet);
-  if (configs.length > 0) return { Driver, Configs: configs.map(withGateway) };
-  const subnet = freeSubnet(cluster, taken);
-  return subnet && { Driver, Configs: [withGateway({ Subnet: formatSubnet(subnet) })] };
+  const subnets = subnetsOf(configs);
+  if (!subnets.some(({ family }) => family === 4)) {
+    const subnet = freeSubnet(cluster, taken);
+    if (!subnet) return undefined;
+    configs.unshift({ Subnet: formatSubnet(subnet) });
+  }
+  if (network.Spec.IPv6Enabled && !subnets.some(({ family }) => family === 6)) {
+    const subnet = freeLocalSubnet(cluster, taken);
+    if (!subnet) return undefined;
+    configs.push({ Subnet: formatSubnet(subnet) });
+  }
+  return { Driver, Configs: configs.map(withGateway) };
 }
 
 /** The config with its gateway: the first address of the subnet, or of its range, unless it is said to be another. */
 export function withGateway(config: IPAMConfig): IPAMConfig {
   const subnet = parseSubnet(config.Subnet ?? '');
-  if (config.Gateway || !subnet || sizeOf(subnet) < 4) return config;
+  if (config.Gateway || !subnet || sizeOf(subnet) < 4n) return config;
   const range = config.IPRange ? parseSubnet(config.IPRange) : undefined;
-  const first = range && range.base > subnet.base ? range.base : subnet.base + 1;
-  return { ...config, Gateway: formatAddress(first) };
+  const value = range && range.base > subnet.base ? range.base : subnet.base + 1n;
+  return { ...config, Gateway: formatAddress({ family: subnet.family, value }) };
 }
 
-function freeSubnet(
-  cluster: Pick<Cluster, 'DefaultAddrPool' | 'SubnetSize'> | undefined,
-  taken: readonly Subnet[],
-): Subnet | undefined {
+/** Whether nothing is owed to a network: it has subnets with gateways and its vxlan ids, or needs none. */
+export function isAllocated(network: Network): boolean {
+  if (!hasClusterAddresses(network)) return true;
+  return hasSubnets(network) && vxlanIdsOf(network).length === vxlanIdCount(network.IPAMOptions.Configs);
+}
+
+/** Whether a network has a subnet with its gateway for each family that it is to have. */
+export function hasSubnets(network: Network): boolean {
+  const { Configs } = network.IPAMOptions;
+  const subnets = subnetsOf(Configs);
+  return (
+    subnets.some(({ family }) => family === 4) &&
+    (!network.Spec.IPv6Enabled || subnets.some(({ family }) => family === 6)) &&
+    Configs.every((config) => withGateway(config) === config)
+  );
+}
+
+/** The vxlan ids that a network has. */
+export function vxlanIdsOf(network: Network): number[] {
+  const list = network.DriverState?.Options?.[vxlanIdListOption];
+  return list ? list.split(',').map(Number) : [];
+}
+
+function vxlanIdCount(configs: readonly IPAMConfig[]): number {
+  return subnetsOf(configs).filter(({ family }) => family === 4).length;
+}
+
+/**
+ * What the driver of a network with subnets `configs` needs to know: its own options, and an id for each IPv4
+ * subnet. `given` are ids that are spoken for though the store does not say so yet. Undefined when none is left.
+ */
+export function allocateDriverState(
+  network: Network,
+  configs: readonly IPAMConfig[],
+  claims: Pick<ClaimsView, 'holderOfVxlanId' | 'lastVxlanId'>,
+  given: Set<number>,
+): Driver | undefined {
+  const isFree = (id: number) => claims.holderOfVxlanId(id) === undefined && !given.has(id);
+  const ids = vxlanIdsOf(network).slice(0, vxlanIdCount(configs));
+  let next = Math.max(firstVxlanId, claims.lastVxlanId + 1, ...[...given].map((id) => id + 1));
+  while (ids.length < vxlanIdCount(configs)) {
+    const isFirst = network.Spec.Ingress === true && ids.length === 0 && isFree(ingressVxlanId);
+    const id = isFirst ? ingressVxlanId : next <= lastVxlanId ? next++ : lowestFree(isFree);
+    if (id === undefined) return undefined;
+    given.add(id);
+    ids.push(id);
+  }
+  const { Name, Options } = network.Spec.DriverConfiguration;
+  return { Name, Options: { ...Options, [vxlanIdListOption]: ids.join(',') } };
+}
+
+/** After sixteen million networks: one that nobody has any longer. */
+function lowestFree(isFree: (id: number) => boolean): number | undefined {
+  for (let id = firstVxlanId; id <= lastVxlanId; id += 1) if (isFree(id)) return id;
+  return undefined;
+}
+
+function freeSubnet(cluster: Pools | undefined, taken: readonly Subnet[]): Subnet | undefined {
   const pools = cluster?.DefaultAddrPool?.length ? cluster.DefaultAddrPool : [defaultPool];
   const prefixBits = cluster?.SubnetSize || defaultSubnetSize;
-  const size = 2 ** (32 - prefixBits);
-  const rising = [...taken].sort((a, b) => a.base - b.base);
   for (const pool of subnetsOf(pools.map((Subnet) => ({ Subnet })))) {
-    if (pool.prefixBits > prefixBits) continue;
-    let base = pool.base;
-    for (const other of rising) {
-      if (!overlaps({ base, prefixBits }, other)) continue;
-      base = Math.ceil((lastOf(other) + 1) / size) * size;
-    }
-    if (base + size - 1 <= lastOf(pool)) return { base, prefixBits };
+    const found = pool.family === 4 ? firstFree(pool, prefixBits, taken) : undefined;
+    if (found) return found;
   }
   return undefined;
 }
 
-/** Addresses first to last of one subnet that tasks may have. */
-interface Range {
-  readonly first: number;
-  readonly last: number;
-  readonly prefixBits: number;
+function freeLocalSubnet(cluster: Pools | undefined, taken: readonly Subnet[]): Subnet | undefined {
+  const globalId = hashOf(cluster?.ID ?? '') & 0xff_ffff_ffffn;
+  const pool: Subnet = { family: 6, base: (0xfdn << 120n) | (globalId << 80n), prefixBits: 48 };
+  return firstFree(pool, localPrefixBits, taken);
 }
 
-/** Who holds what on one network; hands out what is free. */
-export class AddressBook {
-  private readonly network: Network;
-  private readonly ranges: Range[];
-  private readonly gateways: Set<number>;
-  /** Addresses in use. */
-  private readonly used = new Set<number>();
-  /** Addresses given back lately, and when (ms since the epoch). */
-  private readonly resting = new Map<number, number>();
-  private previous: number | undefined;
-  private isExhausted = false;
-
-  constructor(network: Network) {
-    this.network = network;
-    this.ranges = network.IPAMOptions.Configs.map(rangeOf).filter((range) => range !== undefined);
-    const gateways = network.IPAMOptions.Configs.map((config) => parseAddress(config.Gateway ?? ''));
-    this.gateways = new Set(gateways.filter((address) => address !== undefined));
+/** 64 bits that differ for different texts (FNV-1a): no secret, only to be unlike another cluster's. */
+function hashOf(text: string): bigint {
+  let hash = 0xcbf29ce484222325n;
+  for (const letter of text) {
+    hash = BigInt.asUintN(64, (hash ^ BigInt(letter.codePointAt(0)!)) * 0x100000001b3n);
   }
-
-  /** Notes an address (CIDR form) that is in use. */
-  noteUsed(text: string): void {
-    const address = addressOf(text);
-    if (address !== undefined) this.used.add(address);
-  }
-
-  /** Notes an address that was given back at `time`. */
-  noteFreed(text: string, time: number, now: number): void {
-    const address = addressOf(text);
-    if (address !== undefined && time > now - restMs) this.resting.set(address, time);
-  }
-
-  /** Notes the address that was handed out last: the next is looked for after it. */
-  noteLast(text: string): void {
-    this.previous = addressOf(text) ?? this.previous;
-  }
-
-  /** A free address in CIDR form, which is in use from now on; undefined when there is none. */
-  take(): string | undefined {
-    if (this.isExhausted) return undefined;
-    const fresh = this.scan((address) => !this.used.has(address) && !this.resting.has(address));
-    const address = fresh ?? this.longestResting();
-    if (address === undefined) {
-      this.isExhausted = true;
-      return undefined;
-    }
-    this.used.add(address);
-    this.previous = address;
-    return `${formatAddress(address)}/${this.rangeWith(address)!.prefixBits}`;
-  }
-
-  /** Why take() found nothing, and what to do. */
-  describeExhaustion(): string {
-    const { Configs } = this.network.IPAMOptions;
-    const subnets = Configs.map((config) => config.IPRange || config.Subnet).join(', ');
-    const inUse = [...this.used].filter((address) => this.rangeWith(address) && !this.gateways.has(address));
-    return `no free address in network ${this.network.Spec.Name} (subnet ${subnets}: ${inUse.length} in use): stop tasks on it, or create a network with a larger subnet`;
-  }
-
-  private rangeWith(address: number): Range | undefined {
-    return this.ranges.find((range) => address >= range.first && address <= range.last);
-  }
-
-  /** The first address after the previous one, around all ranges, that is free. */
-  private scan(isFree: (address: number) => boolean): number | undefined {
-    const start = this.previous === undefined ? undefined : this.rangeWith(this.previous);
-    const at = start ? this.ranges.indexOf(start) : 0;
-    const inOrder = [...this.ranges.slice(at), ...this.ranges.slice(0, at)];
-    const pieces = inOrder.map((range) => [range.first, range.last] as [number, number]);
-    if (start && pieces[0]) {
-      pieces.push([start.first, this.previous!]);
-      pieces[0][0] = this.previous! + 1;
-    }
-    for (const [first, last] of pieces) {
-      for (let address = first; address <= last; address += 1) {
-        if (!this.gateways.has(address) && isFree(address)) return address;
-      }
-    }
-    return undefined;
-  }
-
-  private longestResting(): number | undefined {
-    let longest: [number, number] | undefined;
-    for (const entry of this.resting) {
-      if (this.used.has(entry[0]) || this.gateways.has(entry[0]) || !this.rangeWith(entry[0])) continue;
-      if (!longest || entry[1] < longest[1]) longest = entry;
-    }
-    return longest?.[0];
-  }
+  return hash;
 }
 
-function addressOf(text: string): number | undefined {
-  return parseAddress(text.split('/')[0]!);
-}
-
-/** The addresses of a subnet for tasks: not its first, which names it, nor its last, the broadcast. */
-function rangeOf(config: IPAMConfig): Range | undefined {
-  const subnet = parseSubnet(config.Subnet ?? '');
-  if (!subnet) return undefined;
-  const part = config.IPRange ? parseSubnet(config.IPRange) : undefined;
-  const first = Math.max(subnet.base + 1, part?.base ?? 0);
-  const last = Math.min(lastOf(subnet) - 1, part ? lastOf(part) : Number.POSITIVE_INFINITY);
-  return first <= last ? { first, last, prefixBits: subnet.prefixBits } : undefined;
+/** The first subnet of a size in `pool` that overlaps none of `taken`. */
+function firstFree(pool: Subnet, prefixBits: number, taken: readonly Subnet[]): Subnet | undefined {
+  if (pool.prefixBits > prefixBits) return undefined;
+  const { family } = pool;
+  const size = sizeOf({ family, prefixBits });
+  const rising = taken
+    .filter((other) => other.family === family)
+    .sort((a, b) => (a.base < b.base ? -1 : a.base > b.base ? 1 : 0));
+  let base = pool.base;
+  for (const other of rising) {
+    if (!overlaps({ family, base, prefixBits }, other)) continue;
+    base = ((lastOf(other) + size) / size) * size;
+  }
+  return base + size - 1n <= lastOf(pool) ? { family, base, prefixBits } : undefined;
 }

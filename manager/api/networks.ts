@@ -4,7 +4,7 @@ import type { Network, NetworkSpec } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import type { NetworkId } from '../../proto/ids.ts';
 import { newMeta } from '../store/change.ts';
-import { describeSubnetConflict } from '../store/ipv4.ts';
+import { describeSubnetConflict } from '../store/ip.ts';
 import type { View } from '../store/store.ts';
 import { localNetwork, networkAnswer, predefinedNetworks } from './answers.ts';
 import { type NetworkCreateRequest, readNetworkCreate } from './cluster-schema.ts';

@@ -2,6 +2,7 @@
 import type {
   Cluster,
   ClusterNode,
+  Network,
   NetworkKey,
   NodeAvailability,
   NodeRole,
@@ -9,7 +10,7 @@ import type {
   TLSInfo,
 } from '../../proto/docker.ts';
 import { newUnlockKey } from '../../proto/identity.ts';
-import { type ClusterId, type NodeId, newId } from '../../proto/ids.ts';
+import { type ClusterId, type NetworkId, type NodeId, newId } from '../../proto/ids.ts';
 import type { Clock, Random } from '../../proto/ports.ts';
 import { tlsInfoOfIssuer } from '../../proto/x509.ts';
 import { type Change, newMeta } from '../store/change.ts';
@@ -82,6 +83,21 @@ export function newNode(node: {
   };
 }
 
+/** The network over which published ports are reached on every node; its subnet is still to be allocated. */
+function ingressNetwork(id: NetworkId): Network {
+  return {
+    ...newMeta(id),
+    Spec: {
+      Name: 'ingress',
+      Labels: {},
+      DriverConfiguration: { Name: 'overlay' },
+      Ingress: true,
+      Scope: 'swarm',
+    },
+    IPAMOptions: { Driver: { Name: 'default' }, Configs: [] },
+  };
+}
+
 export interface BootstrapOptions {
   readonly random: Random;
   readonly clock: Clock;
@@ -144,6 +160,7 @@ export async function bootstrapCluster(options: BootstrapOptions): Promise<Boots
   const changes: Change[] = [
     { op: 'create', kind: 'cluster', object: cluster },
     { op: 'create', kind: 'node', object: node },
+    { op: 'create', kind: 'network', object: ingressNetwork(newId<NetworkId>(random)) },
   ];
   return { cluster, node, identity, changes };
 }

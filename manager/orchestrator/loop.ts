@@ -24,8 +24,8 @@ export interface LoopOptions {
   /** Whose turn it is goes around in this order. */
   readonly reconcilers: readonly Reconciler[];
   /**
-   * What is to be proposed for `changes` (e.g. with addresses for the tasks created). It must keep them,
-   * in their order; what it adds to an object that they `update` must come after them.
+   * What is to be proposed for `changes` (e.g. with addresses for the tasks created): in their order, what it adds
+   * to other objects after them. It may replace a change by one that says why not, or leave it out then.
    */
   readonly finish?: (view: View, changes: readonly Change[], now: number) => readonly Change[];
 }
@@ -198,7 +198,8 @@ export class ReconcileLoop {
     try {
       for (let from = 0; from < batch.changes.length && this.#isStarted; from += maximumChanges) {
         const part = batch.changes.slice(from, from + maximumChanges);
-        await propose(finish ? finish(store, part, clock.now()) : part);
+        const finished = finish ? finish(store, part, clock.now()) : part;
+        if (finished.length > 0) await propose(finished);
       }
       this.#failures = 0;
     } catch (error) {
@@ -211,7 +212,7 @@ export class ReconcileLoop {
   async #backOff(error: unknown, batch: Batch): Promise<void> {
     const { log, random, reconcilers } = this.#options;
     this.#failures += 1;
-    const isConflict = isShoalError(error, 'out-of-sequence');
+    const isConflict = isShoalError(error, 'out-of-sequence') || isShoalError(error, 'taken');
     if (isConflict && this.#failures === 1) return;
     const isExpected = isConflict || (isShoalError(error) && error.retriable);
     const fields = {

@@ -181,7 +181,7 @@ function describePlugin({ type, name }: { type: string; name: string }): string 
 
 /** Until overlay networks span engines, all tasks on a network live on one engine: that of the first. */
 function locality({ view, table, spec }: Request): Check | undefined {
-  const attachments = clusterAttachments(view, spec.TaskTemplate);
+  const attachments = clusterAttachments(view, spec);
   if (attachments.length === 0) return undefined;
   const elsewhere = (entry: NodeEntry) =>
     attachments.find(({ network }) => {

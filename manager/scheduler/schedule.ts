@@ -196,7 +196,7 @@ function groupByRevision(view: View, pending: readonly Task[]): Group[] {
   for (const task of pending) {
     const spec = view.get('revision', task.RevisionID)?.Spec;
     if (!spec || task.Status.State !== 'pending' || !isWanted(task)) continue;
-    if (!hasAddresses(task, clusterAttachments(view, spec.TaskTemplate))) continue;
+    if (!hasAddresses(task, clusterAttachments(view, spec))) continue;
     const group = groups.get(task.RevisionID);
     if (group) group.tasks.push(task);
     else groups.set(task.RevisionID, { revisionId: task.RevisionID, spec, tasks: [task] });
@@ -208,7 +208,7 @@ function groupByRevision(view: View, pending: readonly Task[]): Group[] {
  * Groups that share a network share an engine, so those with the least choice of nodes go first.
  */
 function byNeed(view: View, nodes: NodeTable, groups: readonly Group[]): readonly Group[] {
-  const isBound = (group: Group) => clusterAttachments(view, group.spec.TaskTemplate).length > 0;
+  const isBound = (group: Group) => clusterAttachments(view, group.spec).length > 0;
   if (groups.filter(isBound).length < 2) return groups;
   const choices = new Map(groups.map((group) => [group, isBound(group) ? choiceOf(view, nodes, group) : 0]));
   return [...groups].sort((a, b) => choices.get(a)! - choices.get(b)!);
@@ -224,7 +224,7 @@ function joinedByNetworks(view: View, groups: readonly Group[]): Iterable<Joined
   const all = new Set<Joined>();
   const holders = new Map<NetworkId, Joined>();
   for (const group of groups) {
-    const networks = clusterAttachments(view, group.spec.TaskTemplate).map(({ network }) => network.ID);
+    const networks = clusterAttachments(view, group.spec).map(({ network }) => network.ID);
     const linked = new Set(networks.map((id) => holders.get(id)).filter((one) => one !== undefined));
     const parts = [...linked, { groups: [group], networks }];
     const joined: Joined = {

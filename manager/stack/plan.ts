@@ -21,7 +21,7 @@ import {
 import { type ErrorCode, isShoalError, ShoalError } from '../../proto/errors.ts';
 import type { ConfigId, NetworkId, NewId, SecretId, StackId } from '../../proto/ids.ts';
 import { type Change, newMeta } from '../store/change.ts';
-import { describeSubnetConflict } from '../store/ipv4.ts';
+import { describeSubnetConflict } from '../store/ip.ts';
 import { sameServiceSpec, sameValue } from '../store/normalize.ts';
 import { createServiceChanges, updateServiceChanges } from '../store/service-change.ts';
 import type { View } from '../store/store.ts';

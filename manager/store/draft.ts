@@ -4,6 +4,7 @@
  */
 import { isTerminal } from '../../proto/task-state.ts';
 import { type Change, monotonicTaskFields } from './change.ts';
+import { claimsOf, describeClaim, type Holder } from './claims.ts';
 import { addedReferences, type ReferredKind, referencesOf, referredKinds } from './references.ts';
 import type { ApplyResult, View } from './store.ts';
 import { type AnyObject, type Kind, nameOf, type ObjectOf, tables } from './tables.ts';
@@ -51,6 +52,44 @@ export class Draft {
     const op = previous ? 'update' : 'create';
     this.note({ kind, op, object: next, ...(previous ? { previous } : {}) } as StoreEvent);
     return undefined;
+  }
+
+  /**
+   * Why the entry is refused, once all its changes are worked out: two objects would have what only one may.
+   * `holderOf` says who has a claim before the entry.
+   */
+  clash(holderOf: (claim: string) => Holder | undefined): Refusal | undefined {
+    const taken = new Map<string, Holder>();
+    for (const [key, object] of this.objects) {
+      if (!object) continue;
+      const kind = key.slice(0, key.indexOf(' ')) as Kind;
+      for (const claim of claimsOf(kind, object)) {
+        const before = holderOf(claim);
+        const isKept = before !== undefined && !this.objects.has(`${before.kind} ${before.id}`);
+        const other = taken.get(claim) ?? (isKept ? before : undefined);
+        if (other) return this.refuseClaim(claim, other);
+        taken.set(claim, { kind, id: object.ID });
+      }
+    }
+    return undefined;
+  }
+
+  private refuseClaim(claim: string, holder: Holder): Refusal {
+    const name = nameOf(holder.kind, this.current(holder.kind, holder.id as never) as never) ?? holder.id;
+    if (claim === 'ingress') {
+      return refuse('already-exists', `ingress network (${holder.id}) is already present`);
+    }
+    if (claim.startsWith('port ')) {
+      const port = claim.slice(claim.indexOf('/') + 1);
+      return refuse(
+        'invalid-argument',
+        `port '${port}' is already in use by service '${name}' (${holder.id}) as an ingress port`,
+      );
+    }
+    return refuse(
+      'taken',
+      `${describeClaim(claim)} was given to ${holder.kind} ${name} meanwhile: try again`,
+    );
   }
 
   private current(kind: Kind, id: AnyObject['ID']): AnyObject | undefined {

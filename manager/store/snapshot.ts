@@ -1,6 +1,7 @@
-/** The store's snapshot format: a version, every object of every kind in order of creation, the last events. */
+/** The store's snapshot format: a version, every object of every kind in order of creation, the last events, what of addresses no object tells. */
 import { Packr } from 'msgpackr';
 import { ShoalError } from '../../proto/errors.ts';
+import type { ClaimsMemory } from './claims.ts';
 import type { ClusterEvent } from './cluster-event.ts';
 import { type AnyObject, type Kind, kinds } from './tables.ts';
 
@@ -13,6 +14,7 @@ interface Format {
   tables: Partial<Record<Kind, AnyObject[]>>;
   /** Absent in snapshots of 0.1.0. */
   events?: readonly ClusterEvent[];
+  claims?: ClaimsMemory;
 }
 
 /** The bytes of a snapshot as of `index`. */
@@ -20,20 +22,23 @@ export function encodeSnapshot(
   index: number,
   list: (kind: Kind) => AnyObject[],
   events: readonly ClusterEvent[],
+  claims: ClaimsMemory,
 ): Uint8Array {
   const format: Format = {
     version: formatVersion,
     index,
     tables: Object.fromEntries(kinds.map((kind) => [kind, list(kind)])),
     events,
+    claims,
   };
   return packr.pack(format);
 }
 
-/** The objects and the events of a snapshot. Throws ShoalError 'corrupted' on a format that this version does not know. */
+/** What a snapshot holds. Throws ShoalError 'corrupted' on a format that this version does not know. */
 export function decodeSnapshot(data: Uint8Array): {
   objects: { kind: Kind; object: AnyObject }[];
   events: readonly ClusterEvent[];
+  claims: ClaimsMemory | undefined;
 } {
   const format = unpack(data);
   if (format.version !== formatVersion) {
@@ -43,7 +48,7 @@ export function decodeSnapshot(data: Uint8Array): {
     );
   }
   const objects = kinds.flatMap((kind) => (format.tables[kind] ?? []).map((object) => ({ kind, object })));
-  return { objects, events: format.events ?? [] };
+  return { objects, events: format.events ?? [], claims: format.claims };
 }
 
 function unpack(data: Uint8Array): Format {

@@ -8,6 +8,7 @@
  */
 import { messageOf, ShoalError } from '../../proto/errors.ts';
 import { decodeEntry, type Entry } from './change.ts';
+import { Claims, type ClaimsView } from './claims.ts';
 import { type ClusterEvent, clusterEvents, RecentEvents } from './cluster-event.ts';
 import { Draft } from './draft.ts';
 import { decodeSnapshot, encodeSnapshot } from './snapshot.ts';
@@ -26,6 +27,8 @@ export interface View {
   find<K extends Kind>(kind: K, index: string, key: string): ObjectOf[K][];
   /** The cluster object; undefined before the first entry. */
   cluster(): ObjectOf['cluster'] | undefined;
+  /** What only one object may have at a time: addresses, ports, vxlan ids. */
+  readonly claims: ClaimsView;
 }
 
 /** What applying an entry answered: the same on every manager. */
@@ -33,7 +36,13 @@ export type ApplyResult =
   | { readonly ok: true }
   | {
       readonly ok: false;
-      readonly code: 'out-of-sequence' | 'already-exists' | 'not-found' | 'in-use' | 'invalid-argument';
+      readonly code:
+        | 'out-of-sequence'
+        | 'taken'
+        | 'already-exists'
+        | 'not-found'
+        | 'in-use'
+        | 'invalid-argument';
       readonly message: string;
     };
 
@@ -46,6 +55,7 @@ export class Store implements View {
   private data = emptyTables();
   private lastIndex = 0;
   private recent = new RecentEvents();
+  private claimed = new Claims();
   private readonly listeners = new Set<(commit: Commit) => void>();
 
   get index(): number {
@@ -75,6 +85,10 @@ export class Store implements View {
     return this.table('cluster').objects.values().next().value;
   }
 
+  get claims(): ClaimsView {
+    return this.claimed;
+  }
+
   /**
    * Applies the bytes of one committed entry (encodeEntry). An entry that is refused changes nothing; so is
    * one that is no entry at all, for it is in the log, and throwing would stop every manager at it for good.
@@ -101,6 +115,8 @@ export class Store implements View {
         const refusal = draft.add(change);
         if (refusal) return refusal;
       }
+      const clash = this.clashOf(draft);
+      if (clash) return clash;
       // Before anything is changed: what is not of its kind's shape shows here at the latest.
       places = draft.events.map(({ kind, object }) => placesOf(kind, object));
     } catch (error) {
@@ -109,6 +125,7 @@ export class Store implements View {
     for (const [at, { kind, op, object, previous }] of draft.events.entries()) {
       if (op === 'remove') this.drop(kind, object, places[at]!);
       else this.put(kind, object, places[at]!, previous);
+      this.claimed.note(kind, previous, op === 'remove' ? undefined : object, entry.now);
     }
     if (draft.events.length > 0) {
       const told = clusterEvents(index, entry.now, draft.events);
@@ -118,6 +135,11 @@ export class Store implements View {
     return { ok: true };
   }
 
+  /** Why an entry is refused that would give two objects what only one may have. */
+  protected clashOf(draft: Draft): ApplyResult | undefined {
+    return draft.clash((claim) => this.claimed.holder(claim));
+  }
+
   /** What clients could hear of lately, in the order in which it happened; see keptEvents. */
   recentEvents(): readonly ClusterEvent[] {
     return this.recent.list();
@@ -125,16 +147,26 @@ export class Store implements View {
 
   /** The whole store as bytes. */
   snapshot(): Uint8Array {
-    return encodeSnapshot(this.lastIndex, (kind) => this.list(kind), this.recentEvents());
+    return encodeSnapshot(
+      this.lastIndex,
+      (kind) => this.list(kind),
+      this.recentEvents(),
+      this.claimed.memory(),
+    );
   }
 
   /** Replaces everything by a snapshot whose last entry is `index`. */
   restore(index: number, data: Uint8Array): void {
-    const { objects, events } = decodeSnapshot(data);
+    const { objects, events, claims } = decodeSnapshot(data);
     this.data = emptyTables();
+    this.claimed = new Claims();
     this.recent = new RecentEvents();
     this.recent.add(events);
-    for (const { kind, object } of objects) this.put(kind, object, placesOf(kind, object), undefined);
+    for (const { kind, object } of objects) {
+      this.put(kind, object, placesOf(kind, object), undefined);
+      this.claimed.note(kind, undefined, object, 0);
+    }
+    this.claimed.remember(claims);
     this.lastIndex = index;
     this.tell({ kind: 'restored', index });
   }

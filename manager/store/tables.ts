@@ -15,6 +15,7 @@ import {
   stackLabel,
   type Task,
 } from '../../proto/docker.ts';
+import { isIngressPort, needsIngress, portKey } from './endpoint.ts';
 
 export interface ObjectOf {
   cluster: Cluster;
@@ -83,6 +84,15 @@ export const tables: { readonly [K in Kind]: Table<ObjectOf[K]> } = {
         uniqueStrings((service.Spec.TaskTemplate.ContainerSpec.Secrets ?? []).map((ref) => ref.SecretID)),
       config: (service) =>
         uniqueStrings((service.Spec.TaskTemplate.ContainerSpec.Configs ?? []).map((ref) => ref.ConfigID)),
+      /** Published on the hosts of its tasks; see portKey. */
+      hostPort: (service) =>
+        uniqueStrings(
+          (service.Spec.EndpointSpec?.Ports ?? [])
+            .filter((port) => !isIngressPort(port) && port.PublishedPort)
+            .map(portKey),
+        ),
+      /** `true` for those that publish ports in ingress mode. */
+      ingress: (service) => (needsIngress(service.Spec) ? ['true'] : []),
       /** By the field of Spec.Mode that is set; `Replicated` when none is, as Docker takes it. */
       mode: (service) => [modeName(service.Spec.Mode)],
     },
@@ -105,7 +115,12 @@ export const tables: { readonly [K in Kind]: Table<ObjectOf[K]> } = {
   stack: { uniqueName: true, indexes: { name: (stack) => [stack.Spec.Name] } },
   network: {
     uniqueName: true,
-    indexes: { name: (network) => [network.Spec.Name], stack: (network) => stackOf(network.Spec.Labels) },
+    indexes: {
+      name: (network) => [network.Spec.Name],
+      stack: (network) => stackOf(network.Spec.Labels),
+      /** `true` for the ingress network. */
+      ingress: (network) => (network.Spec.Ingress ? ['true'] : []),
+    },
   },
   secret: {
     uniqueName: true,

@@ -5,12 +5,13 @@
 import { createHash } from 'node:crypto';
 import { taskIdLabel } from '../../agent/engine/container-spec.ts';
 import type { ContainerRequest } from '../../agent/engine/engine.ts';
+import { vxlanIdsOf } from '../../manager/allocator/ipam.ts';
 import type { RaftStatus } from '../../manager/raft/contract.ts';
 import { type Change, decodeEntry, encodeEntry, mayBecomeDesired } from '../../manager/store/change.ts';
 import type { ApplyResult, Store } from '../../manager/store/store.ts';
 import { slotKey } from '../../manager/store/tables.ts';
 import type { StoreEvent } from '../../manager/store/watch.ts';
-import type { Task } from '../../proto/docker.ts';
+import type { ClusterNode, Network, Service, Task } from '../../proto/docker.ts';
 import { compareTaskStates, isTerminal } from '../../proto/task-state.ts';
 import type { Machine } from './machine.ts';
 import type { Trace } from './trace.ts';
@@ -25,7 +26,8 @@ export type InvariantName =
   | 'version-rises'
   | 'state-rises'
   | 'one-task-a-slot'
-  | 'one-task-an-address'
+  | 'one-holder-an-address'
+  | 'one-network-a-vxlan-id'
   | 'container-assigned'
   | 'one-container-a-task'
   | 'manager-goes-on'
@@ -46,6 +48,40 @@ interface Applied {
   readonly machine: string;
   readonly data: Uint8Array;
   readonly result: string;
+}
+
+/** An address, with its prefix, that somebody has on a network. */
+interface Held {
+  readonly network: string;
+  readonly address: string;
+}
+
+function heldBy(object: Task | Service | ClusterNode): Held[] {
+  if ('Endpoint' in object) {
+    const all = object.Endpoint.VirtualIPs ?? [];
+    return all.map(({ NetworkID, Addr }) => ({ network: NetworkID, address: Addr }));
+  }
+  if ('RevisionID' in object && isTerminal(object.Status.State)) return [];
+  const attached = 'RevisionID' in object ? object.NetworksAttachments : object.Attachments;
+  return (attached ?? []).flatMap(({ NetworkID, Addresses }) =>
+    Addresses.map((address) => ({ network: NetworkID, address })),
+  );
+}
+
+function newlyHeld<T extends Task | Service | ClusterNode>(object: T, previous: T | undefined): Held[] {
+  const before = previous ? heldBy(previous) : [];
+  return heldBy(object).filter(
+    (one) => !before.some((other) => other.network === one.network && other.address === one.address),
+  );
+}
+
+/** A change without what the allocator completes on the way. */
+function asAsked(change: Change): Change {
+  if (change.op !== 'create' && change.op !== 'update') return change;
+  if (change.kind === 'service') return { ...change, object: { ...change.object, Endpoint: { Spec: {} } } };
+  if (change.kind !== 'network') return change;
+  const { DriverState: _, ...object } = change.object;
+  return { ...change, object: { ...object, IPAMOptions: { Driver: { Name: '' }, Configs: [] } } };
 }
 
 export class Invariants implements StoreObserver {
@@ -119,8 +155,8 @@ export class Invariants implements StoreObserver {
   /** A manager answered that `changes` are done, at `index`. */
   acknowledged(machine: string, index: number, changes: readonly Change[]): void {
     const known = this.#applied.get(index);
-    const said = encodeEntry({ now: 0, changes });
-    const done = known && encodeEntry({ now: 0, changes: decodeEntry(known.data).changes });
+    const said = encodeEntry({ now: 0, changes: changes.map(asAsked) });
+    const done = known && encodeEntry({ now: 0, changes: decodeEntry(known.data).changes.map(asAsked) });
     if (done !== undefined && Buffer.from(done).equals(said)) return;
     const there = known === undefined ? 'nothing' : summary(known.data);
     this.violate(
@@ -141,6 +177,11 @@ export class Invariants implements StoreObserver {
         'version-rises',
         `${event.kind} ${object.ID} went from version ${previous.Version.Index} to ${object.Version.Index}`,
       );
+    if (event.op !== 'remove') {
+      const isHolder = event.kind === 'task' || event.kind === 'service' || event.kind === 'node';
+      if (isHolder) this.#checkAddresses(store, event.object.ID, newlyHeld(event.object, event.previous));
+      if (event.kind === 'network') this.#checkVxlanIds(store, event.object);
+    }
     if (event.kind === 'task') this.#checkTask(store, event.op, event.object, event.previous);
     if (event.kind === 'node' && event.previous?.Status.State !== event.object.Status.State)
       this.#trace.note(
@@ -165,7 +206,6 @@ export class Invariants implements StoreObserver {
       this.violate('container-assigned', `task ${short(task.ID)} moved from one node to another`);
     if (task.NodeID !== undefined) this.#assigned.add(`${task.ID}@${task.NodeID}`);
     this.#checkSlot(store, task);
-    if (!isTerminal(task.Status.State)) this.#checkAddresses(store, task);
   }
 
   /** One task, or two of different revisions while they are swapped. */
@@ -178,18 +218,31 @@ export class Invariants implements StoreObserver {
     this.violate('one-task-a-slot', `slot ${short(key)} holds ${ids.join(', ')}`);
   }
 
-  #checkAddresses(store: Store, task: Task): void {
-    for (const { NetworkID, Addresses } of task.NetworksAttachments ?? []) {
-      for (const other of store.find('task', 'network', NetworkID)) {
-        if (other.ID === task.ID || isTerminal(other.Status.State)) continue;
-        const theirs = other.NetworksAttachments?.find((one) => one.NetworkID === NetworkID)?.Addresses ?? [];
-        const shared = Addresses.find((address) => theirs.includes(address));
-        if (shared !== undefined)
-          this.violate(
-            'one-task-an-address',
-            `tasks ${short(task.ID)} and ${short(other.ID)} both have ${shared}`,
-          );
-      }
+  /** Tasks, services and nodes have their addresses on a network to themselves. */
+  #checkAddresses(store: Store, id: string, held: readonly Held[]): void {
+    for (const { network, address } of held) {
+      const others = [
+        ...store.find('task', 'network', network),
+        ...store.list('service'),
+        ...store.list('node'),
+      ].filter((one) => one.ID !== id);
+      const other = others.find((one) =>
+        heldBy(one).some((theirs) => theirs.network === network && theirs.address === address),
+      );
+      if (other)
+        this.violate('one-holder-an-address', `${short(id)} and ${short(other.ID)} both have ${address}`);
+    }
+  }
+
+  #checkVxlanIds(store: Store, network: Network): void {
+    const ids = vxlanIdsOf(network);
+    for (const other of store.list('network')) {
+      const shared = other.ID !== network.ID && vxlanIdsOf(other).find((id) => ids.includes(id));
+      if (shared)
+        this.violate(
+          'one-network-a-vxlan-id',
+          `networks ${network.Spec.Name} and ${other.Spec.Name} both have ${shared}`,
+        );
     }
   }
 

@@ -123,7 +123,7 @@ export class Machine {
         clock: process,
         random,
         log: silentLog,
-        store: new WatchedStore(this.name, invariants),
+        store: new WatchedStore(this.name, invariants, plant?.isStoreBlind === true),
         ...(plant?.decide ? { decide: plant.decide } : {}),
         tuning,
         onFailure: (error) => {

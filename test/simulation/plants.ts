@@ -109,6 +109,27 @@ function withTakenAddress(view: View, task: Task): Task {
     : task;
 }
 
+/** Gives a node the virtual address of a service for its own, now and then. */
+function ownAddressTwice(): Decisions {
+  const real = decisions();
+  let given = 0;
+  const finish = (view: View, changes: readonly Change[], now: number): readonly Change[] =>
+    (real.finish?.(view, changes, now) ?? changes).map((change): Change => {
+      if (change.op !== 'merge' || change.kind !== 'node' || !change.fields.Attachments) return change;
+      given += 1;
+      if (given % 3 !== 0) return change;
+      const Attachments = change.fields.Attachments.map((one) => {
+        const services = view.find('service', 'network', one.NetworkID);
+        const vip = services
+          .flatMap((service) => service.Endpoint.VirtualIPs ?? [])
+          .find(({ NetworkID }) => NetworkID === one.NetworkID);
+        return vip ? { ...one, Addresses: [vip.Addr] } : one;
+      });
+      return { ...change, fields: { ...change.fields, Attachments } };
+    });
+  return { ...real, finish };
+}
+
 /** An engine whose removals do nothing, though they are answered. */
 function lostRemove(engine: Engine): Engine {
   return new Proxy(engine, {
@@ -132,7 +153,18 @@ export const plants: Readonly<Record<string, Plant>> = {
     decide: forgetSlot,
     whole: true,
   },
-  'address-twice': { what: 'the allocator hands out a used address', decide: addressTwice, whole: true },
+  'address-twice': {
+    what: 'the allocator hands out a used address',
+    decide: addressTwice,
+    isStoreBlind: true,
+    whole: true,
+  },
+  'own-address-twice': {
+    what: 'the allocator gives a node the address of a service',
+    decide: ownAddressTwice,
+    isStoreBlind: true,
+    whole: true,
+  },
   'stale-read': { what: 'a read is answered from a point of long ago', transport: staleRead },
   'lost-remove': { what: 'the engine forgets to remove containers', engine: lostRemove, whole: true },
 };

@@ -59,7 +59,8 @@ describe('simulation: planted bugs are caught', () => {
     ],
     'vote-twice': ['one-leader-a-term', 'log-equal', 'manager-goes-on', 'acknowledged-kept'],
     'forget-slot': ['one-task-a-slot'],
-    'address-twice': ['one-task-an-address'],
+    'address-twice': ['one-holder-an-address'],
+    'own-address-twice': ['one-holder-an-address'],
     'stale-read': ['linearizable', 'acknowledged-kept'],
     'lost-remove': ['converges', 'one-container-a-task'],
   };

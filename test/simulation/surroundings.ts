@@ -19,6 +19,8 @@ export interface Plant {
   transport?(transport: RaftTransport, machine: Machine): RaftTransport;
   decide?(): Decisions;
   engine?(engine: Engine): Engine;
+  /** Whether the store lets two objects have the same address: it would refuse what the others do wrong. */
+  readonly isStoreBlind?: boolean;
 }
 
 export interface Surroundings {

@@ -1,4 +1,5 @@
 /** A store that shows every entry it applies to those who check it. */
+import type { Draft } from '../../manager/store/draft.ts';
 import type { ApplyResult } from '../../manager/store/store.ts';
 import { Store } from '../../manager/store/store.ts';
 import type { StoreEvent } from '../../manager/store/watch.ts';
@@ -20,8 +21,12 @@ export class WatchedStore extends Store {
   readonly #observer: StoreObserver;
   #events: readonly StoreEvent[] = [];
 
-  constructor(machine: string, observer: StoreObserver) {
+  readonly #isBlind: boolean;
+
+  /** One that is blind lets two objects have what only one may. */
+  constructor(machine: string, observer: StoreObserver, isBlind: boolean) {
     super();
+    this.#isBlind = isBlind;
     this.#machine = machine;
     this.#observer = observer;
     this.onCommit((commit) => {
@@ -34,6 +39,10 @@ export class WatchedStore extends Store {
     const result = super.apply(index, data);
     this.#observer.applied(this.#machine, this, index, data, result, this.#events);
     return result;
+  }
+
+  protected override clashOf(draft: Draft): ApplyResult | undefined {
+    return this.#isBlind ? undefined : super.clashOf(draft);
   }
 
   override restore(index: number, data: Uint8Array): void {

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { allocate, networkReconciler } from '../../../manager/allocator/allocate.ts';
-import { restMs } from '../../../manager/allocator/ipam.ts';
 import type { Change } from '../../../manager/store/change.ts';
-import { describeSubnetConflict, overlaps, parseSubnet, subnetsOf } from '../../../manager/store/ipv4.ts';
+import { restMs } from '../../../manager/store/claims.ts';
+import { describeSubnetConflict, overlaps, parseSubnet, subnetsOf } from '../../../manager/store/ip.ts';
 import type { IPAMConfig, Network, NetworkSpec, PortConfig, Task } from '../../../proto/docker.ts';
 import type { NetworkId } from '../../../proto/ids.ts';
 import type { TaskState } from '../../../proto/task-state.ts';
@@ -27,13 +27,19 @@ function makeNetwork(id: string, over: Partial<NetworkSpec> = {}): Network {
   };
 }
 
+/** Names resolve to the tasks themselves: the only addresses are theirs. */
+const withoutVip = { EndpointSpec: { Mode: 'dnsrr' } } as const;
+
 /** A network `net` with the given subnets, or one of the pool, and a service `web` on it. */
 function onNetwork(configs: IPAMConfig[] = [{ Subnet: '10.9.0.0/29' }], at = now): World {
   const world = new World();
   world.apply([{ op: 'create', kind: 'cluster', object: makeCluster() }]);
   const network = makeNetwork('net', { IPAMOptions: { Configs: configs } });
   propose(world, [{ op: 'create', kind: 'network', object: network }], at);
-  return world.service('web', { TaskTemplate: { Networks: [{ Target: 'net', Aliases: ['web'] }] } });
+  return world.service('web', {
+    ...withoutVip,
+    TaskTemplate: { Networks: [{ Target: 'net', Aliases: ['web'] }] },
+  });
 }
 
 function propose(world: World, changes: readonly Change[], at = now): void {
@@ -106,7 +112,7 @@ describe('allocator: networks', () => {
         object: { ...network, IPAMOptions: { ...network.IPAMOptions, Configs } },
       },
     ]);
-    world.service('web', { TaskTemplate: { Networks: [{ Target: 'net' }] } });
+    world.service('web', { ...withoutVip, TaskTemplate: { Networks: [{ Target: 'net' }] } });
     propose(world, creations(['t1']));
     assert.deepEqual(world.task('t1').NetworksAttachments?.[0]?.Addresses, []);
     assert.equal(reconcile(world, 'subnets').length, 1);
@@ -114,7 +120,7 @@ describe('allocator: networks', () => {
       { Subnet: '10.9.0.0/29', Gateway: '10.9.0.1' },
     ]);
     assert.equal(reconcile(world, 'subnets').length, 0);
-    reconcile(world, 'addresses');
+    reconcile(world, 'waiting');
     assert.equal(addressOf(world.task('t1')), '10.9.0.2/29');
   });
 
@@ -141,7 +147,7 @@ describe('allocator: networks', () => {
       world,
       ['a', 'net'].map((id) => ({ op: 'create', kind: 'network', object: makeNetwork(id) })),
     );
-    world.service('web', { TaskTemplate: { Networks: [{ Target: 'net' }] } });
+    world.service('web', { ...withoutVip, TaskTemplate: { Networks: [{ Target: 'net' }] } });
     propose(world, creations(['t1']));
     assert.match(
       world.task('t1').Status.Err ?? '',
@@ -149,7 +155,7 @@ describe('allocator: networks', () => {
     );
     world.apply([{ op: 'remove', kind: 'network', id: 'a' as NetworkId }]);
     assert.equal(reconcile(world, 'subnets').length, 1);
-    assert.equal(reconcile(world, 'addresses').length, 1);
+    assert.equal(reconcile(world, 'waiting').length, 1);
     assert.equal(addressOf(world.task('t1')), '10.7.0.2/24');
     assert.equal(world.task('t1').Status.Err, undefined);
   });
@@ -178,7 +184,7 @@ describe('allocator: addresses', () => {
 
   it('come also when network, service and task are made in one entry', () => {
     const world = new World();
-    const spec = makeSpec({ TaskTemplate: { Networks: [{ Target: 'net' }] } });
+    const spec = makeSpec({ ...withoutVip, TaskTemplate: { Networks: [{ Target: 'net' }] } });
     propose(world, [
       { op: 'create', kind: 'network', object: makeNetwork('net') },
       { op: 'create', kind: 'revision', object: makeRevision('web', 1, spec) },
@@ -229,9 +235,9 @@ describe('allocator: addresses', () => {
       world.task('t6').Status.Err ?? '',
       /^no free address in network net \(subnet 10\.9\.0\.0\/29: 5 in use\)/,
     );
-    assert.deepEqual(reconcile(world, 'addresses'), []);
+    assert.deepEqual(reconcile(world, 'waiting'), []);
     end(world, 't3');
-    assert.equal(reconcile(world, 'addresses').length, 1);
+    assert.equal(reconcile(world, 'waiting').length, 1);
     assert.equal(addressOf(world.task('t6')), '10.9.0.4/29');
     assert.equal(world.task('t6').Status.Err, undefined);
     assert.equal(addressOf(world.task('t7')), undefined);
@@ -243,13 +249,13 @@ describe('allocator: addresses', () => {
     });
     propose(world, creations(['t1']));
     assert.equal(world.task('t1').NetworksAttachments, undefined);
-    assert.deepEqual(reconcile(world, 'addresses'), []);
+    assert.deepEqual(reconcile(world, 'waiting'), []);
   });
 
   it('that changes of the same batch hand out are not handed out again', () => {
     const world = onNetwork();
     world.apply(creations(['late']));
-    const owed = networkReconciler().reconcile(world.store, 'addresses', now, noIds).changes;
+    const owed = networkReconciler().reconcile(world.store, 'waiting', now, noIds).changes;
     propose(world, [...owed, ...creations(['t1'])]);
     assert.deepEqual(
       [addressOf(world.task('late')), addressOf(world.task('t1'))],
@@ -269,16 +275,14 @@ describe('allocator: addresses', () => {
     propose(world, creations(['t1']));
     assert.deepEqual(heard(), []);
     world.apply(creations(['t2']));
-    assert.deepEqual(heard(), ['addresses']);
+    assert.deepEqual(heard(), ['waiting']);
     end(world, 't1');
-    assert.deepEqual(heard(), ['addresses']);
+    assert.deepEqual(heard(), ['waiting']);
     world.apply([{ op: 'create', kind: 'network', object: makeNetwork('b') }]);
     assert.deepEqual(heard(), ['subnets']);
     reconcile(world, 'subnets');
-    assert.deepEqual(heard(), ['addresses']);
-    assert.deepEqual(reconciler.allKeys(world.store), ['subnets', 'addresses', 'service/web']);
-    reconcile(world, 'service/web');
-    assert.deepEqual(reconciler.allKeys(world.store), ['subnets', 'addresses']);
+    assert.deepEqual(heard(), ['everything']);
+    assert.deepEqual(reconciler.allKeys(world.store), ['subnets', 'everything']);
   });
 });
 
@@ -321,7 +325,7 @@ describe('allocator: properties', () => {
           if (create) {
             propose(world, creations(Array.from({ length: count }, () => `t${next++}`)), at);
           } else if (live.length > 0) end(world, live[which % live.length]!.ID, at);
-          reconcile(world, 'addresses', at);
+          reconcile(world, 'waiting', at);
           const tasks = world.store.list('task').filter((task) => task.Status.State === 'pending');
           const given = tasks.map(addressOf).filter((address) => address !== undefined);
           assert.equal(new Set(given).size, given.length, 'twice');
@@ -371,7 +375,8 @@ describe('allocator: properties', () => {
       '10.1.2.0/33',
       '10.1.2/24',
       '10.1.2.256/24',
-      'fd00::/64',
+      'fd00::1::/64',
+      'fd00::/129',
       '10.1.2.0/24/1',
     ]) {
       assert.equal(parseSubnet(bad), undefined, bad);

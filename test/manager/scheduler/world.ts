@@ -1,8 +1,9 @@
 /** A store with nodes, services and tasks to schedule on. */
 import assert from 'node:assert/strict';
 import type { Change } from '../../../manager/store/change.ts';
+import { endpointOf } from '../../../manager/store/endpoint.ts';
 import { Store } from '../../../manager/store/store.ts';
-import type { Network, ServiceSpec, Task } from '../../../proto/docker.ts';
+import type { Network, Service, ServiceSpec, Task } from '../../../proto/docker.ts';
 import type { NetworkId, NewId, NodeId, TaskId } from '../../../proto/ids.ts';
 import { makeNode, makeRevision, makeService, makeSpec, makeTask } from '../orchestrator/objects.ts';
 
@@ -17,8 +18,15 @@ export const noIds: NewId = () => {
   throw new Error('no identifier was to be made');
 };
 
+/** A service with the endpoint that it is stored with, as far as it follows from its spec. */
+export function servedService(id: string, spec: ServiceSpec): Service {
+  const service = makeService(id, spec);
+  return { ...service, Endpoint: endpointOf(service) };
+}
+
 export class World {
   readonly store = new Store();
+  private addresses = 1;
 
   apply(changes: readonly Change[], at = now): void {
     assert.deepEqual(this.store.applyEntry(this.store.index + 1, { now: at, changes }), { ok: true });
@@ -34,7 +42,7 @@ export class World {
     const spec: ServiceSpec = makeSpec({ Name: id, ...over });
     this.apply([
       { op: 'create', kind: 'revision', object: makeRevision(id, 1, spec) },
-      { op: 'create', kind: 'service', object: makeService(id, spec) },
+      { op: 'create', kind: 'service', object: servedService(id, spec) },
     ]);
     return this;
   }
@@ -49,11 +57,21 @@ export class World {
         State: 'pending',
         Message: 'created',
       } as const;
-      const base = makeTask(`${service}.${slot}`, service, { Status: status, ...over });
+      const base = this.addressed(makeTask(`${service}.${slot}`, service, { Status: status, ...over }));
       return over.NodeID === undefined ? { Slot: slot, ...base } : base;
     });
     this.apply(tasks.map((object) => ({ op: 'create', kind: 'task', object })));
     return tasks;
+  }
+
+  /** The task with an address of its own on each network that it is attached to. */
+  private addressed(task: Task): Task {
+    if (!task.NetworksAttachments) return task;
+    const NetworksAttachments = task.NetworksAttachments.map((one) => {
+      this.addresses += 1;
+      return { ...one, Addresses: [`10.99.${this.addresses >> 8}.${this.addresses & 255}/16`] };
+    });
+    return { ...task, NetworksAttachments };
   }
 
   /** A task of a service on a node. */

@@ -119,7 +119,8 @@ describe('stack: from its file to its tasks', () => {
     assert.equal(next?.Status.State, 'assigned');
     assert.deepEqual(
       [failed, other, next].map((task) => task?.NetworksAttachments?.[0]?.Addresses[0]),
-      ['10.0.1.2/24', '10.0.1.3/24', '10.0.1.4/24'],
+      // The service itself has the first, the two nodes those between.
+      ['10.0.1.3/24', '10.0.1.4/24', '10.0.1.7/24'],
     );
     assert.equal(cluster.store.get('task', other!.ID)?.Version.Index, other!.Version.Index);
   });
