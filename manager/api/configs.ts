@@ -11,6 +11,7 @@ import { checkFilters, type Filters, hasAskedPrefix, hasLabels, isAsked, readFil
 import { refuseUsedData } from './in-use.ts';
 import { lookup } from './lookup.ts';
 import {
+  apiVersion,
   commit,
   idMaker,
   jsonBody,
@@ -21,6 +22,7 @@ import {
   versionOf,
 } from './request.ts';
 import { checkConfig } from './validate.ts';
+import { refuseEarlyTemplating } from './versions.ts';
 
 export function configRoutes(host: ApiHost): Router {
   const routes = Router();
@@ -66,6 +68,7 @@ function listConfigs(view: View, filters: Filters): Config[] {
 
 async function createConfig(host: ApiHost, request: Request): Promise<string> {
   const Spec = readConfigSpec(jsonBody(request));
+  refuseEarlyTemplating('config', Spec.Templating, apiVersion(request));
   const cluster = await managedCluster(host);
   checkConfig(Spec);
   if (cluster.store.find('config', 'name', Spec.Name).length > 0) {

@@ -11,6 +11,7 @@ import { checkFilters, type Filters, hasAskedPrefix, hasLabels, isAsked, readFil
 import { refuseUsedData } from './in-use.ts';
 import { lookup } from './lookup.ts';
 import {
+  apiVersion,
   commit,
   idMaker,
   jsonBody,
@@ -21,6 +22,7 @@ import {
   versionOf,
 } from './request.ts';
 import { checkSecret } from './validate.ts';
+import { refuseEarlyTemplating } from './versions.ts';
 
 export function secretRoutes(host: ApiHost): Router {
   const routes = Router();
@@ -66,6 +68,7 @@ function listSecrets(view: View, filters: Filters): Secret[] {
 
 async function createSecret(host: ApiHost, request: Request): Promise<string> {
   const Spec = readSecretSpec(jsonBody(request));
+  refuseEarlyTemplating('secret', Spec.Templating, apiVersion(request));
   const cluster = await managedCluster(host);
   checkSecret(Spec);
   if (cluster.store.find('secret', 'name', Spec.Name).length > 0) {

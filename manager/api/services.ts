@@ -39,6 +39,7 @@ import {
 import { readServiceSpec } from './service-schema.ts';
 import { serviceWarnings } from './service-warnings.ts';
 import { acceptServiceSpec } from './validate.ts';
+import { understoodService } from './versions.ts';
 
 /** The version from which a list may carry each service's status. */
 const statusMinor = 41;
@@ -106,7 +107,8 @@ function candidates(view: View, filters: Filters): Service[] {
 }
 
 async function createService(host: ApiHost, request: Request): Promise<{ ID: string; Warnings: string[] }> {
-  const read = readServiceSpec(jsonBody(request));
+  const { body, ignored } = understoodService(jsonBody(request), apiVersion(request));
+  const read = readServiceSpec(body);
   const named = read.Name === '' ? { ...read, Name: randomName(host.random) } : read;
   const credentials = registryAuthOf(request);
   const cluster = await managedCluster(host);
@@ -119,12 +121,13 @@ async function createService(host: ApiHost, request: Request): Promise<{ ID: str
   }
   const { service, changes } = createServiceChanges(spec, host.clock.now(), idMaker(host));
   await commit(cluster, changes);
-  return { ID: service.ID, Warnings: serviceWarnings(jsonBody(request), read) };
+  return { ID: service.ID, Warnings: [...ignored, ...serviceWarnings(body, read)] };
 }
 
 /** Answers the warnings. */
 async function updateService(host: ApiHost, request: Request): Promise<string[]> {
-  const read = readServiceSpec(specBody(request));
+  const { body, ignored } = understoodService(specBody(request), apiVersion(request));
+  const read = readServiceSpec(body);
   const version = versionOf(request, 'service');
   const rollback = query(request, 'rollback');
   if (!['', 'none', 'previous'].includes(rollback)) {
@@ -138,7 +141,7 @@ async function updateService(host: ApiHost, request: Request): Promise<string[]>
       ? { rollback: 'previous' }
       : { spec: withCredentials(acceptServiceSpec(cluster.store, read), keptCredentials(request, current)) };
   await commit(cluster, updateChanges(host, cluster.store, current, update));
-  return serviceWarnings(jsonBody(request), read);
+  return [...ignored, ...serviceWarnings(body, read)];
 }
 
 function updateChanges(host: ApiHost, view: View, service: Service, update: ServiceUpdate) {

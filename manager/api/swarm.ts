@@ -11,6 +11,7 @@ import { readInit, readJoin, readSwarmSpec, readUnlock, type SwarmSpecChange } f
 import type { ApiHost, SwarmInitRequest } from './contract.ts';
 import { isZero } from './fields.ts';
 import {
+  apiVersion,
   commit,
   jsonBody,
   looseFlag,
@@ -21,6 +22,7 @@ import {
   swarmLocked,
   versionOf,
 } from './request.ts';
+import { understoodInit } from './versions.ts';
 
 const inSwarmAlready =
   'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.';
@@ -39,7 +41,9 @@ export function swarmRoutes(host: ApiHost): Router {
     response.json({ UnlockKey: isLocking ? (cluster.Private.UnlockKey ?? '') : '' });
   });
   routes.post('/swarm/init', async (request, response) => {
-    const body = readInit(jsonBody(request));
+    const asked = understoodInit(jsonBody(request), apiVersion(request));
+    const body = readInit(asked.body);
+    for (const ignored of asked.ignored) host.log.warn({}, `swarm init: ${ignored}`);
     checkInit(body);
     refuseInSwarm(host, body.ForceNewCluster === true);
     response.json(await host.init(body));
