@@ -260,6 +260,9 @@ export interface Task extends Meta<TaskId> {
 
 // ---------------------------------------------------------------- stack, network, secret, config
 
+/** Label by which an engine's own network that carries a network of the cluster on its node names that one. */
+export const networkIdLabel = 'shoal.network.id';
+
 /** Label that says which stack a service, network, secret or config belongs to. */
 export const stackLabel = 'com.docker.stack.namespace';
 

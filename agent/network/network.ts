@@ -4,6 +4,7 @@
  * never chooses an address (the managers do) and never touches a network that does not carry a cluster
  * network's id.
  */
+import { networkIdLabel } from '../../proto/docker.ts';
 import { isShoalError, messageOf } from '../../proto/errors.ts';
 import type { Clock, Log, Timer } from '../../proto/ports.ts';
 import type { ManagerKind } from '../dispatcher-client.ts';
@@ -14,7 +15,6 @@ import {
   attachedNetwork,
   engineNetwork,
   isClusterNetwork,
-  networkIdLabel,
   networkIdsOf,
   refuseDockersOverlay,
   unusedNetworks,

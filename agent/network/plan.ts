@@ -3,12 +3,12 @@
  * this node is attached to is one bridge network of the engine, labelled with the cluster network's id; daemons
  * that share an engine share it. Nothing of it leaves the host, so a network's `encrypted` option has nothing to do.
  */
+
+import { networkIdLabel } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import type { AttachedNetwork } from '../engine/container-spec.ts';
 import type { EngineNetworkRequest } from '../engine/engine.ts';
 import type { WireAttachment, WireNetwork, WireTask } from '../wire.ts';
-
-export const networkIdLabel = 'shoal.network.id';
 
 const shortIdLength = 12;
 const modes: Readonly<Record<string, string>> = {

@@ -53,6 +53,22 @@ export function isAsked(filters: Filters, name: string, value: string): boolean 
   return values.length === 0 || values.includes(value);
 }
 
+/**
+ * Whether `value` is, or as a regular expression matches, one of the filter's, or the filter is not there. A pattern
+ * that is none matches nothing.
+ */
+export function matchesFilter(filters: Filters, name: string, value: string): boolean {
+  const values = valuesOf(filters, name);
+  const fits = (pattern: string): boolean => {
+    try {
+      return value === pattern || new RegExp(pattern).test(value);
+    } catch {
+      return false;
+    }
+  };
+  return values.length === 0 || values.some(fits);
+}
+
 /** Whether `value` begins with one of the filter's, or the filter is not there. */
 export function hasAskedPrefix(filters: Filters, name: string, value: string): boolean {
   const values = valuesOf(filters, name);
@@ -66,6 +82,39 @@ export function hasLabels(filters: Filters, name: string, labels: Labels | undef
     if (!labels || !Object.hasOwn(labels, key)) return false;
     return value === '' || labels[key] === value;
   });
+}
+
+/** Whether `labels` hold nothing that the filter asks to be left alone: `key`, or `key=value`. */
+export function lacksLabels(filters: Filters, name: string, labels: Labels | undefined): boolean {
+  return valuesOf(filters, name).every((unwanted) => !hasLabels(new Map([[name, [unwanted]]]), name, labels));
+}
+
+const unitsMs: Record<string, number> = {
+  h: 3_600_000,
+  m: 60_000,
+  s: 1_000,
+  ms: 1,
+  us: 1e-3,
+  µs: 1e-3,
+  ns: 1e-6,
+};
+
+/** The moment before which `until` asks for, in ms since the epoch: a time, or how long before `nowMs`, e.g. 1h30m. */
+export function untilOf(filters: Filters, nowMs: number): number | undefined {
+  const [text, ...others] = valuesOf(filters, 'until');
+  if (text === undefined) return undefined;
+  if (others.length > 0) throw new ShoalError('invalid-argument', 'more than one until filter specified');
+  if (/^\d+(\.\d+)?$/.test(text)) return Number(text) * 1000;
+  if (/^(\d+(\.\d*)?(h|ms|m|us|µs|ns|s))+$/.test(text)) {
+    const parts = [...text.matchAll(/(\d+(?:\.\d*)?)(h|ms|m|us|µs|ns|s)/g)];
+    return nowMs - parts.reduce((sum, [, number, unit]) => sum + Number(number) * unitsMs[unit!]!, 0);
+  }
+  const time = Date.parse(text);
+  if (!Number.isNaN(time)) return time;
+  throw new ShoalError(
+    'invalid-argument',
+    `invalid value for the filter until: "${text}" is neither a time nor a duration`,
+  );
 }
 
 /** `key=value` as its two parts; the value is empty when there is none. */

@@ -16,8 +16,8 @@ export interface EngineQuestion {
   readonly method: 'GET' | 'POST' | 'DELETE';
   /** With its query, without a version. */
   readonly path: string;
-  /** JSON. */
-  readonly body?: unknown;
+  /** JSON, as text. */
+  readonly body?: string;
   readonly signal?: AbortSignal;
 }
 
@@ -31,6 +31,7 @@ export interface EngineAnswer {
 export class LocalEngine {
   readonly #host: ApiHost;
   #minor = maximumMinor;
+  #isKnown = false;
 
   constructor(host: ApiHost) {
     this.#host = host;
@@ -46,6 +47,16 @@ export class LocalEngine {
     return this.#minor;
   }
 
+  /**
+   * `path` with the version that is spoken with the engine on behalf of a client: the one it asked for, or the engine's
+   * newest when that is older, for our share of an answer is not bound to it.
+   */
+  async spoken(asked: number | undefined, path: string): Promise<string> {
+    if (asked === undefined) return path;
+    if (!this.#isKnown) await this.ping();
+    return `/v1.${Math.min(asked, this.#minor)}${path}`;
+  }
+
   /** What the engine says of itself to a ping; undefined when it does not answer in time. */
   async ping(): Promise<IncomingHttpHeaders | undefined> {
     const late = new AbortController();
@@ -53,6 +64,7 @@ export class LocalEngine {
     try {
       const { headers } = await this.ask({ method: 'GET', path: '/_ping', signal: late.signal });
       const minor = /^1\.(\d+)$/.exec(String(headers['api-version'] ?? ''))?.[1];
+      this.#isKnown = true;
       if (minor !== undefined) this.#minor = Math.min(maximumMinor, Number(minor));
       return headers;
     } catch {
@@ -83,7 +95,7 @@ export class LocalEngine {
   /** As ask; resolves when the answer begins. */
   async stream(question: EngineQuestion): Promise<IncomingMessage> {
     const connection = await this.connect();
-    const text = question.body === undefined ? undefined : JSON.stringify(question.body);
+    const { body: text } = question;
     return new Promise((resolve, reject) => {
       const request = http.request({
         method: question.method,

@@ -130,7 +130,12 @@ export function versionOf(request: Request, what: string): number {
 
 /** The minor version of the path; that of this API when the path has none. */
 export function apiVersion(request: Request): number {
-  return (request as Request & { apiMinor?: number }).apiMinor ?? maximumMinor;
+  return askedVersion(request) ?? maximumMinor;
+}
+
+/** As apiVersion; undefined when the path has none. */
+export function askedVersion(request: Request): number | undefined {
+  return (request as Request & { apiMinor?: number }).apiMinor;
 }
 
 /** Minor versions of API 1.x that are served. */
@@ -139,11 +144,16 @@ export const maximumMinor = 51;
 
 // ---------------------------------------------------------------- body
 
+/** The request's body as text; empty when there is none. */
+export function textBody(request: Request): string {
+  const bytes: unknown = request.body;
+  return bytes instanceof Uint8Array ? decode(bytes) : '';
+}
+
 /** The value of the request's JSON body. */
 export function jsonBody(request: Request): unknown {
   const type = request.headers['content-type'] ?? '';
-  const bytes: unknown = request.body;
-  const text = bytes instanceof Uint8Array ? decode(bytes) : '';
+  const text = textBody(request);
   if (text.trim() === '') {
     throw new ShoalError('invalid-argument', 'invalid JSON: got EOF while reading request body');
   }

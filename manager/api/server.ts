@@ -91,6 +91,7 @@ function createApp(host: ApiHost, engine: LocalEngine): Express {
   app.use(refuseAnnouncedSize);
   app.use(express.raw({ type: () => true, limit: maximumBodyBytes }));
   app.use(systemRoutes(host, engine));
+  app.use(networkRoutes(host, engine));
   const resources = [
     swarmRoutes,
     nodeRoutes,
@@ -100,7 +101,6 @@ function createApp(host: ApiHost, engine: LocalEngine): Express {
     taskRoutes,
     secretRoutes,
     configRoutes,
-    networkRoutes,
     stackRoutes,
     eventRoutes,
   ];

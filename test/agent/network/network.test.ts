@@ -4,13 +4,13 @@ import { Networks } from '../../../agent/network/network.ts';
 import {
   attachedNetwork,
   engineNetwork,
-  networkIdLabel,
   networkIdsOf,
   refuseDockersOverlay,
   unusedNetworks,
   wantedAttachment,
 } from '../../../agent/network/plan.ts';
 import type { WireNetwork } from '../../../agent/wire.ts';
+import { networkIdLabel } from '../../../proto/docker.ts';
 import { silentLog } from '../../../proto/ports.ts';
 import { VirtualClock } from '../../simulation/clock.ts';
 import { seededRandom } from '../../simulation/random.ts';
