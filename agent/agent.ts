@@ -4,7 +4,7 @@
  * only leaving does. It knows no manager's code: a manager on the same machine is one more address.
  */
 import { join } from 'node:path';
-import type { TLSInfo } from '../proto/docker.ts';
+import type { GenericResource, TLSInfo } from '../proto/docker.ts';
 import { messageOf, ShoalError } from '../proto/errors.ts';
 import type { Clock, Log, Random, Timer } from '../proto/ports.ts';
 import type { NodeIdentity } from '../proto/rpc.ts';
@@ -50,8 +50,8 @@ export interface AgentOptions {
   /** Folders of the daemon: the journal goes to <dataDir>/agent, files of tasks to <runDir>/files (in memory). */
   readonly dataDir: string;
   readonly runDir: string;
-  /** Generic resources of the node, e.g. [{ discrete_resource_spec: { kind: 'GPU', value: '2' } }]. */
-  readonly genericResources?: NonNullable<NonNullable<WireDescription['resources']>['generic']>;
+  /** Generic resources of the node; of a kind that the engine tells of too, these count. */
+  readonly genericResources?: readonly GenericResource[];
   /** In place of gRPC, the journal on disk and the files in memory. */
   readonly connect?: ConnectDispatcher;
   readonly journal?: Journal;
@@ -223,11 +223,11 @@ export class Agent {
       hostname,
       engine: this.#engine,
       unavailableBecause: this.#unavailableBecause,
+      genericResources: genericResources ?? [],
     });
     const tlsInfo = identity.tlsInfo();
     const whole: WireDescription = {
       ...description,
-      resources: { ...description.resources, ...(genericResources && { generic: genericResources }) },
       ...(tlsInfo && { tls_info: wireTlsInfo(tlsInfo) }),
     };
     this.#told = JSON.stringify(whole);

@@ -3,7 +3,12 @@
  * how times, durations, states and node descriptions look on the wire.
  */
 
-import { engineIdLabel, engineUnavailableLabel, type TLSInfo } from '../proto/docker.ts';
+import {
+  engineIdLabel,
+  engineUnavailableLabel,
+  type GenericResource,
+  type TLSInfo,
+} from '../proto/docker.ts';
 import type { AssignmentsMessage__Output } from '../proto/generated/docker/swarmkit/v1/AssignmentsMessage.ts';
 import type { Config__Output } from '../proto/generated/docker/swarmkit/v1/Config.ts';
 import type { Network__Output } from '../proto/generated/docker/swarmkit/v1/Network.ts';
@@ -134,10 +139,13 @@ export interface NodeFacts {
   readonly engine: EngineDescription | undefined;
   /** Why the engine does not answer; undefined while it does. */
   readonly unavailableBecause: string | undefined;
+  /** What the daemon was told of generic resources. */
+  readonly genericResources: readonly GenericResource[];
 }
 
 /** A node's description. A node whose engine never answered has no resources, so that nothing is placed there. */
-export function describeNode({ hostname, engine, unavailableBecause }: NodeFacts): WireDescription {
+export function describeNode(facts: NodeFacts): WireDescription {
+  const { hostname, engine, unavailableBecause, genericResources } = facts;
   // The label also tells managers that this is an agent of ours: it is there even before the engine answered.
   const labels: Record<string, string> = { ...engine?.labels, [engineIdLabel]: engine?.engineId ?? '' };
   if (unavailableBecause !== undefined) labels[engineUnavailableLabel] = unavailableBecause;
@@ -150,6 +158,7 @@ export function describeNode({ hostname, engine, unavailableBecause }: NodeFacts
     resources: {
       nano_cpus: String(engine?.nanoCpus ?? 0),
       memory_bytes: String(engine?.memoryBytes ?? 0),
+      generic: genericOf(genericResources, engine?.genericResources ?? []).map(wireGenericResource),
     },
     engine: {
       engine_version: engine?.engineVersion ?? '',
@@ -157,6 +166,24 @@ export function describeNode({ hostname, engine, unavailableBecause }: NodeFacts
       plugins: (engine?.plugins ?? []).map(({ type, name }) => ({ type, name })),
     },
   };
+}
+
+/** Of each kind what the daemon was told, else what the engine tells. */
+function genericOf(
+  own: readonly GenericResource[],
+  engine: readonly GenericResource[],
+): readonly GenericResource[] {
+  const kindOf = (one: GenericResource) => one.NamedResourceSpec?.Kind ?? one.DiscreteResourceSpec?.Kind;
+  const told = new Set(own.map(kindOf));
+  return [...own, ...engine.filter((one) => !told.has(kindOf(one)))];
+}
+
+type WireGenericResource = NonNullable<NonNullable<WireDescription['resources']>['generic']>[number];
+
+function wireGenericResource(resource: GenericResource): WireGenericResource {
+  const { NamedResourceSpec: named, DiscreteResourceSpec: discrete } = resource;
+  if (named) return { named_resource_spec: { kind: named.Kind, value: named.Value } };
+  return { discrete_resource_spec: { kind: discrete?.Kind ?? '', value: String(discrete?.Value ?? 0) } };
 }
 
 /** The certificate's issuer as it is told to managers. */

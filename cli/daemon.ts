@@ -21,6 +21,7 @@ import { bootstrapCluster } from '../manager/ca/bootstrap.ts';
 import { createMetrics, type Metrics } from '../manager/metrics.ts';
 import { ManagerServer, type ManagerStart } from '../manager/server.ts';
 import { refuseExpired } from '../proto/certificate.ts';
+import type { GenericResource } from '../proto/docker.ts';
 import { assertNever, isShoalError, messageOf, ShoalError } from '../proto/errors.ts';
 import type { SessionMessage__Output as SessionMessage } from '../proto/generated/docker/swarmkit/v1/SessionMessage.ts';
 import type { ClusterId, NodeId } from '../proto/ids.ts';
@@ -45,6 +46,7 @@ export interface DaemonOptions {
   /** Undefined: found out when the node joins or makes a cluster. */
   readonly advertiseAddress: string | undefined;
   readonly hostname: string;
+  readonly genericResources?: readonly GenericResource[];
   readonly engine: Engine;
   readonly clock: Clock;
   readonly random: Random;
@@ -359,6 +361,7 @@ export class Daemon implements ApiHost {
       dataDir: this.options.dataDir,
       runDir: this.options.runDir,
       hostname: this.options.hostname,
+      genericResources: this.options.genericResources ?? [],
       managers: remotes,
     });
     agent.onSessionMessage((message) => this.onSessionMessage(message));

@@ -203,9 +203,9 @@ export function parseUlimit(text: string): { Name: string; Soft: number; Hard: n
 }
 
 /** A generic resource of `gpu=2` (an amount) or `gpu=UUID1` (a named one). */
-export function parseGenericResource(text: string): GenericResource {
+export function parseGenericResource(text: string, flag = '--generic-resource'): GenericResource {
   const match = /^([^=]+)=(.+)$/.exec(text);
-  if (!match) throw refuse(`--generic-resource "${text}": write NAME=AMOUNT or NAME=ID`);
+  if (!match) throw refuse(`${flag} "${text}": write NAME=AMOUNT or NAME=ID`);
   const [Kind, value] = [match[1]!, match[2]!];
   return /^\d+$/.test(value)
     ? { DiscreteResourceSpec: { Kind, Value: Number(value) } }

@@ -172,7 +172,7 @@ const placementFlags: ListFlag[] = [
     removes: 'resource',
     add: (spec, values) =>
       withReservations(spec, {
-        GenericResources: merged(resourcesOf(spec), values.map(parseGenericResource), kindOf),
+        GenericResources: merged(resourcesOf(spec), values.map(reservedResource), kindOf),
       }),
     remove: (spec, kinds) =>
       withReservations(spec, {
@@ -295,6 +295,15 @@ const containerListFlags: ListFlag[] = [
       }),
   },
 ];
+
+/** A service asks for an amount; which pieces it gets is the scheduler's to say. */
+function reservedResource(text: string): GenericResource {
+  const resource = parseGenericResource(text);
+  if (!resource.NamedResourceSpec) return resource;
+  throw new UsageError(
+    `--generic-resource "${text}": a service asks for an amount, e.g. ${resource.NamedResourceSpec.Kind}=1; named resources are what nodes have`,
+  );
+}
 
 /** Every list flag that has a form for create, and the two of update. */
 export const listFlags: readonly ListFlag[] = [

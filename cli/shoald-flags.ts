@@ -5,10 +5,12 @@
 import { readFileSync } from 'node:fs';
 import { Command, Option } from 'commander';
 import type { TlsMaterial } from '../manager/api/listen.ts';
+import type { GenericResource } from '../proto/docker.ts';
 import { messageOf } from '../proto/errors.ts';
 import { packageVersion } from '../proto/version.ts';
 import { defaultHost } from './client.ts';
 import { collect } from './context.ts';
+import { parseGenericResource } from './parse.ts';
 import { type LogLevel, logLevels } from './runtime.ts';
 import { UsageError } from './usage.ts';
 
@@ -22,6 +24,7 @@ export interface Flags {
   metricsAddr: string;
   logLevel: LogLevel;
   name?: string;
+  nodeGenericResource?: string[];
   tlscacert?: string;
   tlscert?: string;
   tlskey?: string;
@@ -50,6 +53,11 @@ export function makeProgram(): Command {
       new Option('--log-level <level>', 'least level that is logged').choices(logLevels).default('info'),
     )
     .option('--name <name>', "the node's name (default: the host's name)")
+    .option(
+      '--node-generic-resource <resource>',
+      'what the node has to give out: KIND=AMOUNT, or KIND=ID once for each piece; beside what its engine tells',
+      collect,
+    )
     .option('--tlscacert <path>', 'authority whose clients may use a tcp:// host')
     .option('--tlscert <path>', 'certificate of a tcp:// host')
     .option('--tlskey <path>', 'key of a tcp:// host')
@@ -69,6 +77,26 @@ export function readFlags(words: readonly string[], program: Command = makeProgr
 /** Where the API is to listen. */
 export function hostsOf(flags: Flags): readonly string[] {
   return flags.host ?? [defaultHost];
+}
+
+/** The node's generic resources. Throws UsageError for one that can't be read, or a kind both counted and named. */
+export function genericResourcesOf(flags: Flags): GenericResource[] {
+  const found = new Map<string, GenericResource>();
+  const counted = new Map<string, boolean>();
+  for (const text of (flags.nodeGenericResource ?? []).flatMap((one) => one.split(','))) {
+    const resource = parseGenericResource(text, '--node-generic-resource');
+    const { NamedResourceSpec: named, DiscreteResourceSpec: discrete } = resource;
+    const kind = named?.Kind ?? discrete!.Kind;
+    const key = named ? `${kind}=${named.Value}` : kind;
+    if (found.has(key) || (counted.get(kind) ?? named === undefined) !== (named === undefined)) {
+      throw new UsageError(
+        `--node-generic-resource "${text}": give ${kind} one amount, or every piece of it its own id`,
+      );
+    }
+    counted.set(kind, named === undefined);
+    found.set(key, resource);
+  }
+  return [...found.values()];
 }
 
 /** The files of a tcp:// host, read; nothing when there is none. Throws UsageError when one is missing. */
@@ -112,6 +140,7 @@ function checkFlags(flags: Flags, hosts: readonly string[]): void {
     throw new UsageError(
       `--name "${flags.name}": up to 63 letters, digits, dots, dashes and underscores, the first a letter or digit`,
     );
+  genericResourcesOf(flags);
   if (flags.dataDir === '') throw new UsageError('--data-dir is empty');
 }
 

@@ -22,7 +22,7 @@ import { Daemon } from './daemon.ts';
 import { lockFolder } from './lock.ts';
 import { runFolderOf } from './run-folder.ts';
 import { realClock, realLog, realRandom } from './runtime.ts';
-import { type Flags, hostsOf, readFlags, tlsOf } from './shoald-flags.ts';
+import { type Flags, genericResourcesOf, hostsOf, readFlags, tlsOf } from './shoald-flags.ts';
 import { UsageError } from './usage.ts';
 
 function engineOf(address: string, dataDir: string, log: Log): Engine {
@@ -102,6 +102,7 @@ async function run(flags: Flags): Promise<void> {
     listenAddress: withPort(flags.listenAddr, '--listen-addr'),
     advertiseAddress: flags.advertiseAddr,
     hostname: flags.name ?? hostname(),
+    genericResources: genericResourcesOf(flags),
     engine: engineOf(flags.engine, dataDir, log),
     clock: realClock,
     random: realRandom,

@@ -157,6 +157,8 @@ export interface ClusterNode extends Meta<NodeId> {
     Role: NodeRole;
     /** Since when Status.State is down; ms since the epoch. Kept by the store. */
     DownSince?: number;
+    /** Since when the node's agent says that its engine does not answer; ms since the epoch. Kept by the store. */
+    EngineDownSince?: number;
     Certificate?: {
       State: 'pending' | 'issued' | 'rotate';
       /** PEM of the request and, once issued, of the certificate chain. */
@@ -249,6 +251,8 @@ export interface Task extends Meta<TaskId> {
     Replaces?: TaskId;
     /** Why it takes over: that task ended, its node was lost to it, or it was of another revision. */
     Cause?: 'failure' | 'node' | 'update';
+    /** Why it must leave its node although it runs there; `isUnreachable`: nobody can tell when it has. */
+    Eviction?: { Reason: string; isUnreachable?: true };
     /** When this task's Status first reached running; ms since the epoch. Kept by the store. */
     RunningSince?: number;
     /** When this task's Status first was terminal; ms since the epoch. Kept by the store. */

@@ -4,6 +4,7 @@
  * of the engine's socket. In: the engine's contract. Out: requests over the socket. It remembers no container.
  */
 import Docker from 'dockerode';
+import type { GenericResource } from '../../proto/docker.ts';
 import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
 import { type Clock, delay, type Log, type Random, silentLog } from '../../proto/ports.ts';
 import { EngineConnection } from './connection.ts';
@@ -90,6 +91,7 @@ export class DockerEngine implements Engine {
       ServerVersion: string;
       Labels?: string[] | null;
       Plugins?: Record<string, string[] | null>;
+      GenericResources?: GenericResource[] | null;
     }>({ method: 'GET', path: `/info` });
     const plugins = Object.entries(info.Plugins ?? {})
       .flatMap(([type, names]) => (names ?? []).map((name) => ({ type, name })))
@@ -103,6 +105,7 @@ export class DockerEngine implements Engine {
       engineVersion: info.ServerVersion,
       labels: Object.fromEntries((info.Labels ?? []).map(keyAndValue)),
       plugins,
+      genericResources: info.GenericResources ?? [],
     };
   }
 

@@ -7,7 +7,7 @@
  * that is not there, 'invalid-argument' for what the engine refuses (its own words kept).
  */
 import type { Duplex } from 'node:stream';
-import type { Platform } from '../../proto/docker.ts';
+import type { GenericResource, Platform } from '../../proto/docker.ts';
 
 /** What a container is to be, in the engine's own terms; made by container-spec.ts. */
 export interface ContainerRequest {
@@ -66,6 +66,8 @@ export interface EngineDescription {
   readonly engineVersion: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly plugins: readonly { readonly type: string; readonly name: string }[];
+  /** What the engine's own configuration (node-generic-resources) says that there is. */
+  readonly genericResources: readonly GenericResource[];
 }
 
 export interface EngineLogLine {

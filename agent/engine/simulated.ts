@@ -39,6 +39,7 @@ export interface SimulatedEngineOptions {
   readonly nanoCpus?: number;
   readonly memoryBytes?: number;
   readonly labels?: Readonly<Record<string, string>>;
+  readonly genericResources?: EngineDescription['genericResources'];
   /** How long pulls, starts and stops take, [least, most) in milliseconds. */
   readonly pullMs?: readonly [number, number];
   readonly startMs?: readonly [number, number];
@@ -127,12 +128,11 @@ export class SimulatedEngine implements Engine {
       memoryBytes: this.#options.memoryBytes ?? 16 * 2 ** 30,
       engineVersion: 'simulated',
       labels: this.#options.labels ?? {},
-      plugins: [
-        { type: 'Log', name: 'json-file' },
-        { type: 'Network', name: 'bridge' },
-        { type: 'Network', name: 'overlay' },
-        { type: 'Volume', name: 'local' },
-      ],
+      plugins: ['json-file', 'bridge', 'overlay', 'local'].map((name, index) => ({
+        type: ['Log', 'Network', 'Network', 'Volume'][index]!,
+        name,
+      })),
+      genericResources: this.#options.genericResources ?? [],
     };
   }
 

@@ -54,7 +54,7 @@ export function constraintProblem(node: ClusterNode, spec: ServiceSpec): string 
 export function lossOf(context: Context, task: Task): string | undefined {
   if (task.NodeID === undefined) return undefined;
   const node = context.view.get('node', task.NodeID);
-  const problem = nodeProblem(node, task.NodeID);
+  const problem = nodeProblem(node, task.NodeID) ?? task.Private.Eviction?.Reason;
   if (problem !== undefined || node === undefined) return problem;
   if (!constraintProblem(node, context.service.Spec)) return undefined;
   return constraintProblem(node, specOf(context, task));

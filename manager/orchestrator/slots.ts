@@ -44,6 +44,7 @@ export function isHandedOut(task: Task): boolean {
 /** Whether this task, no longer wanted, may still run on a node that can be waited for. */
 export function isStopping(view: View, task: Task): boolean {
   if (isActive(task) || isTerminal(task.Status.State) || !isHandedOut(task)) return false;
+  if (task.Private.Eviction?.isUnreachable) return false;
   const node = view.get('node', task.NodeID);
   return node !== undefined && node.Status.State !== 'down';
 }

@@ -2,6 +2,7 @@
  * A log entry being worked out: what its changes make of the objects, one after the other, without touching
  * the store. An entry that is refused is thrown away, and nothing has to be undone.
  */
+import { engineUnavailableLabel } from '../../proto/docker.ts';
 import { isTerminal } from '../../proto/task-state.ts';
 import { type Change, monotonicTaskFields } from './change.ts';
 import { claimsOf, describeClaim, type Holder } from './claims.ts';
@@ -202,12 +203,12 @@ function refuse(code: Refusal['code'], message: string): Refusal {
 }
 
 /**
- * Notes when a task first ran, ended and was no longer wanted, and since when a node is down: from the
+ * Notes when a task first ran, ended and was no longer wanted, and since when a node or its engine is down: from the
  * entry's time, so that every manager notes the same.
  */
 function withMoments(kind: Kind, object: AnyObject, now: number): AnyObject {
   if (kind === 'task') return withTaskMoments(object as ObjectOf['task'], now);
-  if (kind === 'node') return withDownSince(object as ObjectOf['node'], now);
+  if (kind === 'node') return withNodeMoments(object as ObjectOf['node'], now);
   return object;
 }
 
@@ -222,9 +223,15 @@ function withTaskMoments(task: ObjectOf['task'], now: number): ObjectOf['task'] 
   return { ...task, Private: { ...task.Private, ...moments } };
 }
 
-function withDownSince(node: ObjectOf['node'], now: number): ObjectOf['node'] {
+function withNodeMoments(node: ObjectOf['node'], now: number): ObjectOf['node'] {
+  const { DownSince, EngineDownSince, ...rest } = node.Private;
   const isDown = node.Status.State === 'down';
-  if (isDown === (node.Private.DownSince !== undefined)) return node;
-  const { DownSince: _, ...rest } = node.Private;
-  return { ...node, Private: isDown ? { ...rest, DownSince: now } : rest };
+  const isEngineDown = node.Description.Engine.Labels[engineUnavailableLabel] !== undefined;
+  const isSame = isDown === (DownSince !== undefined) && isEngineDown === (EngineDownSince !== undefined);
+  if (isSame) return node;
+  const moments = {
+    ...(isDown ? { DownSince: DownSince ?? now } : {}),
+    ...(isEngineDown ? { EngineDownSince: EngineDownSince ?? now } : {}),
+  };
+  return { ...node, Private: { ...rest, ...moments } };
 }

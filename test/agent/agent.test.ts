@@ -73,6 +73,21 @@ describe('agent: a task from its assignment to its end', () => {
     assert.match(node.managers.last('t4')!.err!, /there is no \.Nope/);
   });
 
+  it('tells what generic resources there are, its own words before the engine’s', async () => {
+    const discrete = (Kind: string, Value: number) => ({ DiscreteResourceSpec: { Kind, Value } });
+    const named = (Kind: string, Value: string) => ({ NamedResourceSpec: { Kind, Value } });
+    const node = await startNode(
+      { genericResources: [discrete('ssd', 1), named('gpu', 'u9')] },
+      ['m1:2377'],
+      { genericResources: [named('gpu', 'u1'), named('gpu', 'u2')] },
+    );
+    assert.deepEqual(node.managers.descriptions[0]?.resources?.generic, [
+      { named_resource_spec: { kind: 'gpu', value: 'u1' } },
+      { named_resource_spec: { kind: 'gpu', value: 'u2' } },
+      { discrete_resource_spec: { kind: 'ssd', value: '1' } },
+    ]);
+  });
+
   it('waits for health, and fails a task that loses it', async () => {
     const node = await startNode();
     const healthcheck = { test: ['CMD', 'true'] };
@@ -309,7 +324,11 @@ describe('agent: an engine that goes away', () => {
     const description = node.managers.descriptions[0]!;
     assert.equal(description.hostname, 'host-1');
     assert.equal(description.engine?.labels?.[engineIdLabel], 'engine-7');
-    assert.deepEqual(description.resources, { nano_cpus: '4000000000', memory_bytes: '1024' });
+    assert.deepEqual(description.resources, {
+      nano_cpus: '4000000000',
+      memory_bytes: '1024',
+      generic: [],
+    });
   });
 });
 

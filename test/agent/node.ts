@@ -30,6 +30,7 @@ export interface TestNode {
 export async function startNode(
   engineOptions: Partial<SimulatedEngineOptions> = {},
   addresses: readonly string[] = ['m1:2377'],
+  over: Partial<AgentOptions> = {},
 ): Promise<TestNode> {
   const clock = new VirtualClock();
   const random = seededRandom(11);
@@ -58,6 +59,7 @@ export async function startNode(
       connect: managers.connect,
       journal,
       files,
+      ...over,
     };
     return new Agent(options);
   };

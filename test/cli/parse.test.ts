@@ -146,7 +146,7 @@ describe('cli: what people type', () => {
     ['nofile'],
   ]);
 
-  table('generic resources', parseGenericResource, [
+  table('generic resources', (text) => parseGenericResource(text), [
     ['gpu=2', { DiscreteResourceSpec: { Kind: 'gpu', Value: 2 } }],
     ['gpu=UUID1', { NamedResourceSpec: { Kind: 'gpu', Value: 'UUID1' } }],
     ['gpu'],

@@ -180,6 +180,13 @@ describe('cli: flags to spec', () => {
     for (const [flags, words] of refused) await assert.rejects(create(flags), words);
   });
 
+  it('asks for amounts of generic resources, not for one by its name', async () => {
+    await assert.rejects(
+      create({ genericResource: ['gpu=u1'] }),
+      /a service asks for an amount, e\.g\. gpu=1/,
+    );
+  });
+
   it('swap and swappiness', async () => {
     const resources = async (flags: Record<string, unknown>) => (await create(flags)).TaskTemplate.Resources;
     assert.deepEqual(await resources({ memorySwap: '1g', memorySwappiness: '20' }), {

@@ -159,6 +159,9 @@ describe('shoald: flags', function () {
     [['--tlskey', '/nowhere'], /--tlscacert, --tlscert and --tlskey go together/],
     [['--log-level', 'loud'], /--log-level <level>' argument 'loud' is invalid/],
     [['--name', '-'], /--name "-"/],
+    [['--node-generic-resource', 'gpu'], /--node-generic-resource "gpu": write NAME=AMOUNT or NAME=ID/],
+    [['--node-generic-resource', 'gpu=2,gpu=u1'], /"gpu=u1": give gpu one amount, or every piece of it/],
+    [['--node-generic-resource', 'gpu=u1', '--node-generic-resource', 'gpu=u1'], /"gpu=u1": give gpu one/],
   ];
   for (const [args, words] of wrong) {
     it(`${args.join(' ')} is refused`, () => {
