@@ -4,6 +4,7 @@
 import type {
   Cluster,
   ClusterNode,
+  Driver,
   Network,
   NetworkAttachment,
   Secret,
@@ -161,9 +162,12 @@ function attachmentAnswer(view: View, attachment: NetworkAttachment): Answer {
   };
 }
 
-function driverStateOf(network: Network): Answer {
+/** What the driver was told: the options of the spec, and what was allocated for it. */
+function driverStateOf(network: Network): Driver {
   const { Name, Options } = network.Spec.DriverConfiguration;
-  return { Name, ...(Options ? { Options } : {}) };
+  const state = network.DriverState;
+  const all = { ...Options, ...state?.Options };
+  return { Name: state?.Name || Name, ...(Object.keys(all).length > 0 ? { Options: all } : {}) };
 }
 
 export function secretAnswer(secret: Secret): Answer {
@@ -191,7 +195,7 @@ export function networkAnswer(network: Network): Answer {
     Internal: Spec.Internal ?? false,
     Attachable: Spec.Attachable ?? false,
     Ingress: Spec.Ingress ?? false,
-    Options: Spec.DriverConfiguration.Options ?? {},
+    Options: driverStateOf(network).Options ?? {},
     Labels: Spec.Labels,
   };
 }

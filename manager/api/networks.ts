@@ -87,9 +87,14 @@ async function listNetworks(host: ApiHost, engine: LocalEngine, request: Request
       (network) =>
         wantsUsed.length === 0 || wantsUsed.includes(networkUser(cluster.view, network) !== undefined),
     )
-    // In lists the containers and labels that are not known are null, as in Docker's.
-    .map((network) => ({ ...networkAnswer(network), Containers: null }) as unknown as EngineNetwork);
+    .map((network) => listedAnswer(network) as unknown as EngineNetwork);
   return [...ofCluster.filter(passes), ...own];
+}
+
+/** In lists Docker looks up no containers, and labels that are none are null. */
+function listedAnswer(network: Network): Record<string, unknown> {
+  const Labels = Object.keys(network.Spec.Labels).length === 0 ? null : network.Spec.Labels;
+  return { ...networkAnswer(network), Containers: null, Labels };
 }
 
 async function carriedNetworks(engine: LocalEngine, request: Request): Promise<EngineNetwork[]> {
