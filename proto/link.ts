@@ -31,8 +31,8 @@ export interface LinkHandlers {
   drained?(): void;
   /** The other side says no more, but may still listen; without this, that ends the link. */
   ended?(): void;
-  /** Called once, last; `problem` in words. */
-  closed(problem: string): void;
+  /** Called once, last; `problem` in words, and whether it is that nothing listens at the address. */
+  closed(problem: string, isRefused: boolean): void;
 }
 
 export interface LinkTiming {
@@ -64,6 +64,7 @@ export class SocketLink implements Link {
   #isHeard = false;
   #isClosed = false;
   #problem: string | undefined;
+  #isRefused = false;
   /** What arrived of a frame that is not whole yet. */
   #pieces: Buffer[] = [];
   #pieceBytes = 0;
@@ -82,7 +83,8 @@ export class SocketLink implements Link {
     const socket = this.#socket;
     socket.on('data', (bytes) => this.#received(bytes));
     socket.on('drain', () => handlers.drained?.());
-    socket.on('error', (error) => {
+    socket.on('error', (error: NodeJS.ErrnoException) => {
+      this.#isRefused ||= error.code === 'ECONNREFUSED';
       this.#problem ??= messageOf(error);
     });
     // Read when the other side's end arrives.
@@ -184,6 +186,6 @@ export class SocketLink implements Link {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#timer?.cancel();
-    this.#handlers?.closed(this.#problem ?? 'the other side closed the connection');
+    this.#handlers?.closed(this.#problem ?? 'the other side closed the connection', this.#isRefused);
   }
 }

@@ -126,6 +126,8 @@ export interface RaftNode {
   receive(message: Message): void;
   /** From the transport: what was sent to the member of late is probably lost. */
   reportUnreachable(raftId: MemberId): void;
+  /** From the transport: nothing listens any more where the member was connected a moment ago. */
+  reportGone(raftId: MemberId): void;
   /** From the transport: a snapshot (MsgSnap) reached the member, or did not. */
   reportSnapshot(raftId: MemberId, ok: boolean): void;
   /**

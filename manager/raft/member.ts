@@ -30,6 +30,7 @@ import {
 import { isRemovalNotice, removalNotice, removalNotices } from './removal-notice.ts';
 import type { Sealer } from './seal.ts';
 import { StatusBoard } from './status-board.ts';
+import { Succession } from './succession.ts';
 import { AppliedWaiters, SharedRequest } from './waiting.ts';
 
 const maxProposalBytes = 16 * 2 ** 20;
@@ -48,6 +49,7 @@ export class RaftMember implements RaftNode {
   readonly #readPoints: ReadPoints;
   readonly #barrier: SharedRequest<void>;
   readonly #forwardedPoint: SharedRequest<number>;
+  readonly #succession: Succession;
   readonly #board = new StatusBoard();
   readonly #lastHeardMs = new Map<MemberId, number>();
   /** Called, all of them, when the leader, the role or anything else may have changed. */
@@ -84,6 +86,7 @@ export class RaftMember implements RaftNode {
       send: (to, messages) => this.#send(to, messages),
       events: this.#loopEvents(),
     });
+    this.#succession = new Succession(this.#loop, this.#self.raftId, clock, settings.tickMs);
   }
 
   begin(): void {
@@ -255,6 +258,10 @@ export class RaftMember implements RaftNode {
 
   reportUnreachable(raftId: MemberId): void {
     this.#loop.report((core) => core.reportUnreachable(raftId));
+  }
+
+  reportGone(raftId: MemberId): void {
+    this.#succession.memberGone(raftId);
   }
 
   reportSnapshot(raftId: MemberId, ok: boolean): void {
@@ -455,15 +462,8 @@ export class RaftMember implements RaftNode {
     return role === 'leader' && !this.#isLeading ? 'follower' : role;
   }
 
-  /** The voter that could lead next: reachable, with the longest log. */
   #successor(): MemberId | undefined {
-    let best: { readonly raftId: MemberId; readonly match: number } | undefined;
-    for (const [raftId, { match, isLearner }] of this.#loop.core.status().progress) {
-      const member = this.#loop.directory.members.get(raftId);
-      if (raftId === this.#self.raftId || isLearner || member === undefined) continue;
-      if (this.#isReachable(member) && (best === undefined || match > best.match)) best = { raftId, match };
-    }
-    return best?.raftId;
+    return this.#succession.fittest((member) => this.#isReachable(member));
   }
 
   #changeDoor(): ChangeDoor {

@@ -39,6 +39,8 @@ export interface PeerOptions {
   readonly questionTimeoutMs: number;
   readonly receive: (message: Message) => void;
   readonly unreachable: () => void;
+  /** Nothing listens there any more. */
+  readonly gone: () => void;
   readonly snapshotSent: (ok: boolean) => void;
 }
 
@@ -129,7 +131,7 @@ export class Peer {
   }
 
   #open(): Connection {
-    const { openLink, log, member } = this.#options;
+    const { openLink, log, member, gone } = this.#options;
     const link = openLink();
     const connection: Connection = { kind: 'open', link, isEstablished: false, isFull: false };
     let refusal: string | undefined;
@@ -150,9 +152,13 @@ export class Peer {
           );
         }
       },
-      closed: (problem) => {
+      closed: (problem, isRefused) => {
+        if (isRefused) gone();
         // What was refused once is not welcome the next moment.
-        if (refusal !== undefined) this.#backoffMs = longestBackoffMs;
+        if (refusal !== undefined) {
+          this.#backoffMs = longestBackoffMs;
+          connection.isEstablished = false;
+        }
         this.#lost(link, refusal ?? problem);
       },
     });
@@ -185,12 +191,14 @@ export class Peer {
     }
     if (this.#connection.kind !== 'open' || this.#connection.link !== link) return;
     const { clock, log, member, unreachable } = this.#options;
+    const wasEstablished = this.#connection.isEstablished;
     this.#queue = [];
     this.#queuedBytes = 0;
-    const timer = clock.after(this.#backoffMs, () => {
+    // The first attempt is made at once: it tells a process that ended from a connection that broke.
+    const timer = clock.after(wasEstablished ? 0 : this.#backoffMs, () => {
       this.#connection = this.#open();
     });
-    this.#backoffMs = Math.min(2 * this.#backoffMs, longestBackoffMs);
+    if (!wasEstablished) this.#backoffMs = Math.min(2 * this.#backoffMs, longestBackoffMs);
     this.#connection = { kind: 'waiting', timer };
     // One line for each loss, not for each attempt.
     if (!this.#wasReported)

@@ -135,6 +135,7 @@ class GrpcPeers implements Peers {
       questionTimeoutMs: this.#options.forwardTimeoutMs ?? defaultForwardTimeoutMs,
       receive: (message) => this.#node?.receive(message),
       unreachable: () => this.#node?.reportUnreachable(raftId),
+      gone: () => this.#node?.reportGone(raftId),
       snapshotSent: (ok) => this.#node?.reportSnapshot(raftId, ok),
     });
   }

@@ -284,6 +284,13 @@ describe('three managers', () => {
     assert.deepEqual(linesOf(1), ['other', 'kept']);
   });
 
+  async function ledByFirst(): Promise<void> {
+    for (let leader = cluster.leader()!; leader.member.raftId !== 1; leader = cluster.leader()!) {
+      await cluster.wait(leader.node!.transferLeadership());
+      await cluster.until(() => cluster.leader() !== undefined, 'someone leads');
+    }
+  }
+
   it('hand over leadership when asked', async () => {
     await cluster.wait(cluster.node(1).transferLeadership());
     assert.notEqual(cluster.node(1).status().role, 'leader');
@@ -291,6 +298,36 @@ describe('three managers', () => {
     await cluster.wait(cluster.propose(1, 'forwarded now'));
     assert.equal(leader.journal.lines.at(-1), 'forwarded now');
     await cluster.wait(cluster.node(1).transferLeadership());
+  });
+
+  it('elect another leader at once when nothing listens any more where it was', async () => {
+    const { term } = cluster.node(1).status();
+    cluster.kill(1);
+    // What it sent still arrives.
+    await cluster.clock.run(20);
+    for (const raftId of [2, 3]) cluster.node(raftId).reportGone(1);
+    const startMs = cluster.clock.monotonicMs();
+    const leader = await cluster.newLeader(1);
+    assert.ok(cluster.clock.monotonicMs() - startMs < 200, 'well before an election timeout');
+    assert.equal(leader.node?.status().term, term + 1);
+    await cluster.wait(cluster.propose(2, 'after the crash'));
+    await cluster.restart(1);
+    await cluster.wait(cluster.node(1).readBarrier());
+    await cluster.wait(cluster.node(leader.member.raftId).transferLeadership());
+    await cluster.until(() => cluster.leader() !== undefined, 'someone leads');
+    await ledByFirst();
+  });
+
+  it('keep a leader that lives, whatever one of them says of its address', async () => {
+    const { term } = cluster.node(1).status();
+    for (let round = 0; round < 5; round += 1) {
+      cluster.node(2).reportGone(1);
+      cluster.node(3).reportGone(2);
+      await cluster.clock.run(300);
+    }
+    assert.equal(cluster.node(1).status().term, term);
+    assert.equal(cluster.node(1).status().role, 'leader');
+    assert.equal(cluster.node(2).status().leader?.raftId, 1);
   });
 
   it('tell listeners about leaders, terms and members, once each', async () => {
