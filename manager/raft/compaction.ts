@@ -1,27 +1,39 @@
 /**
  * Keeps the log short: every so many entries a snapshot takes the place of what came before it.
  *
- * In: how far the state machine is. Out: a snapshot's file, written beside the log's own work, then its
+ * In: how far the state machine is. Out: a snapshot's file, made and written beside the log's own work, then its
  * mark for the log, then the removal of what nobody needs any more. A snapshot that fails (a full disk) is
  * tried again later; the log goes on meanwhile.
  */
 import { messageOf } from '../../proto/errors.ts';
-import type { Log } from '../../proto/ports.ts';
+import type { Clock, Log } from '../../proto/ports.ts';
 import type { Disk } from './contract.ts';
-import type { Snapshot } from './core/types.ts';
-import type { GroupStorage, StateNow } from './group-storage.ts';
+import type { ConfState, Snapshot } from './core/types.ts';
+import type { GroupStorage } from './group-storage.ts';
 import type { SnapshotMark } from './log-record.ts';
 import type { Sealer } from './seal.ts';
+import { Gathering } from './slices.ts';
 import { removeOlderSnapshots, saveSnapshot } from './snapshot.ts';
 import type { Wal } from './wal.ts';
 
 const keptSnapshots = 2;
+/** Snapshots of a state of so many bytes are made as often as asked for; of larger ones, more seldom. */
+const smallStateBytes = 32 * 2 ** 20;
+const longestSpacing = 10;
+
+/** The state as of `index`, whenever the pieces are taken, with the members at that index. */
+export interface StateInPieces {
+  readonly index: number;
+  readonly confState: ConfState;
+  readonly pieces: Iterable<Uint8Array>;
+}
 
 export interface CompactionOptions {
   readonly disk: Disk;
   readonly sealer: Sealer;
   readonly storage: GroupStorage;
   readonly wal: Wal;
+  readonly clock: Clock;
   readonly log: Log;
   /** A snapshot is made after this many applied entries. */
   readonly snapshotEntries: number;
@@ -54,12 +66,31 @@ export class Compaction {
   }
 
   /** Makes a snapshot when it is time. `applied` is in the log in memory. */
-  consider(applied: number, stateNow: () => StateNow): void {
+  consider(applied: number, stateNow: () => StateInPieces): void {
     if (applied < this.#nextIndex || this.#isSaving || this.#pendingMark !== undefined) return;
-    const { storage, snapshotEntries } = this.#options;
-    this.#nextIndex = applied + snapshotEntries;
+    const now = stateNow();
+    this.#start(now, new Gathering(this.#options.clock, now.pieces));
+  }
+
+  /** A snapshot as of now if that is quickly made. If not, one is under way, or will be when asked again. */
+  soon(now: StateInPieces): Snapshot | undefined {
+    const gathering = new Gathering(this.#options.clock, now.pieces);
+    const data = gathering.workOneSlice();
+    if (data !== undefined) return this.#options.storage.snapshotOf({ ...now, data });
+    if (!this.#isSaving && this.#pendingMark === undefined) this.#start(now, gathering);
+    return undefined;
+  }
+
+  #start(now: StateInPieces, gathering: Gathering): void {
+    this.#nextIndex = now.index + this.#spacing(0);
     this.#isSaving = true;
-    this.#saving = this.#save(storage.snapshotOf(stateNow()));
+    this.#saving = this.#save(now, gathering);
+  }
+
+  /** Entries between snapshots of a state of `sizeBytes`: a large one is not written again for every few changes. */
+  #spacing(sizeBytes: number): number {
+    const times = Math.min(longestSpacing, Math.max(1, Math.ceil(sizeBytes / smallStateBytes)));
+    return this.#options.snapshotEntries * times;
   }
 
   /** The log holds `mark` now: what only older snapshots needed may go. */
@@ -93,11 +124,17 @@ export class Compaction {
     }
   }
 
-  async #save(snapshot: Snapshot): Promise<void> {
-    const { disk, sealer, log, ready, snapshotEntries } = this.#options;
-    const { index, term } = snapshot.metadata;
+  async #save(now: StateInPieces, gathering: Gathering): Promise<void> {
+    const { disk, sealer, clock, log, ready, storage, snapshotEntries } = this.#options;
+    const { index } = now;
     try {
-      await saveSnapshot(disk, sealer, snapshot);
+      const data = gathering.workOneSlice() ?? (await gathering.whole());
+      const snapshot = storage.snapshotOf({ ...now, data });
+      const { term } = snapshot.metadata;
+      // One that came from the leader meanwhile is newer, and saved already.
+      if (snapshot.metadata.index !== index) return;
+      this.#nextIndex = index + this.#spacing(data.length);
+      await saveSnapshot(disk, sealer, snapshot, clock);
       // One that came from the leader meanwhile is newer.
       if (index > (this.#marks.at(-1)?.index ?? 0)) this.#pendingMark = { index, term };
       log.info({ index, bytes: snapshot.data.length }, 'snapshot of the cluster state written');

@@ -19,6 +19,11 @@ export interface StateMachine {
   apply(index: number, data: Uint8Array): unknown;
   /** The whole state as of the last applied index. */
   snapshot(): Uint8Array;
+  /**
+   * The same bytes in pieces, each a few milliseconds' work at most; as of the call, whatever is applied before the
+   * last one is taken. Absent: snapshot() is quick.
+   */
+  snapshotPieces?(): Iterable<Uint8Array>;
   /** Replaces the whole state; `index` is the last one it contains. */
   restore(index: number, data: Uint8Array): void;
 }
@@ -57,8 +62,8 @@ export interface Disk {
   create(name: string): Promise<AppendFile>;
   /** Opens an existing file for appending after its first `keepBytes`; what follows is cut off. */
   reopen(name: string, keepBytes: number): Promise<AppendFile>;
-  /** Writes a whole file so that after a crash it is the old one or the new one. */
-  replace(name: string, data: Uint8Array): Promise<void>;
+  /** Writes a whole file, given at once or in pieces, so that after a crash it is the old one or the new one. */
+  replace(name: string, data: Uint8Array | readonly Uint8Array[]): Promise<void>;
   remove(name: string): Promise<void>;
 }
 

@@ -74,12 +74,19 @@ export function onlyMember(directory: Directory, self: Member): Directory {
 
 /** The data of a snapshot: the directory, then the state machine's state. */
 export function encodeSnapshotData(directory: Directory, state: Uint8Array): Uint8Array {
+  return Buffer.concat([...snapshotDataPieces(directory, [state])]);
+}
+
+/** The same in pieces, as the state comes in pieces. */
+export function* snapshotDataPieces(
+  directory: Directory,
+  state: Iterable<Uint8Array>,
+): Generator<Uint8Array, void> {
   const head = pack({ members: [...directory.members.values()], removed: [...directory.removed.values()] });
-  const data = Buffer.allocUnsafe(4 + head.length + state.length);
-  data.writeUInt32LE(head.length, 0);
-  data.set(head, 4);
-  data.set(state, 4 + head.length);
-  return data;
+  const length = Buffer.allocUnsafe(4);
+  length.writeUInt32LE(head.length, 0);
+  yield Buffer.concat([length, head]);
+  yield* state;
 }
 
 /** Takes encodeSnapshotData's work apart; throws on anything else. */

@@ -140,14 +140,18 @@ class PaddedFile implements AppendFile {
   }
 }
 
-async function replaceFile(folder: string, name: string, data: Uint8Array): Promise<void> {
+async function replaceFile(
+  folder: string,
+  name: string,
+  data: Uint8Array | readonly Uint8Array[],
+): Promise<void> {
   const path = join(folder, name);
   const temporaryPath = path + temporarySuffix;
   await guard(path, async () => {
     try {
       const handle = await open(temporaryPath, 'w', ownerOnly);
       try {
-        await handle.writeFile(data);
+        for (const piece of data instanceof Uint8Array ? [data] : data) await handle.writeFile(piece);
         await handle.sync();
       } finally {
         await handle.close();

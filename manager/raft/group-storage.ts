@@ -2,14 +2,14 @@
  * The stable log in memory, with snapshots that know everyone: a member takes no snapshot in which it is
  * not named, so one from before it joined would never bring it in.
  *
- * In: what MemoryStorage takes, and when the members changed. Out: the last snapshot, or a new one made on
- * the spot when the members changed after it.
+ * In: what MemoryStorage takes, and when the members changed. Out: the last snapshot, or a new one when the members
+ * changed after it: made on the spot, or later when that takes long.
  */
 import { UnavailableError } from './core/log.ts';
 import { MemoryStorage } from './core/memory-storage.ts';
 import type { ConfState, Snapshot } from './core/types.ts';
 
-/** The state machine's state as of `index`, with the members at that index. */
+/** The data of a snapshot as of `index`, with the members at that index. */
 export interface StateNow {
   readonly index: number;
   readonly confState: ConfState;
@@ -18,11 +18,11 @@ export interface StateNow {
 
 export class GroupStorage extends MemoryStorage {
   #membersIndex = 0;
-  #stateNow: () => StateNow | undefined = () => undefined;
+  #makeNew: () => Snapshot | undefined = () => undefined;
 
-  /** From now on `stateNow` is asked for new snapshots; undefined when it cannot tell at this moment. */
-  setSource(stateNow: () => StateNow | undefined): void {
-    this.#stateNow = stateNow;
+  /** From now on `makeNew` is asked for new snapshots; undefined when there is none at this moment. */
+  setSource(makeNew: () => Snapshot | undefined): void {
+    this.#makeNew = makeNew;
   }
 
   /** The entry at `index` changed the members. */
@@ -34,9 +34,9 @@ export class GroupStorage extends MemoryStorage {
   override snapshot(): Snapshot {
     const last = super.snapshot();
     if (this.#membersIndex <= last.metadata.index) return last;
-    const now = this.#stateNow();
+    const now = this.#makeNew();
     if (now === undefined) throw new UnavailableError('a snapshot with the present members');
-    return this.snapshotOf(now);
+    return now;
   }
 
   /** Keeps `now` as the last snapshot, unless that is as new. */

@@ -21,7 +21,7 @@ const maxQueuedBytes = 32 * 2 ** 20;
 const chunkBytes = 2 ** 20;
 const snapshotTimeoutMs = 600_000;
 /** How long an ended link may take to deliver its last frames. */
-const lingerMs = 1_000;
+const lingerMs = 5_000;
 
 type Connection =
   | { readonly kind: 'waiting'; readonly timer: Timer }

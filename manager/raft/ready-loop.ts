@@ -9,7 +9,7 @@
  */
 import { isShoalError, messageOf, type ShoalError } from '../../proto/errors.ts';
 import { type Clock, delay, type Log } from '../../proto/ports.ts';
-import { Compaction } from './compaction.ts';
+import { Compaction, type StateInPieces } from './compaction.ts';
 import type { Disk, StateMachine } from './contract.ts';
 import { ConfChangeError, decodeConfChange, StepError } from './core/core.ts';
 import type {
@@ -25,8 +25,7 @@ import type {
   RoleName,
   Snapshot,
 } from './core/types.ts';
-import { changeDirectory, type Directory, decodeSnapshotData, encodeSnapshotData } from './directory.ts';
-import type { StateNow } from './group-storage.ts';
+import { changeDirectory, type Directory, decodeSnapshotData, snapshotDataPieces } from './directory.ts';
 import type { LogBatch } from './log-record.ts';
 import { payloadOf } from './proposals.ts';
 import type { Recovered } from './recovery.ts';
@@ -104,7 +103,9 @@ export class ReadyLoop {
       marks: recovered.marks,
       ready: () => this.wake(),
     });
-    recovered.storage.setSource(() => (this.#isChanging ? undefined : this.#stateNow()));
+    recovered.storage.setSource(() =>
+      this.#isChanging ? undefined : this.#compaction.soon(this.#stateNow()),
+    );
   }
 
   /** Set while the disk is full. */
@@ -245,7 +246,7 @@ export class ReadyLoop {
     const { disk, sealer, recovered, clock, diskRetryMs } = this.#options;
     for (;;) {
       try {
-        if (snapshot !== undefined) await saveSnapshot(disk, sealer, snapshot);
+        if (snapshot !== undefined) await saveSnapshot(disk, sealer, snapshot, clock);
         await recovered.wal.append(batch);
         break;
       } catch (error) {
@@ -293,10 +294,11 @@ export class ReadyLoop {
     events.progressed(false);
   }
 
-  #stateNow(): StateNow {
+  #stateNow(): StateInPieces {
     const { confState, directory, applied } = this;
-    const data = encodeSnapshotData(directory, this.#options.stateMachine.snapshot());
-    return { index: applied, confState, data };
+    const { stateMachine } = this.#options;
+    const state = stateMachine.snapshotPieces?.() ?? [stateMachine.snapshot()];
+    return { index: applied, confState, pieces: snapshotDataPieces(directory, state) };
   }
 
   #change(entry: Entry): void {

@@ -5,7 +5,7 @@
  * stands at the last snapshot. It refuses a disk whose pieces do not fit together.
  */
 import { ShoalError } from '../../proto/errors.ts';
-import type { Log } from '../../proto/ports.ts';
+import type { Clock, Log } from '../../proto/ports.ts';
 import type { Disk, Member, RaftStart, StateMachine } from './contract.ts';
 import { decodeConfChange } from './core/core.ts';
 import type { ConfState, HardState, Snapshot } from './core/types.ts';
@@ -30,6 +30,7 @@ export interface RecoveryOptions {
   readonly disk: Disk;
   readonly sealer: Sealer;
   readonly stateMachine: StateMachine;
+  readonly clock: Clock;
   readonly log: Log;
   readonly segmentBytes?: number | undefined;
 }
@@ -96,7 +97,7 @@ async function bootstrap(options: RecoveryOptions, walOptions: WalOptions, self:
   };
   const mark = { index: firstIndex, term: firstTerm };
   const hardState: HardState = { term: firstTerm, vote: 0, commit: firstIndex };
-  await saveSnapshot(options.disk, options.sealer, snapshot);
+  await saveSnapshot(options.disk, options.sealer, snapshot, options.clock);
   const wal = await createWal(walOptions, self, { hardState, mark, entries: [] });
   const storage = new GroupStorage();
   storage.applySnapshot(snapshot);
@@ -174,7 +175,7 @@ async function standAlone(options: RecoveryOptions, from: Recovered, self: Membe
     metadata: { ...mark, confState },
     data: encodeSnapshotData(directory, stateMachine.snapshot()),
   };
-  await saveSnapshot(options.disk, options.sealer, snapshot);
+  await saveSnapshot(options.disk, options.sealer, snapshot, options.clock);
   const { term } = storage.initialState().hardState;
   // A term of its own: nothing that the old group still sends can be taken for this group's.
   const hardState = { term: Math.max(term, mark.term) + 1, vote: 0, commit: index };

@@ -37,10 +37,19 @@ export interface DataKeys {
   readonly keys: ReadonlyMap<number, Uint8Array>;
 }
 
+/** A long text being sealed. */
+export interface Sealing {
+  readonly head: Uint8Array;
+  update(plaintext: Uint8Array): Uint8Array;
+  final(): Uint8Array;
+}
+
 /** Seals and opens records. One per process and log: its nonces never repeat under one key. */
 export interface Sealer {
   /** `place` (file and offset) is authenticated, so that a record moved elsewhere does not open. */
   seal(plaintext: Uint8Array, place: string): Uint8Array;
+  /** Seals a long text piece by piece: head, what update() answers and final() together are what seal() would. */
+  begin(place: string): Sealing;
   /** Throws an Error when the key is unknown, or the bytes or their place are not those that were sealed. */
   open(sealed: Uint8Array, place: string): Uint8Array;
 }
@@ -54,20 +63,37 @@ export function createSealer(dataKeys: DataKeys, random: Random): Sealer {
   let counter = counterLimit;
   let { current } = dataKeys;
   let key = keyOf(dataKeys, current);
+  const nextNonce = (): Uint8Array => {
+    if (dataKeys.current !== current) {
+      current = dataKeys.current;
+      key = keyOf(dataKeys, current);
+      counter = counterLimit;
+    }
+    if (counter >= counterLimit) {
+      nonce.set(random.bytes(prefixBytes), 0);
+      counter = 0;
+    }
+    nonce.writeUInt32BE(counter, prefixBytes);
+    counter += 1;
+    return nonce;
+  };
   return {
     seal(plaintext, place) {
-      if (dataKeys.current !== current) {
-        current = dataKeys.current;
-        key = keyOf(dataKeys, current);
-        counter = counterLimit;
-      }
-      if (counter >= counterLimit) {
-        nonce.set(random.bytes(prefixBytes), 0);
-        counter = 0;
-      }
-      nonce.writeUInt32BE(counter, prefixBytes);
-      counter += 1;
-      return sealWith(key, current, nonce, plaintext, place);
+      const used = nextNonce();
+      return sealWith(key, current, used, plaintext, place);
+    },
+    begin(place) {
+      const used = nextNonce();
+      const cipher = createCipheriv('aes-256-gcm', key, used);
+      cipher.setAAD(Buffer.from(place, 'utf8'));
+      return {
+        head: Buffer.from([current, ...used]),
+        update: (plaintext) => cipher.update(plaintext),
+        final() {
+          cipher.final();
+          return cipher.getAuthTag();
+        },
+      };
     },
     open(sealed, place) {
       const number = sealed[0] ?? 0;

@@ -7,14 +7,17 @@
 import { crc32 } from 'node:zlib';
 import { pack, unpack } from 'msgpackr';
 import { messageOf, ShoalError } from '../../proto/errors.ts';
-import type { Log } from '../../proto/ports.ts';
+import type { Clock, Log } from '../../proto/ports.ts';
 import type { Disk } from './contract.ts';
 import type { Snapshot, SnapshotMetadata } from './core/types.ts';
 import type { SnapshotMark } from './log-record.ts';
 import type { Sealer } from './seal.ts';
+import { workInSlices } from './slices.ts';
 
 const magic = Buffer.from('SHOALSN1', 'latin1');
 const headBytes = magic.length + 4;
+/** As much is sealed at a time. */
+const sealedBytes = 2 ** 20;
 const namePattern = /^snapshot-(\d{16})-\d+$/;
 
 /** The file name of the snapshot that `mark` names. */
@@ -22,16 +25,38 @@ export function snapshotName(mark: SnapshotMark): string {
   return `snapshot-${String(mark.index).padStart(16, '0')}-${mark.term}`;
 }
 
-/** Writes the snapshot's file. It counts once the log holds its mark. */
-export async function saveSnapshot(disk: Disk, sealer: Sealer, snapshot: Snapshot): Promise<void> {
+/** Writes the snapshot's file, sealing it slice by slice of `clock`'s time. It counts once the log holds its mark. */
+export async function saveSnapshot(
+  disk: Disk,
+  sealer: Sealer,
+  snapshot: Snapshot,
+  clock: Clock,
+): Promise<void> {
   const name = snapshotName(snapshot.metadata);
   const metadata = pack(snapshot.metadata);
   const length = Buffer.allocUnsafe(4);
   length.writeUInt32LE(metadata.length, 0);
-  const sealed = sealer.seal(Buffer.concat([length, metadata, snapshot.data]), name);
-  const checksum = Buffer.allocUnsafe(4);
-  checksum.writeUInt32LE(crc32(sealed), 0);
-  await disk.replace(name, Buffer.concat([magic, checksum, sealed]));
+  const sealed: Uint8Array[] = [];
+  let checksum = 0;
+  const seal = function* (): Generator<void, void> {
+    const sealing = sealer.begin(name);
+    const add = (bytes: Uint8Array): void => {
+      checksum = crc32(bytes, checksum);
+      sealed.push(bytes);
+    };
+    add(sealing.head);
+    add(sealing.update(Buffer.concat([length, metadata])));
+    for (const { data } of chunksOf(snapshot.data, sealedBytes)) {
+      add(sealing.update(data));
+      yield;
+    }
+    add(sealing.final());
+  };
+  await workInSlices(clock, seal());
+  const head = Buffer.alloc(headBytes);
+  head.set(magic);
+  head.writeUInt32LE(checksum, magic.length);
+  await disk.replace(name, [head, ...sealed]);
 }
 
 /**

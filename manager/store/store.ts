@@ -11,7 +11,7 @@ import { decodeEntry, type Entry } from './change.ts';
 import { Claims, type ClaimsView } from './claims.ts';
 import { type ClusterEvent, clusterEvents, RecentEvents } from './cluster-event.ts';
 import { Draft } from './draft.ts';
-import { decodeSnapshot, encodeSnapshot } from './snapshot.ts';
+import { decodeSnapshot, encodeSnapshot, encodeSnapshotInPieces } from './snapshot.ts';
 import { type AnyObject, type IdOf, type Kind, kinds, type ObjectOf, tables } from './tables.ts';
 import { type Commit, WatchQueue } from './watch.ts';
 
@@ -148,6 +148,16 @@ export class Store implements View {
   /** The whole store as bytes. */
   snapshot(): Uint8Array {
     return encodeSnapshot(
+      this.lastIndex,
+      (kind) => this.list(kind),
+      this.recentEvents(),
+      this.claimed.memory(),
+    );
+  }
+
+  /** The same in pieces, as of now, whatever is applied meanwhile. */
+  snapshotPieces(): Iterable<Uint8Array> {
+    return encodeSnapshotInPieces(
       this.lastIndex,
       (kind) => this.list(kind),
       this.recentEvents(),

@@ -93,9 +93,9 @@ export class SimulatedDisk implements Disk {
     return this.#handle(name);
   }
 
-  async replace(name: string, data: Uint8Array): Promise<void> {
+  async replace(name: string, data: Uint8Array | readonly Uint8Array[]): Promise<void> {
     const epoch = this.#epoch;
-    const copy = data.slice();
+    const copy = data instanceof Uint8Array ? data.slice() : new Uint8Array(Buffer.concat(data));
     if (this.usedBytes + copy.length > this.#capacityBytes) throw diskFull(name);
     await this.#flushTime();
     if (epoch !== this.#epoch) throw crashed();

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { realClock } from '../../../cli/runtime.ts';
 import type { Snapshot } from '../../../manager/raft/core/types.ts';
 import {
   ChunkAssembly,
@@ -24,7 +25,7 @@ const marks = [10, 20].map((index) => ({ index, term: 2 }));
 describe('snapshot files', () => {
   it('come back whole, the newest first, sealed', async () => {
     const disk = new SimulatedDisk();
-    for (const index of [10, 20]) await saveSnapshot(disk, testSealer(), snapshotAt(index));
+    for (const index of [10, 20]) await saveSnapshot(disk, testSealer(), snapshotAt(index), realClock);
     const loaded = await loadSnapshot(disk, testSealer(2), marks, silentLog);
     assert.deepEqual(loaded?.metadata, snapshotAt(20).metadata);
     assert.equal(Buffer.from(loaded!.data).toString(), 'the state at 20');
@@ -33,7 +34,7 @@ describe('snapshot files', () => {
 
   it('are passed over for the one before at every flipped bit, and refused when none is left', async () => {
     const disk = new SimulatedDisk();
-    for (const index of [10, 20]) await saveSnapshot(disk, testSealer(), snapshotAt(index));
+    for (const index of [10, 20]) await saveSnapshot(disk, testSealer(), snapshotAt(index), realClock);
     const newest = snapshotName(marks[1]!);
     const intact = disk.contents(newest);
     for (let bit = 0; bit < intact.length * 8; bit += 1) {
@@ -52,13 +53,13 @@ describe('snapshot files', () => {
 
   it('do not count without a mark in the log', async () => {
     const disk = new SimulatedDisk();
-    await saveSnapshot(disk, testSealer(), snapshotAt(10));
+    await saveSnapshot(disk, testSealer(), snapshotAt(10), realClock);
     assert.equal(await loadSnapshot(disk, testSealer(), [], silentLog), undefined);
   });
 
   it('are removed when they are older than those to keep', async () => {
     const disk = new SimulatedDisk();
-    for (const index of [5, 10, 20]) await saveSnapshot(disk, testSealer(), snapshotAt(index));
+    for (const index of [5, 10, 20]) await saveSnapshot(disk, testSealer(), snapshotAt(index), realClock);
     disk.place('log-0000000001', Buffer.from('stays'));
     await removeOlderSnapshots(disk, marks[0]!);
     assert.deepEqual(await disk.list(), ['log-0000000001', ...marks.map(snapshotName)]);

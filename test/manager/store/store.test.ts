@@ -331,6 +331,25 @@ describe('manager/store', () => {
     checkIndexes(copy);
   });
 
+  it('gives a snapshot in pieces, as of the moment it was asked for', () => {
+    const store = new Store();
+    create(store, 'cluster', makeCluster());
+    for (let at = 0; at < 450; at += 1) create(store, 'secret', secret(`s${at}`));
+    const before = contents(store);
+    const pieces = store.snapshotPieces();
+    store.apply(
+      10_000,
+      encodeEntry({ now: 1, changes: [{ op: 'remove', kind: 'secret', id: store.list('secret')[0]!.ID }] }),
+    );
+    create(store, 'secret', secret('late'));
+    const taken = [...pieces];
+    assert.ok(taken.length > 5, 'in pieces');
+    const copy = new Store();
+    copy.restore(5, Buffer.concat(taken));
+    assert.deepEqual(contents(copy), before);
+    checkIndexes(copy);
+  });
+
   it('refuses a snapshot that it can not read, and stays as it is', () => {
     const store = new Store();
     create(store, 'secret', secret('a'));
