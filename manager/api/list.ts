@@ -20,7 +20,7 @@ export async function answerList(response: Response, items: readonly unknown[]):
 }
 
 /** Resolves when the text has gone out, or nobody reads any more. */
-function written(response: Response, text: string): Promise<void> {
+export function written(response: Response, text: string): Promise<void> {
   return new Promise((resolve) => {
     response.once('close', resolve);
     response.write(text, () => {

@@ -76,7 +76,11 @@ export class LocalEngine {
 
   /** One short question. Rejects with ShoalError when there is no engine to ask; a refusal is an answer. */
   async ask(question: EngineQuestion): Promise<EngineAnswer> {
-    const answer = await this.stream(question);
+    return this.read(await this.stream(question));
+  }
+
+  /** All of an answer that has begun. */
+  async read(answer: IncomingMessage): Promise<EngineAnswer> {
     const chunks: Buffer[] = [];
     try {
       for await (const chunk of answer) chunks.push(chunk as Buffer);

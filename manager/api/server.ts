@@ -92,6 +92,7 @@ function createApp(host: ApiHost, engine: LocalEngine): Express {
   app.use(express.raw({ type: () => true, limit: maximumBodyBytes }));
   app.use(systemRoutes(host, engine));
   app.use(networkRoutes(host, engine));
+  app.use(eventRoutes(host, engine));
   const resources = [
     swarmRoutes,
     nodeRoutes,
@@ -102,7 +103,6 @@ function createApp(host: ApiHost, engine: LocalEngine): Express {
     secretRoutes,
     configRoutes,
     stackRoutes,
-    eventRoutes,
   ];
   for (const routes of resources) app.use(routes(host));
   app.use(notServed);
