@@ -51,6 +51,17 @@ export class ApiClient {
     return (await this.call<T>('POST', path, query, body, headers)).body;
   }
 
+  /** Sends bytes as they are. */
+  async postBytes<T>(
+    path: string,
+    bytes: Uint8Array,
+    query: Record<string, string>,
+    headers: Record<string, string>,
+  ): Promise<T> {
+    const response = await this.open('POST', path, query, bytes, headers);
+    return JSON.parse(await readText(response)) as T;
+  }
+
   async put<T>(path: string, body: unknown): Promise<T> {
     return (await this.call<T>('PUT', path, {}, body)).body;
   }
@@ -81,7 +92,7 @@ export class ApiClient {
   ): Promise<IncomingMessage> {
     const given = Object.entries(query).filter((pair): pair is [string, string] => pair[1] !== undefined);
     const search = given.length > 0 ? `?${new URLSearchParams(given)}` : '';
-    const payload = body === undefined ? undefined : Buffer.from(JSON.stringify(body));
+    const payload = payloadOf(body);
     const response = await this.send(method, `${apiPrefix}${path}${search}`, payload, headers);
     const status = response.statusCode ?? 0;
     if (status >= 200 && status < 300) return response;
@@ -92,21 +103,21 @@ export class ApiClient {
   private send(
     method: string,
     path: string,
-    payload: Buffer | undefined,
+    payload: Payload | undefined,
     extra: Record<string, string>,
   ): Promise<IncomingMessage> {
     const options: RequestOptions = {
       method,
       path,
       headers: {
-        ...(payload ? { 'Content-Type': 'application/json', 'Content-Length': payload.length } : {}),
+        ...(payload ? { 'Content-Type': payload.type, 'Content-Length': payload.bytes.length } : {}),
         ...extra,
       },
     };
     return new Promise((resolve, reject) => {
       const request = this.request(options, resolve);
       request.on('error', (error) => reject(this.unreachable(error)));
-      request.end(payload);
+      request.end(payload?.bytes);
     });
   }
 
@@ -130,6 +141,18 @@ export class ApiClient {
       cause: error,
     });
   }
+}
+
+interface Payload {
+  readonly type: string;
+  readonly bytes: Uint8Array;
+}
+
+/** Bytes go as they are, everything else as JSON. */
+function payloadOf(body: unknown): Payload | undefined {
+  if (body === undefined) return undefined;
+  if (body instanceof Uint8Array) return { type: 'application/octet-stream', bytes: body };
+  return { type: 'application/json', bytes: Buffer.from(JSON.stringify(body)) };
 }
 
 function readCertificate(folder: string, name: string): Buffer {

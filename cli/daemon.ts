@@ -14,22 +14,25 @@ import type {
   ApiHost,
   EngineFacts,
   Membership,
+  RestoreRequest,
   SwarmInitRequest,
   SwarmJoinRequest,
 } from '../manager/api/contract.ts';
-import { bootstrapCluster } from '../manager/ca/bootstrap.ts';
 import { createMetrics, type Metrics } from '../manager/metrics.ts';
 import { ManagerServer, type ManagerStart } from '../manager/server.ts';
 import { refuseExpired } from '../proto/certificate.ts';
 import type { GenericResource } from '../proto/docker.ts';
-import { assertNever, isShoalError, messageOf, ShoalError } from '../proto/errors.ts';
+import { isShoalError, messageOf, ShoalError } from '../proto/errors.ts';
 import type { SessionMessage__Output as SessionMessage } from '../proto/generated/docker/swarmkit/v1/SessionMessage.ts';
 import type { ClusterId, NodeId } from '../proto/ids.ts';
 import { type Clock, delay, type Log, type Random } from '../proto/ports.ts';
 import { packageVersion } from '../proto/version.ts';
 import { withPort } from './addresses.ts';
+import { type Beginning, newCluster, restoredCluster } from './beginnings.ts';
+import { membershipOf, type State } from './daemon-state.ts';
 import { waitForSession } from './first-session.ts';
 import { endFormerLife, forgetLife } from './former-life.ts';
+import { findManagers, isLostWorker } from './lost-worker.ts';
 import {
   chooseSettings,
   type NodeSettings,
@@ -54,13 +57,6 @@ export interface DaemonOptions {
   /** Something can't go on; the process should end with this message. */
   readonly onFatal: (error: unknown) => void;
 }
-
-type State =
-  | { readonly kind: 'none' }
-  | { readonly kind: 'pending' }
-  | { readonly kind: 'locked'; readonly held: HeldIdentity }
-  | { readonly kind: 'member'; readonly agent: Agent; manager: ManagerServer | undefined }
-  | { readonly kind: 'error'; readonly held: HeldIdentity | undefined; readonly message: string };
 
 const roleRetryFirstMs = 500;
 const roleRetryMaxMs = 5_000;
@@ -132,32 +128,7 @@ export class Daemon implements ApiHost {
   }
 
   membership(): Membership {
-    const { state } = this;
-    switch (state.kind) {
-      case 'none':
-      case 'pending':
-        return state;
-      case 'locked':
-        return { kind: 'locked', nodeId: state.held.certificate.nodeId as NodeId };
-      case 'error':
-        return {
-          kind: 'error',
-          message: state.message,
-          ...(state.held ? { nodeId: state.held.certificate.nodeId as NodeId } : {}),
-        };
-      case 'member':
-        if (state.manager) return { kind: 'manager', cluster: state.manager.cluster() };
-        return {
-          kind: 'worker',
-          nodeId: this.mustHold().certificate.nodeId as NodeId,
-          managers: state.agent.managers.map((manager) => ({
-            NodeID: manager.nodeId,
-            Addr: manager.address,
-          })),
-        };
-      default:
-        return assertNever(state);
-    }
+    return membershipOf(this.state, () => this.mustHold().certificate.nodeId as NodeId);
   }
 
   advertiseAddress = (): string => (this.settings?.advertiseAddress ?? '').replace(/:\d+$/, '');
@@ -171,30 +142,30 @@ export class Daemon implements ApiHost {
   /** Makes a cluster with this node as its first manager, or recovers one with ForceNewCluster. */
   async init(request: SwarmInitRequest): Promise<string> {
     if (request.ForceNewCluster && this.state.kind === 'member') return this.forceNewCluster();
+    return this.begin(request, ({ advertiseAddress }) => newCluster(request, advertiseAddress, this));
+  }
+
+  /** Makes this node the one manager of the cluster that a backup holds. */
+  restore(request: RestoreRequest): Promise<string> {
+    return this.begin(request, () => restoredCluster(request, this));
+  }
+
+  /** Becomes the first manager of what `make` says; answers its node's id. After a failure it is outside again. */
+  private async begin(
+    addresses: SwarmInitRequest | RestoreRequest,
+    make: (settings: NodeSettings) => Promise<Beginning>,
+  ) {
     this.requireOutside();
-    const settings = this.settingsFor(request);
+    const settings = this.settingsFor(addresses);
     this.state = { kind: 'pending' };
     try {
-      const made = await bootstrapCluster({
-        random: this.random,
-        clock: this.clock,
-        spec: {
-          ...request.Spec,
-          ...(request.AutoLockManagers ? { EncryptionConfig: { AutoLockManagers: true } } : {}),
-        },
-        availability: request.Availability,
-        defaultAddrPool: request.DefaultAddrPool,
-        subnetSize: request.SubnetSize,
-        dataPathPort: request.DataPathPort,
-        advertiseAddress: settings.advertiseAddress,
-      });
+      const { identity, start } = await make(settings);
       this.keepSettings(settings);
-      const held = await this.identity.adopt(made.identity);
-      const unlockKey = made.cluster.Private.UnlockKey;
-      const manager = await this.startManager(held, { kind: 'bootstrap', changes: made.changes, unlockKey });
+      const held = await this.identity.adopt(identity);
+      const manager = await this.startManager(held, start);
       await this.becomeMember(manager, [settings.advertiseAddress]);
       await manager.manager.readBarrier();
-      return made.node.ID;
+      return held.certificate.nodeId;
     } catch (error) {
       await this.forget();
       throw error;
@@ -203,9 +174,12 @@ export class Daemon implements ApiHost {
 
   /** Joins the cluster that the token belongs to, as what the token says. */
   async join(request: SwarmJoinRequest): Promise<void> {
+    const remotes = request.RemoteAddrs.map((address) => withPort(address, 'RemoteAddrs'));
+    if (isLostWorker(this.state, this.identity.tlsInfo(), request.JoinToken)) {
+      return findManagers(this.state.agent, remotes, this.clock);
+    }
     this.requireOutside();
     const settings = this.settingsFor(request);
-    const remotes = request.RemoteAddrs.map((address) => withPort(address, 'RemoteAddrs'));
     this.state = { kind: 'pending' };
     let agent: Agent | undefined;
     try {
@@ -481,7 +455,7 @@ export class Daemon implements ApiHost {
     );
   }
 
-  private settingsFor(request: SwarmInitRequest | SwarmJoinRequest): NodeSettings {
+  private settingsFor(request: Pick<SwarmInitRequest, 'ListenAddr' | 'AdvertiseAddr'>): NodeSettings {
     return chooseSettings({ listen: request.ListenAddr, advertise: request.AdvertiseAddr }, this.options);
   }
 

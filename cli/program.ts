@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import { packageVersion } from '../proto/version.ts';
 import { ApiClient, defaultHost, parseHost } from './client.ts';
+import { addBackupCommands } from './commands/backup.ts';
 import { addNodeCommands } from './commands/node.ts';
 import { addFileCommands, addNetworkCommands } from './commands/objects.ts';
 import { addServiceCommands } from './commands/service.ts';
@@ -39,6 +40,7 @@ export function makeProgram(): Command {
   addFileCommands(program, context, 'secret');
   addFileCommands(program, context, 'config');
   addNetworkCommands(program, context);
+  addBackupCommands(program, context);
   addSystemCommands(program, context);
   for (const command of allCommands(program)) finish(command);
   return program;

@@ -12,6 +12,8 @@ import { type Clock, delay, type Log, type Random } from '../proto/ports.ts';
 import type { NodeIdentity } from '../proto/rpc.ts';
 import { allocate } from './allocator/allocate.ts';
 import type { ManagedCluster } from './api/contract.ts';
+import type { BackupFacts } from './backup/backup.ts';
+import type { RestoredState } from './backup/restore.ts';
 import { issueLocally } from './ca/root.ts';
 import { CertificateService } from './ca/service.ts';
 import type { Dispatcher } from './dispatcher/dispatcher.ts';
@@ -35,6 +37,8 @@ export interface ManagerOptions {
   readonly start: RaftStart;
   /** The first entry of a new cluster; only with start.kind 'bootstrap'. */
   readonly firstChanges?: readonly Change[];
+  /** The state that the first entry comes after; only with start.kind 'bootstrap' and its `after`. */
+  readonly restored?: RestoredState;
   readonly disk: Disk;
   readonly dataKeys: DataKeys;
   /** The unlock key that the file of data keys is sealed under now; absent while it lies open. */
@@ -110,9 +114,12 @@ export class Manager {
   /** Starts a member; see createRaftNode for what is refused. */
   static async start(options: ManagerOptions): Promise<Manager> {
     const store = options.store ?? new Store();
+    if (options.restored) store.restore(options.restored.stateIndex, options.restored.state);
     if (options.firstChanges) {
       const now = options.clock.now();
-      store.applyEntry(bootstrapIndex, { now, changes: allocate(store, options.firstChanges, now) });
+      const index = options.restored?.index ?? bootstrapIndex;
+      const first = store.applyEntry(index, { now, changes: allocate(store, options.firstChanges, now) });
+      if (!first.ok) throw new ShoalError(first.code, first.message);
     }
     const { start, disk, dataKeys, transport, clock, random, log, tuning } = options;
     const raft = await createRaftNode({
@@ -169,6 +176,19 @@ export class Manager {
 
   readBarrier(): Promise<void> {
     return this.raft.readBarrier();
+  }
+
+  /** Everything that was acknowledged before the call, as one state, with what a restore goes on from. */
+  async stateForBackup(): Promise<{ facts: BackupFacts; state: Uint8Array }> {
+    await this.raft.readBarrier();
+    const { appliedIndex, term, members } = this.raft.status();
+    const facts = {
+      index: Math.max(appliedIndex, this.store.index),
+      term,
+      nodeId: this.nodeId,
+      members: members.map(({ raftId, nodeId, address }) => ({ raftId, nodeId, address })),
+    };
+    return { facts, state: this.store.snapshot() };
   }
 
   managerAddresses(): ReturnType<ManagedCluster['managerAddresses']> {

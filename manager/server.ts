@@ -14,14 +14,17 @@ import {
   requireRole,
 } from '../proto/rpc.ts';
 import { unaryHandler } from '../proto/rpc-status.ts';
+import { packageVersion } from '../proto/version.ts';
 import type { ManagedCluster } from './api/contract.ts';
+import { sealBackup } from './backup/backup.ts';
+import type { RestoredState, RestorePlan } from './backup/restore.ts';
 import { certificateHandlers } from './ca/rpc.ts';
 import { callerRules, mayReturn } from './callers.ts';
 import { registerDispatcher } from './dispatcher/service.ts';
 import { notLeader } from './logs/broker.ts';
 import { type OpenLogs, readLogs } from './logs/reader.ts';
 import { registerLogs, subscribeThrough } from './logs/service.ts';
-import { Manager } from './manager.ts';
+import { Manager, newRaftId } from './manager.ts';
 import type { Metrics } from './metrics.ts';
 import type { Member, RaftStart } from './raft/contract.ts';
 import { openDisk } from './raft/disk.ts';
@@ -37,6 +40,8 @@ export type ManagerStart =
       readonly changes: readonly Change[];
       readonly unlockKey: string | undefined;
     }
+  /** A group of its own with a backup's state. */
+  | { readonly kind: 'restore'; readonly plan: RestorePlan; readonly unlockKey: string | undefined }
   | { readonly kind: 'join'; readonly remotes: readonly string[] }
   | { readonly kind: 'resume'; readonly unlockKey: string | undefined }
   | { readonly kind: 'force-new-cluster'; readonly unlockKey: string | undefined };
@@ -98,11 +103,12 @@ export class ManagerServer {
     const peers = createPeers({ clusterId, identity: () => shown.identity, clock, log });
     try {
       await server.listen(options.listenAddress);
-      const { start, firstChanges } = await raftStart(options);
+      const { start, firstChanges, restored } = await raftStart(options);
       const manager = await Manager.start({
         nodeId: options.nodeId,
         start,
         ...(firstChanges ? { firstChanges } : {}),
+        ...(restored ? { restored } : {}),
         disk,
         dataKeys,
         sealedUnder: keyState === 'open' ? undefined : unlockKey,
@@ -149,8 +155,31 @@ export class ManagerServer {
       isLeader: () => manager.isLeader(),
       managerAddresses: () => manager.managerAddresses(),
       removeManager: (nodeId, force) => this.removeManager(nodeId, force),
+      backup: (key) => this.backup(key),
       logs: (request, signal) => readLogs(this.subscribe, request, signal, this.options.clock),
     };
+  }
+
+  /** See ManagedCluster.backup. */
+  private async backup(key: string | undefined): Promise<AsyncIterable<Uint8Array>> {
+    const { clock, random, clusterId } = this.options;
+    const { facts, state } = await this.manager.stateForBackup();
+    const unlockKey = this.manager.store.cluster()?.Private.UnlockKey;
+    const sealKey = key ?? unlockKey;
+    if (sealKey === undefined) {
+      throw new ShoalError(
+        'invalid-argument',
+        'a backup holds the cluster’s secrets and is sealed under a key: give one, for this cluster has no unlock key (autolock is off)',
+      );
+    }
+    const head = {
+      format: 1 as const,
+      clusterId,
+      createdAt: new Date(clock.now()).toISOString(),
+      version: packageVersion(),
+      sealedUnder: key === undefined ? ('unlock-key' as const) : ('backup-key' as const),
+    };
+    return sealBackup({ head, facts, state }, sealKey, random);
   }
 
   private register(): void {
@@ -287,7 +316,7 @@ async function callLeader<T>(
 
 async function raftStart(
   options: ManagerServerOptions,
-): Promise<{ start: RaftStart; firstChanges?: readonly Change[] }> {
+): Promise<{ start: RaftStart; firstChanges?: readonly Change[]; restored?: RestoredState }> {
   const { start, nodeId, advertiseAddress: address } = options;
   switch (start.kind) {
     case 'bootstrap':
@@ -295,6 +324,13 @@ async function raftStart(
         start: { kind: 'bootstrap', self: { raftId: 1, nodeId, address } },
         firstChanges: start.changes,
       };
+    case 'restore': {
+      const { restored, changes } = start.plan;
+      const { index, term, formerMembers } = restored;
+      const self = { raftId: newRaftId(options.random), nodeId, address };
+      const after = { index, term, members: formerMembers };
+      return { start: { kind: 'bootstrap', self, after }, firstChanges: changes, restored };
+    }
     case 'resume':
       return { start: { kind: 'restart' } };
     case 'force-new-cluster':

@@ -97,6 +97,8 @@ export interface Cluster extends Meta<ClusterId> {
     /** The key that unlocks managers' disks while autolock is on. */
     UnlockKey?: string;
     NetworkKeys: NetworkKey[];
+    /** After a restore from a backup: until when (ms since the epoch) nodes are waited for that have not come yet. */
+    AwaitNodesUntilMs?: number;
     /** The present root's certificate signed by the one before it, for nodes that have not heard of the present. */
     CaCrossSignedPem?: string;
     /** While the root is being replaced: the next one, its key, and its certificate signed by the present one. */

@@ -63,6 +63,7 @@ const siblings = [
   'stack',
   'dispatcher',
   'ca',
+  'backup',
   'logs',
   'api',
   'raft',
@@ -79,6 +80,7 @@ const managerMayImport: Record<string, string[]> = {
   stack: ['proto', 'manager/store'],
   dispatcher: ['proto', 'manager/store'],
   ca: ['proto', 'manager/store'],
+  backup: ['proto', 'manager/store', 'manager/ca'],
   logs: ['proto', 'manager/store'],
   api: ['proto', 'manager/store', 'manager/stack', 'manager/ca', 'manager/logs'],
 };

@@ -34,6 +34,17 @@ export interface SwarmJoinRequest {
   Availability?: 'active' | 'pause' | 'drain';
 }
 
+/** What POST /swarm/restore asks for. */
+export interface RestoreRequest {
+  readonly file: Uint8Array;
+  readonly key: string;
+  readonly ListenAddr?: string;
+  readonly AdvertiseAddr?: string;
+  readonly Availability: 'active' | 'pause' | 'drain';
+  /** How long workers have to come before their tasks are run elsewhere. */
+  readonly awaitNodesMs: number;
+}
+
 /** Facts of the local engine for GET /info and /version; undefined while it does not answer. */
 export interface EngineFacts {
   readonly info: Record<string, unknown>;
@@ -54,6 +65,11 @@ export interface ManagedCluster {
   managerAddresses(): { NodeID: NodeId; Addr: string }[];
   /** Takes a manager out of the Raft group before its node is removed or demoted; refuses to lose quorum. */
   removeManager(nodeId: NodeId, force: boolean): Promise<void>;
+  /**
+   * The file of a backup of everything acknowledged before the call, sealed under `key`, else under the cluster's
+   * unlock key. Throws 'invalid-argument' without either.
+   */
+  backup(key: string | undefined): Promise<AsyncIterable<Uint8Array>>;
   /** Log lines of services or tasks, from whatever nodes run them. Ends when they do, or by `signal`; see readLogs. */
   logs(query: LogQuery, signal: AbortSignal): AsyncIterable<LogEntry>;
 }
@@ -82,6 +98,8 @@ export interface ApiHost {
   init(request: SwarmInitRequest): Promise<string>;
   join(request: SwarmJoinRequest): Promise<void>;
   leave(force: boolean): Promise<void>;
+  /** Makes this node, which is outside, the one manager of a backup's cluster; answers its new id. */
+  restore(request: RestoreRequest): Promise<string>;
   unlock(unlockKey: string): Promise<void>;
   engine(): Promise<EngineFacts | undefined>;
   /** A new connection to the local engine's own API; rejects with a ShoalError when there is none to be had. */

@@ -10,6 +10,7 @@ import type { IncomingMessage, RequestListener } from 'node:http';
 import type { Duplex } from 'node:stream';
 import express, { type ErrorRequestHandler, type Express, type RequestHandler, type Response } from 'express';
 import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
+import { backupRoutes } from './backups.ts';
 import { configRoutes } from './configs.ts';
 import type { ApiHost } from './contract.ts';
 import { isEngines, isTakenOver, readTarget } from './endpoints.ts';
@@ -88,6 +89,7 @@ function createApp(host: ApiHost, engine: LocalEngine): Express {
   app.response.json = plainJson;
   app.use(commonHeaders(host, engine));
   app.use(versionPrefix);
+  app.use(backupRoutes(host));
   app.use(refuseAnnouncedSize);
   app.use(express.raw({ type: () => true, limit: maximumBodyBytes }));
   app.use(systemRoutes(host, engine));

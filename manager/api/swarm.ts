@@ -50,7 +50,8 @@ export function swarmRoutes(host: ApiHost): Router {
   });
   routes.post('/swarm/join', async (request, response) => {
     const body = readJoin(jsonBody(request));
-    refuseInSwarm(host, false);
+    // A worker that has lost all managers may be told where they are now; the daemon refuses the rest.
+    if (host.membership().kind !== 'worker') refuseInSwarm(host, false);
     if (body.RemoteAddrs.length === 0) {
       throw new ShoalError('invalid-argument', 'at least 1 RemoteAddr is required to join');
     }

@@ -21,7 +21,7 @@ import type { Commit, StoreEvent } from '../store/watch.ts';
 import { AssignmentSet } from './assignments.ts';
 import { wireDuration } from './container-spec.ts';
 import { Pump } from './pump.ts';
-import { heartbeatPeriodMs, type Missed, SessionTable } from './sessions.ts';
+import { downAfterMs, heartbeatPeriodMs, type Missed, SessionTable } from './sessions.ts';
 import { changeOfReport, type Report, StatusBatch } from './status.ts';
 import { dockerDescription, isShoalAgent, wireManagers, wireNetworkKeys, wireNode } from './wire.ts';
 
@@ -91,13 +91,15 @@ export class Dispatcher {
     this.table = new SessionTable(options.clock, (missed) => this.onMissed(missed));
   }
 
-  /** Begins to lead: nodes that were ready have a while to find this manager. */
+  /** Begins to lead: nodes that were ready have a while to find this manager, longer after a restore. */
   start(): void {
     if (this.unsubscribe !== undefined) return;
+    const restoredMs = (this.store.cluster()?.Private.AwaitNodesUntilMs ?? 0) - this.clock.now();
+    const graceMs = Math.max(downAfterMs(this.periodMs()), restoredMs);
     this.unsubscribe = this.store.onCommit((commit) => this.onCommit(commit));
     for (const node of this.store.list('node')) {
       if (node.Status.State === 'ready' || node.Status.State === 'disconnected') {
-        this.table.expect(node.ID, this.periodMs());
+        this.table.expect(node.ID, graceMs);
       }
     }
   }
@@ -136,7 +138,7 @@ export class Dispatcher {
         // Not stored: the node is in the state it was in, and has as long as after a change of leader.
         this.connections.delete(agent.nodeId);
         this.table.forget(agent.nodeId);
-        if (node.Status.State === 'ready') this.table.expect(agent.nodeId, this.periodMs());
+        if (node.Status.State === 'ready') this.table.expect(agent.nodeId, downAfterMs(this.periodMs()));
       }
       throw error;
     }
@@ -423,7 +425,7 @@ function stockManager(nodeId: NodeId): ShoalError {
 function missedReason(missed: Missed, hasLeft: boolean): string {
   const seconds = Number((missed.afterMs / 1000).toFixed(1));
   if (missed.sessionId === undefined) {
-    return `heartbeat failure: the node did not come back within ${seconds} s after the leader changed`;
+    return `heartbeat failure: the node did not come back within ${seconds} s after the leader changed or the cluster was restored`;
   }
   if (hasLeft)
     return `heartbeat failure: the agent's connection ended, and nothing was heard from the node for ${seconds} s`;

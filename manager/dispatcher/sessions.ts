@@ -55,11 +55,11 @@ export class SessionTable {
   /**
    * Gives a node that the last leader knew time to find this one: no more than one that is heard of, for agents
    * look for the new leader while it is elected, and a node that died with the old one is not to be waited for
-   * twice. Does nothing for one that is registered.
+   * twice. After a restore `afterMs` is longer. Does nothing for one that is registered.
    */
-  expect(nodeId: NodeId, periodMs: number): void {
+  expect(nodeId: NodeId, afterMs: number): void {
     if (this.entries.has(nodeId)) return;
-    this.arm(nodeId, undefined, downAfterMs(periodMs));
+    this.arm(nodeId, undefined, afterMs);
   }
 
   /** Whether `sessionId` is the node's session now. */

@@ -97,7 +97,12 @@ export type Standing = 'member' | 'removed' | 'former' | 'impostor' | 'unknown';
 
 /** How to start a member: a new group of one, an existing one from its disk, or as a joiner. */
 export type RaftStart =
-  | { readonly kind: 'bootstrap'; readonly self: Member }
+  | {
+      readonly kind: 'bootstrap';
+      readonly self: Member;
+      /** The group goes on from another one's state: where that began, and who was in it. */
+      readonly after?: { readonly index: number; readonly term: number; readonly members: readonly Member[] };
+    }
   | { readonly kind: 'join'; readonly self: Member; readonly members: readonly Member[] }
   | { readonly kind: 'restart' }
   /** Recovers from a lost quorum: goes on from this member's disk as the only one of the group. */

@@ -70,7 +70,7 @@ export async function recover(options: RecoveryOptions): Promise<Recovered> {
         );
       }
       return start.kind === 'bootstrap'
-        ? bootstrap(options, walOptions, start.self)
+        ? bootstrap(options, walOptions, start)
         : join(walOptions, start.self, start.members);
     case 'restart':
     case 'force-new-cluster': {
@@ -88,15 +88,19 @@ export async function recover(options: RecoveryOptions): Promise<Recovered> {
 }
 
 /** The group begins with a snapshot, so that a joiner always gets the state as it was before the log. */
-async function bootstrap(options: RecoveryOptions, walOptions: WalOptions, self: Member): Promise<Recovered> {
-  const directory = directoryOf([self]);
+async function bootstrap(
+  options: RecoveryOptions,
+  walOptions: WalOptions,
+  { self, after }: Extract<RaftStart, { kind: 'bootstrap' }>,
+): Promise<Recovered> {
+  const directory = onlyMember(directoryOf(after?.members ?? []), self);
+  const mark = { index: after?.index ?? firstIndex, term: after?.term ?? firstTerm };
   const confState = { ...noOne, voters: [self.raftId] };
   const snapshot: Snapshot = {
-    metadata: { index: firstIndex, term: firstTerm, confState },
+    metadata: { ...mark, confState },
     data: encodeSnapshotData(directory, options.stateMachine.snapshot()),
   };
-  const mark = { index: firstIndex, term: firstTerm };
-  const hardState: HardState = { term: firstTerm, vote: 0, commit: firstIndex };
+  const hardState: HardState = { term: mark.term, vote: 0, commit: mark.index };
   await saveSnapshot(options.disk, options.sealer, snapshot, options.clock);
   const wal = await createWal(walOptions, self, { hardState, mark, entries: [] });
   const storage = new GroupStorage();

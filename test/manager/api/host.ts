@@ -13,6 +13,7 @@ import type {
   EngineFacts,
   ManagedCluster,
   Membership,
+  RestoreRequest,
   SwarmInitRequest,
   SwarmJoinRequest,
 } from '../../../manager/api/contract.ts';
@@ -114,6 +115,19 @@ export class TestHost implements ApiHost {
     this.state = { kind: 'manager', cluster: this.cluster() };
   }
 
+  private async backup(key: string | undefined) {
+    if (key === undefined) throw new ShoalError('invalid-argument', 'no key');
+    return (async function* pieces() {
+      yield Buffer.from('sealed under ');
+      yield Buffer.from(key);
+    })();
+  }
+
+  restore({ file, key, ...rest }: RestoreRequest): Promise<string> {
+    this.calls.push(`restore ${file.length} bytes ${key} ${JSON.stringify(rest)}`);
+    return Promise.resolve('restored-node');
+  }
+
   init(request: SwarmInitRequest): Promise<string> {
     this.calls.push(`init ${JSON.stringify(request)}`);
     return Promise.resolve(this.nodeId);
@@ -175,6 +189,7 @@ export class TestHost implements ApiHost {
       isLeader: () => true,
       managerAddresses: () => [{ NodeID: this.nodeId, Addr: '10.0.0.1:2377' }],
       removeManager: () => Promise.resolve(),
+      backup: (key) => host.backup(key),
       async *logs(request: LogQuery) {
         host.lastLogRequest = request;
         yield* host.logLines;

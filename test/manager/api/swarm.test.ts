@@ -261,3 +261,38 @@ describe('api: the frame', () => {
     assert.equal(api.host.barriers, before + 1);
   });
 });
+
+describe('api: backup and restore', () => {
+  let api: TestApi;
+  beforeEach(async () => {
+    api = await TestApi.start();
+  });
+  afterEach(() => api.close());
+  const key = { 'X-Shoal-Backup-Key': Buffer.from('my key').toString('base64') };
+
+  it('a manager answers the file, sealed under the key in the header', async () => {
+    const answer = await api.send('POST', '/swarm/backup', undefined, key);
+    assert.deepEqual([answer.status, answer.text], [200, 'sealed under my key']);
+    assert.equal((await api.send('POST', '/swarm/backup')).status, 400);
+    api.host.become({ kind: 'none' });
+    assert.equal((await api.send('POST', '/swarm/backup', undefined, key)).status, 503);
+  });
+
+  it('a restore takes a file that is larger than other bodies may be, its key and its addresses', async () => {
+    api.host.become({ kind: 'none' });
+    const file = Buffer.alloc(5 * 1024 * 1024, 7);
+    const path = '/v1.47/swarm/restore?advertiseAddr=10.0.0.9&awaitNodesMs=5000&availability=drain';
+    const answer = await api.send('POST', path, file, key);
+    assert.deepEqual([answer.status, answer.json], [200, 'restored-node']);
+    assert.match(api.host.calls.join(), /restore 5242880 bytes my key .*"AdvertiseAddr":"10.0.0.9".*5000/);
+    for (const [query, headers, body] of [
+      ['', {}, file],
+      ['', key, Buffer.alloc(0)],
+      ['?availability=lazy', key, file],
+      ['?awaitNodesMs=soon', key, file],
+    ] as const) {
+      const refused = await api.send('POST', `/swarm/restore${query}`, body, headers);
+      assert.equal(refused.status, 400, query);
+    }
+  });
+});

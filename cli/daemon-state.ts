@@ -1,0 +1,43 @@
+/** Where the daemon's node stands, and how the API is told of it. */
+import type { Agent } from '../agent/agent.ts';
+import type { HeldIdentity } from '../agent/identity.ts';
+import type { Membership } from '../manager/api/contract.ts';
+import type { ManagerServer } from '../manager/server.ts';
+import { assertNever } from '../proto/errors.ts';
+import type { NodeId } from '../proto/ids.ts';
+
+export type State =
+  | { readonly kind: 'none' }
+  | { readonly kind: 'pending' }
+  | { readonly kind: 'locked'; readonly held: HeldIdentity }
+  | { readonly kind: 'member'; readonly agent: Agent; manager: ManagerServer | undefined }
+  | { readonly kind: 'error'; readonly held: HeldIdentity | undefined; readonly message: string };
+
+/** The state as the API sees it; `nodeId` answers the node's own id while it has one. */
+export function membershipOf(state: State, nodeId: () => NodeId): Membership {
+  switch (state.kind) {
+    case 'none':
+    case 'pending':
+      return state;
+    case 'locked':
+      return { kind: 'locked', nodeId: state.held.certificate.nodeId as NodeId };
+    case 'error':
+      return {
+        kind: 'error',
+        message: state.message,
+        ...(state.held ? { nodeId: state.held.certificate.nodeId as NodeId } : {}),
+      };
+    case 'member':
+      if (state.manager) return { kind: 'manager', cluster: state.manager.cluster() };
+      return {
+        kind: 'worker',
+        nodeId: nodeId(),
+        managers: state.agent.managers.map((manager) => ({
+          NodeID: manager.nodeId,
+          Addr: manager.address,
+        })),
+      };
+    default:
+      return assertNever(state);
+  }
+}
