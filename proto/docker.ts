@@ -127,6 +127,10 @@ export interface NodeResources {
 }
 
 export const engineIdLabel = 'shoal.engine.id';
+/** Label that our agents put into Engine.Labels when their networks reach other hosts: `vxlan`. Without it they do not. */
+export const dataPlaneLabel = 'shoal.dataplane';
+/** Label of our agents that can encrypt a network's traffic between hosts: by what. */
+export const encryptionLabel = 'shoal.dataplane.encryption';
 /** Label that our agents put into Engine.Labels while their engine does not answer: why. */
 export const engineUnavailableLabel = 'shoal.engine.unavailable';
 
@@ -147,12 +151,12 @@ export interface ClusterNode extends Meta<NodeId> {
   /** Empty strings and zeros until the node's agent has registered. */
   Description: NodeDescription;
   Status: { State: NodeState; Message?: string; Addr: string };
-  /** Present while the node is a member of the managers' group; kept by the leader. */
   /**
    * The node's own address on each network that tasks here use: the load balancer's endpoint of a stock engine, the
    * bridge's gateway (and DNS server) of ours. Given by the allocator in the entry that assigns the first task.
    */
   Attachments?: NetworkAttachment[];
+  /** Present while the node is a member of the managers' group; kept by the leader. */
   ManagerStatus?: { Leader?: boolean; Reachability: 'unknown' | 'unreachable' | 'reachable'; Addr: string };
   Private: {
     /** The role of the certificate that was issued last. */
@@ -286,6 +290,8 @@ export interface IPAMConfig {
   Gateway?: string;
 }
 
+/** Option of overlay networks whose traffic between hosts is to be encrypted; its value says nothing. */
+export const encryptedOption = 'encrypted';
 /** Key in Network.DriverState.Options: the vxlan ids of the network's subnets, comma-separated. */
 export const vxlanIdListOption = 'com.docker.network.driver.overlay.vxlanid_list';
 

@@ -139,6 +139,8 @@ interface NetworkFlags {
   ipRange?: string[];
   internal?: boolean;
   attachable?: boolean;
+  ingress?: boolean;
+  ipv6?: boolean;
   label?: string[];
   opt?: string[];
 }
@@ -157,6 +159,8 @@ export function addNetworkCommands(program: Command, context: Context): void {
     .option('--ip-range <cidr>', 'part of the subnet that addresses come from', collect)
     .option('--internal', 'no way out of it')
     .option('--attachable', 'let containers outside of services attach')
+    .option('--ingress', 'the network over which published ports are reached on every node')
+    .option('--ipv6', 'IPv6 addresses beside the IPv4 ones')
     .option('--label <key=value>', 'label', collect)
     .option('-o, --opt <key=value>', 'option of the driver', collect)
     .action(async (name: string, flags: NetworkFlags) => {
@@ -188,11 +192,9 @@ const refusedNetworkFlags = [
   '--aux-address <address>',
   '--config-from <network>',
   '--config-only',
-  '--ingress',
   '--ipam-driver <driver>',
   '--ipam-opt <option>',
   '--ipv4',
-  '--ipv6',
 ];
 
 function networkBody(name: string, flags: NetworkFlags) {
@@ -206,6 +208,8 @@ function networkBody(name: string, flags: NetworkFlags) {
     Driver: flags.driver,
     Internal: flags.internal ?? false,
     Attachable: flags.attachable ?? false,
+    ...(flags.ingress ? { Ingress: true } : {}),
+    ...(flags.ipv6 ? { EnableIPv6: true } : {}),
     Labels: parseLabels(flags.label ?? []),
     Options: parseLabels(flags.opt ?? []),
     ...(configs.length > 0 ? { IPAM: { Driver: 'default', Config: configs } } : {}),

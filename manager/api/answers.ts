@@ -192,6 +192,7 @@ export function networkAnswer(network: Network): Answer {
         ...(config.Gateway ? { Gateway: config.Gateway } : {}),
       })),
     },
+    EnableIPv6: Spec.IPv6Enabled ?? false,
     Internal: Spec.Internal ?? false,
     Attachable: Spec.Attachable ?? false,
     Ingress: Spec.Ingress ?? false,

@@ -127,6 +127,8 @@ export interface NetworkCreateRequest {
     readonly Options?: Record<string, string>;
     readonly Config?: { Subnet?: string; IPRange?: string; Gateway?: string }[];
   };
+  readonly EnableIPv6?: boolean;
+  readonly Ingress?: boolean;
   readonly Options?: Record<string, string>;
   readonly Labels: Record<string, string>;
 }
@@ -145,7 +147,7 @@ const networkCreate = z.strictObject({
       params: { code: 'not-supported' },
     })
     .optional(),
-  EnableIPv6: without('networks with IPv6 are not supported by Shoal yet'),
+  EnableIPv6: flag,
   IPAM: z
     .strictObject({
       Driver: optionalText,
@@ -165,7 +167,7 @@ const networkCreate = z.strictObject({
     .optional(),
   Internal: flag,
   Attachable: flag,
-  Ingress: without('the routing mesh, which an ingress network is for, is not in Shoal yet'),
+  Ingress: flag,
   ConfigOnly: noConfigOnly,
   ConfigFrom: noConfigOnly,
   Options: map,
@@ -179,10 +181,10 @@ const networkSpec = z.strictObject({
     .strictObject({ Name: optionalText.default('overlay'), Options: map })
     .optional()
     .default({ Name: 'overlay' }),
-  IPv6Enabled: without('networks with IPv6 are not supported by Shoal yet'),
+  IPv6Enabled: flag,
   Internal: flag,
   Attachable: flag,
-  Ingress: without('the routing mesh, which an ingress network is for, is not in Shoal yet'),
+  Ingress: flag,
   Scope: oneOf(['swarm']),
   IPAMOptions: z
     .strictObject({

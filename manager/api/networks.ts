@@ -3,6 +3,7 @@ import { type Request, type Response, Router } from 'express';
 import { type Network, type NetworkSpec, networkIdLabel } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import type { NetworkId } from '../../proto/ids.ts';
+import { ingressNetwork } from '../store/attachment.ts';
 import { newMeta } from '../store/change.ts';
 import { describeSubnetConflict } from '../store/ip.ts';
 import type { View } from '../store/store.ts';
@@ -31,8 +32,18 @@ import {
 } from './filters.ts';
 import { networkUser } from './in-use.ts';
 import { type LocalEngine, refusalOf } from './local-engine.ts';
-import { commit, idMaker, jsonBody, managedCluster, pathOf, query, swarmError } from './request.ts';
-import { checkNetwork } from './validate.ts';
+import { servicesOnNetwork } from './network-services.ts';
+import { checkNetwork } from './network-spec.ts';
+import {
+  commit,
+  idMaker,
+  jsonBody,
+  managedCluster,
+  pathOf,
+  query,
+  strictFlag,
+  swarmError,
+} from './request.ts';
 
 export function networkRoutes(host: ApiHost, engine: LocalEngine): Router {
   const routes = Router();
@@ -187,7 +198,12 @@ async function inspectNetwork(
   }
   const carrier = found.carrier && (await inspectCarrier(engine, request, found.carrier));
   if (found.kind === 'carried') response.json(carriedAnswer(carrier ?? found.carrier, found.id));
-  else response.json({ ...networkAnswer(found.network), Containers: carrier?.Containers ?? {} });
+  else {
+    const { store } = await managedCluster(host);
+    const Services = strictFlag(request, 'verbose') ? servicesOnNetwork(store, found.network) : undefined;
+    const Containers = carrier?.Containers ?? {};
+    response.json({ ...networkAnswer(found.network), Containers, ...(Services ? { Services } : {}) });
+  }
 }
 
 /** The engine's own path of a network, with the client's query. */
@@ -262,6 +278,8 @@ async function createClusterNetwork(
     );
   }
   checkNetwork(Spec);
+  const ingress = Spec.Ingress ? ingressNetwork(cluster.store) : undefined;
+  if (ingress) throw swarmError('already-exists', `ingress network (${ingress.ID}) is already present`);
   const local = await engineNetworks(engine, request, '');
   const isTaken = local.some((one) => one.Name === Spec.Name && carriedNetworkId(one) === undefined);
   if (isTaken || cluster.store.find('network', 'name', Spec.Name).length > 0) throw nameTaken(Spec.Name);
@@ -295,6 +313,8 @@ function specOf(body: NetworkCreateRequest): NetworkSpec {
     DriverConfiguration: { Name: body.Driver, ...(body.Options ? { Options: body.Options } : {}) },
     ...(body.Internal ? { Internal: true } : {}),
     ...(body.Attachable ? { Attachable: true } : {}),
+    ...(body.Ingress ? { Ingress: true } : {}),
+    ...(body.EnableIPv6 ? { IPv6Enabled: true } : {}),
     Scope: 'swarm',
     IPAMOptions: {
       Driver: { Name: IPAM?.Driver || 'default', ...(IPAM?.Options ? { Options: IPAM.Options } : {}) },
@@ -320,6 +340,14 @@ async function removeNetwork(
   }
   const cluster = await managedCluster(host);
   if (found.kind === 'carried') throw new ShoalError('not-found', `network ${input} not found`);
+  const { Ingress } = found.network.Spec;
+  const publisher = Ingress ? cluster.store.find('service', 'ingress', 'true')[0] : undefined;
+  if (publisher) {
+    throw swarmError(
+      'failed-precondition',
+      `ingress network cannot be removed because service ${publisher.ID} depends on it`,
+    );
+  }
   const user = networkUser(cluster.store, found.network);
   if (user !== undefined) {
     throw swarmError('failed-precondition', `network ${found.network.ID} is in use by ${user}`);

@@ -139,7 +139,12 @@ async function updateService(host: ApiHost, request: Request): Promise<string[]>
   const update: ServiceUpdate =
     rollback === 'previous'
       ? { rollback: 'previous' }
-      : { spec: withCredentials(acceptServiceSpec(cluster.store, read), keptCredentials(request, current)) };
+      : {
+          spec: withCredentials(
+            acceptServiceSpec(cluster.store, read, current.ID),
+            keptCredentials(request, current),
+          ),
+        };
   await commit(cluster, updateChanges(host, cluster.store, current, update));
   return [...ignored, ...serviceWarnings(body, read)];
 }

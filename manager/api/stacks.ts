@@ -17,9 +17,10 @@ import {
 } from './cluster-schema.ts';
 import type { ApiHost } from './contract.ts';
 import { registryAuthOf, storedCredentials, withCredentials } from './credentials.ts';
+import { checkNetwork } from './network-spec.ts';
 import { commit, idMaker, jsonBody, managedCluster, pathOf } from './request.ts';
 import { readServiceSpec } from './service-schema.ts';
-import { checkConfig, checkNetwork, checkSecret, checkServiceShape } from './validate.ts';
+import { checkConfig, checkSecret, checkServiceShape } from './validate.ts';
 
 /** Kinds of objects that belong to stacks, in the order in which they are removed. */
 const parts = ['service', 'network', 'secret', 'config'] as const;

@@ -6,14 +6,16 @@ import type {
   ConfigSpec,
   Mount,
   NetworkAttachmentConfig,
-  NetworkSpec,
   SecretSpec,
   ServiceSpec,
   TaskSpec,
   UpdateConfig,
 } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
+import type { ServiceId } from '../../proto/ids.ts';
+import { ingressNetwork } from '../store/attachment.ts';
 import { parseConstraints } from '../store/constraint.ts';
+import { describePortConflict, isIngressPort, needsIngress } from '../store/endpoint.ts';
 import { acceptedSpec } from '../store/normalize.ts';
 import type { View } from '../store/store.ts';
 import { predefinedNetworks } from './answers.ts';
@@ -39,16 +41,20 @@ export function checkName(name: string): void {
   if (!dnsName.test(name)) throw invalid('name must be valid as a DNS name component');
 }
 
-function invalid(message: string): ShoalError {
+export function invalid(message: string): ShoalError {
   return swarmError('invalid-argument', message);
 }
 
 // ---------------------------------------------------------------- service
 
-/** Checks a service spec and resolves the networks that it names to their ids. Throws ShoalError. */
-export function acceptServiceSpec(view: View, spec: ServiceSpec): ServiceSpec {
+/**
+ * Checks a service spec and resolves the networks that it names to their ids. `self` is the service when it exists
+ * already. Throws ShoalError.
+ */
+export function acceptServiceSpec(view: View, spec: ServiceSpec, self?: ServiceId): ServiceSpec {
   const accepted = acceptedSpec(spec);
   checkServiceShape(accepted);
+  checkPublished(view, accepted, self);
   const { TaskTemplate } = accepted;
   checkReferences(view, TaskTemplate);
   checkDataTemplates(view, accepted);
@@ -233,17 +239,25 @@ function checkPorts(spec: ServiceSpec): void {
     if (port.TargetPort === 0) {
       throw new ShoalError('invalid-argument', 'EndpointSpec.Ports: a TargetPort is needed');
     }
-    if (port.PublishMode !== 'host') {
-      const example = `mode=host,target=${port.TargetPort},published=${port.PublishedPort || 8080}`;
-      throw new ShoalError(
-        'not-supported',
-        `publishing in ingress mode needs the routing mesh, which Shoal does not have yet; use --publish ${example}`,
-      );
+    if (isIngressPort(port) && spec.EndpointSpec?.Mode === 'dnsrr') {
+      throw invalid("EndpointSpec: port published with ingress mode can't be used with dnsrr mode");
     }
     if (!port.PublishedPort) continue;
     const key = `${port.PublishedPort}/${port.Protocol}`;
     if (published.has(key)) throw invalid('EndpointSpec: duplicate published ports provided');
     published.add(key);
+  }
+}
+
+/** What a service publishes must be free, and ingress ports need the ingress network. */
+export function checkPublished(view: View, spec: ServiceSpec, self: ServiceId | undefined): void {
+  const conflict = describePortConflict(view, spec, self);
+  if (conflict !== undefined) throw invalid(conflict);
+  if (needsIngress(spec) && !ingressNetwork(view)) {
+    throw swarmError(
+      'failed-precondition',
+      'service needs ingress network, but no ingress network is present',
+    );
   }
 }
 
@@ -278,7 +292,7 @@ function resolveNetwork(view: View, attachment: NetworkAttachmentConfig): Networ
   return { ...attachment, Target: network.ID };
 }
 
-// ---------------------------------------------------------------- secrets, configs, networks
+// ---------------------------------------------------------------- secrets, configs
 
 /** Checks a secret's name and data. */
 export function checkSecret(spec: SecretSpec): void {
@@ -312,76 +326,4 @@ function checkData(what: string, data: string, limitBytes: number): void {
   if (bytes < 1 || bytes >= limitBytes) {
     throw invalid(`${what} data must be larger than 0 and less than ${limitBytes} bytes`);
   }
-}
-
-const knownDriverOptions = ['com.docker.network.driver.mtu'];
-
-/** Checks a network of the cluster: its name, driver, options and addresses. */
-export function checkNetwork(spec: NetworkSpec): void {
-  checkName(spec.Name);
-  const driver = spec.DriverConfiguration;
-  if (driver.Name !== 'overlay') {
-    throw new ShoalError(
-      'not-supported',
-      `network ${spec.Name}: Shoal makes networks of the cluster only, and their driver is overlay, not "${driver.Name}"; use --driver overlay`,
-    );
-  }
-  const option = Object.keys(driver.Options ?? {}).find((name) => !knownDriverOptions.includes(name));
-  if (option !== undefined) {
-    throw new ShoalError(
-      'not-supported',
-      `network ${spec.Name}: the driver option "${option}" is not supported by Shoal yet`,
-    );
-  }
-  const ipamDriver = spec.IPAMOptions?.Driver?.Name ?? '';
-  if (!['', 'default'].includes(ipamDriver)) {
-    throw new ShoalError(
-      'not-supported',
-      `network ${spec.Name}: the address driver "${ipamDriver}" is not supported by Shoal; leave it out`,
-    );
-  }
-  for (const config of spec.IPAMOptions?.Configs ?? []) checkAddresses(config);
-}
-
-function checkAddresses(config: { Subnet?: string; IPRange?: string; Gateway?: string }): void {
-  const { Subnet = '', IPRange = '', Gateway = '' } = config;
-  const subnet = parseCidr(Subnet);
-  if (!subnet) throw invalid(`ipam configuration: invalid subnet ${Subnet}`);
-  const refuse = (what: string, value: string): never => {
-    throw invalid(`ipam configuration: subnet ${Subnet} does not contain ${what} ${value}`);
-  };
-  if (IPRange !== '') {
-    const range = parseCidr(IPRange);
-    if (!range) throw invalid(`ipam configuration: invalid range ${IPRange}`);
-    if (!isWithin(subnet, range.address)) refuse('range', IPRange);
-  }
-  if (Gateway !== '') {
-    const gateway = parseAddress(Gateway);
-    if (gateway === undefined) throw invalid(`ipam configuration: invalid gateway ${Gateway}`);
-    if (!isWithin(subnet, gateway)) refuse('gateway', Gateway);
-  }
-}
-
-interface Cidr {
-  readonly address: number;
-  readonly prefixBits: number;
-}
-
-function parseCidr(text: string): Cidr | undefined {
-  const match = /^([\d.]+)\/(\d{1,2})$/.exec(text);
-  const address = match ? parseAddress(match[1]!) : undefined;
-  const prefixBits = Number(match?.[2]);
-  return address === undefined || prefixBits > 32 ? undefined : { address, prefixBits };
-}
-
-function parseAddress(text: string): number | undefined {
-  const parts = text.split('.');
-  if (parts.length !== 4 || !parts.every((part) => /^\d{1,3}$/.test(part) && Number(part) < 256))
-    return undefined;
-  return parts.reduce((sum, part) => sum * 256 + Number(part), 0);
-}
-
-function isWithin(subnet: Cidr, address: number): boolean {
-  const size = 2 ** (32 - subnet.prefixBits);
-  return Math.floor(address / size) === Math.floor(subnet.address / size);
 }

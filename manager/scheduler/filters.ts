@@ -10,7 +10,6 @@ import {
   type ServiceSpec,
   type Task,
 } from '../../proto/docker.ts';
-import { type Attachment, clusterAttachments } from '../store/attachment.ts';
 import {
   describeConstraint,
   explainConstraints,
@@ -18,7 +17,9 @@ import {
   parseConstraints,
 } from '../store/constraint.ts';
 import type { View } from '../store/store.ts';
+import { locality, routingMesh } from './locality.ts';
 import { hostPortsOf, type NodeEntry, type NodeTable } from './node-table.ts';
+import { groupBy, nodes } from './words.ts';
 
 /** What is asked of a node: the same for all tasks of a revision. */
 export interface Request {
@@ -44,6 +45,7 @@ export function checksOf(request: Request): Check[] {
     platform,
     constraints,
     plugins,
+    routingMesh,
     locality,
     processors,
     memory,
@@ -75,10 +77,15 @@ function unavailability(
   return Description.Engine.Labels[engineUnavailableLabel] === undefined ? undefined : 'without its engine';
 }
 
+/** Whether a node takes new tasks at all. */
+export function isAvailable(entry: NodeEntry): boolean {
+  return unavailability(entry) === undefined;
+}
+
 function readiness(): Check {
   return {
     isStanding: true,
-    passes: (entry) => unavailability(entry) === undefined,
+    passes: isAvailable,
     explain: (failed, total) =>
       [...groupBy(failed, (entry) => unavailability(entry) ?? '')].map(
         ([state, entries]) => `${entries.length} of ${nodes(total)} ${areOrIs(entries.length)} ${state}`,
@@ -175,31 +182,6 @@ function hasPlugin(entry: NodeEntry, type: string, name: string): boolean {
 
 function describePlugin({ type, name }: { type: string; name: string }): string {
   return `${type.toLowerCase()} driver "${name}"`;
-}
-
-// ---------------------------------------------------------------- where its network reaches
-
-/** Until overlay networks span engines, all tasks on a network live on one engine: that of the first. */
-function locality({ view, table, spec }: Request): Check | undefined {
-  const attachments = clusterAttachments(view, spec);
-  if (attachments.length === 0) return undefined;
-  const elsewhere = (entry: NodeEntry) =>
-    attachments.find(({ network }) => {
-      const home = table.nodeOfNetwork(network.ID);
-      return home !== undefined && home.engine !== entry.engine;
-    });
-  const describe = ({ network }: Attachment) => {
-    const home = table.nodeOfNetwork(network.ID)?.node;
-    const name = home ? home.Description.Hostname || home.ID : 'another node';
-    return `network ${network.Spec.Name} reaches only one engine until overlay networks between hosts are supported: its tasks run on the engine of node ${name}`;
-  };
-  return {
-    isStanding: false,
-    passes: (entry) => elsewhere(entry) === undefined,
-    explain: (failed) => [
-      ...groupBy(failed, (entry) => describe(elsewhere(entry) ?? attachments[0]!)).keys(),
-    ],
-  };
 }
 
 // ---------------------------------------------------------------- what a node has left
@@ -324,22 +306,6 @@ function replicasPerNode({ spec, task }: Request): Check | undefined {
 }
 
 // ---------------------------------------------------------------- words
-
-/** Groups in order of first appearance. */
-export function groupBy<T>(items: readonly T[], keyOf: (item: T) => string): Map<string, T[]> {
-  const groups = new Map<string, T[]>();
-  for (const item of items) {
-    const key = keyOf(item);
-    const group = groups.get(key);
-    if (group) group.push(item);
-    else groups.set(key, [item]);
-  }
-  return groups;
-}
-
-function nodes(count: number): string {
-  return count === 1 ? '1 node' : `${count} nodes`;
-}
 
 function areOrIs(count: number): string {
   return count === 1 ? 'is' : 'are';

@@ -2,15 +2,10 @@
  * What the nodes have left: capacity, ports and tasks, counted from the stored tasks and kept up to date
  * event by event, so that an event costs as much as it concerns.
  */
-import {
-  type ClusterNode,
-  engineIdLabel,
-  type GenericResource,
-  type ServiceSpec,
-  type Task,
-} from '../../proto/docker.ts';
+import type { ClusterNode, GenericResource, ServiceSpec, Task } from '../../proto/docker.ts';
 import type { NetworkId, NodeId, RevisionId, ServiceId, TaskId } from '../../proto/ids.ts';
 import { compareTaskStates, isTerminal } from '../../proto/task-state.ts';
+import { type DataPlane, dataPlaneOf, engineOf } from '../store/data-plane.ts';
 import type { View } from '../store/store.ts';
 import type { StoreEvent } from '../store/watch.ts';
 
@@ -37,6 +32,8 @@ export interface NodeEntry {
   node: ClusterNode;
   /** The engine that runs the node's containers: nodes that share one share its host ports. */
   engine: string;
+  /** Whose containers the node's can reach over networks of the cluster. */
+  plane: DataPlane;
   nanoCpus: number;
   memoryBytes: number;
   readonly tasks: Set<TaskId>;
@@ -141,11 +138,13 @@ export class NodeTable {
       this.nodes.set(node.ID, emptyEntry(node, engine));
     } else if (entry.engine === engine) {
       entry.node = node;
+      entry.plane = dataPlaneOf(node);
     } else {
       const claims = [...entry.tasks].map((id) => [id, this.claims.get(id)!] as const);
       for (const [id] of claims) this.release(id);
       entry.node = node;
       entry.engine = engine;
+      entry.plane = dataPlaneOf(node);
       for (const [id, claim] of claims) this.place(id, claim);
     }
   }
@@ -195,11 +194,6 @@ export class NodeTable {
   }
 }
 
-/** The engine of a node: the one it names, or its own. */
-export function engineOf(node: ClusterNode): string {
-  return node.Description.Engine.Labels[engineIdLabel] || `node:${node.ID}`;
-}
-
 /** Host ports that a service's tasks hold, as `protocol/port`; ports that the engine chooses are not among them. */
 export function hostPortsOf(spec: ServiceSpec): string[] {
   return (spec.EndpointSpec?.Ports ?? [])
@@ -245,6 +239,7 @@ function emptyEntry(node: ClusterNode, engine: string): NodeEntry {
     id: node.ID,
     node,
     engine,
+    plane: dataPlaneOf(node),
     nanoCpus: 0,
     memoryBytes: 0,
     tasks: new Set(),

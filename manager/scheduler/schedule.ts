@@ -14,9 +14,10 @@ import type { Change } from '../store/change.ts';
 import { nothing, type Reconciler } from '../store/reconciler.ts';
 import type { View } from '../store/store.ts';
 import type { StoreEvent } from '../store/watch.ts';
-import { type Check, checksOf, groupBy, pickGeneric, type Request, standingKey } from './filters.ts';
+import { type Check, checksOf, isAvailable, pickGeneric, type Request, standingKey } from './filters.ts';
 import { claimOf, isWanted, type NodeEntry, NodeTable } from './node-table.ts';
 import { Spread } from './spread.ts';
+import { groupBy } from './words.ts';
 
 const assignedMessage = 'scheduler assigned task to node';
 const confirmedMessage = 'scheduler confirmed task can run on preassigned node';
@@ -88,9 +89,9 @@ class Attempt {
     }
   }
 
-  /** Finds nodes for the others of groups that must share an engine, or for one group that need not. */
+  /** Finds nodes for the others of groups that must share a data plane, or for one group that need not. */
   assignTogether(joined: Joined): void {
-    const home = this.engineFor(joined);
+    const home = this.planeFor(joined);
     for (const group of joined.groups) this.assign(group, home);
   }
 
@@ -118,17 +119,19 @@ class Attempt {
   }
 
   /**
-   * The nodes of the engine that takes most of the groups' tasks, of several the one with the least to do,
-   * when the groups' networks bind them to one and they live on none yet.
+   * The nodes of the data plane that takes most of the groups' tasks, of several the one with the most nodes and
+   * then the least to do, when the groups' networks bind them to one and they live on none yet.
    */
-  private engineFor(joined: Joined): readonly NodeEntry[] | undefined {
+  private planeFor(joined: Joined): readonly NodeEntry[] | undefined {
     const isFree = joined.networks.length > 0 && joined.networks.every((id) => !this.nodes.nodeOfNetwork(id));
     if (!isFree) return undefined;
-    const engines = groupBy(this.entries, (entry) => entry.engine);
-    if (engines.size < 2) return undefined;
+    const planes = groupBy(this.entries, (entry) => entry.plane.key);
+    if (planes.size < 2) return undefined;
     const wanted = joined.groups.flatMap((group) => group.tasks.filter((task) => task.NodeID === undefined));
+    const size = (entries: readonly NodeEntry[]) => entries.filter(isAvailable).length;
+    const inOrder = [...planes.values()].sort((a, b) => size(b) - size(a) || loadOf(a) - loadOf(b));
     let best: { readonly entries: readonly NodeEntry[]; readonly count: number } | undefined;
-    for (const entries of [...engines.values()].sort((a, b) => loadOf(a) - loadOf(b))) {
+    for (const entries of inOrder) {
       const count = this.countOn(entries, joined.groups);
       if (count === wanted.length) return entries;
       if (count > (best?.count ?? 0)) best = { entries, count };
@@ -205,7 +208,7 @@ function groupByRevision(view: View, pending: readonly Task[]): Group[] {
 }
 
 /**
- * Groups that share a network share an engine, so those with the least choice of nodes go first.
+ * Groups that share a network share a data plane, so those with the least choice of nodes go first.
  */
 function byNeed(view: View, nodes: NodeTable, groups: readonly Group[]): readonly Group[] {
   const isBound = (group: Group) => clusterAttachments(view, group.spec).length > 0;
@@ -214,7 +217,7 @@ function byNeed(view: View, nodes: NodeTable, groups: readonly Group[]): readonl
   return [...groups].sort((a, b) => choices.get(a)! - choices.get(b)!);
 }
 
-/** Groups whose networks, each a link, make them share an engine. One without networks stands alone. */
+/** Groups whose networks, each a link, make them share a data plane. One without networks stands alone. */
 interface Joined {
   readonly groups: Group[];
   readonly networks: NetworkId[];
@@ -238,7 +241,7 @@ function joinedByNetworks(view: View, groups: readonly Group[]): Iterable<Joined
   return all;
 }
 
-/** Tasks to a node, of the nodes of one engine. */
+/** Tasks to a node, of the nodes of one data plane. */
 function loadOf(entries: readonly NodeEntry[]): number {
   return entries.reduce((sum, entry) => sum + entry.activeTasks, 0) / entries.length;
 }
@@ -338,7 +341,7 @@ function isMoving(event: StoreEvent): boolean {
     case 'node':
       return true;
     case 'network':
-      return event.op !== 'remove';
+      return event.op !== 'remove' && event.object.IPAMOptions !== event.previous?.IPAMOptions;
     case 'task': {
       const { object, previous } = event;
       if (event.op === 'remove') return object.NodeID !== undefined;

@@ -157,17 +157,7 @@ export function endpointOf(scope: Scope, path: Path, service: ComposeService): E
 }
 
 function portsOf(scope: Scope, path: Path, port: NonNullable<ComposeService['ports']>[number]): PortConfig[] {
-  const ports = typeof port === 'string' ? shortPorts(scope, path, port) : [longPort(scope, path, port)];
-  const first = ports[0];
-  if (first?.PublishMode === 'ingress') {
-    const published = first.PublishedPort === undefined ? '' : `, published: ${first.PublishedPort}`;
-    const protocol = first.Protocol === 'tcp' ? '' : `, protocol: ${first.Protocol}`;
-    scope.refuse(
-      path,
-      `publishing in ingress mode needs the routing mesh, which Shoal does not have yet; write {target: ${first.TargetPort}${published}${protocol}, mode: host}`,
-    );
-  }
-  return ports;
+  return typeof port === 'string' ? shortPorts(scope, path, port) : [longPort(scope, path, port)];
 }
 
 function shortPorts(scope: Scope, path: Path, port: string): PortConfig[] {

@@ -28,11 +28,6 @@ export function networkSpecsOf(scope: Scope): NetworkSpec[] {
 }
 
 function networkSpecOf(scope: Scope, path: Path, key: string, network: ComposeNetwork): NetworkSpec {
-  const refuseIpv6 = (at: Path) => scope.refuse(at, 'IPv6 is not supported by Shoal yet');
-  if (network.enable_ipv6) refuseIpv6([...path, 'enable_ipv6']);
-  network.ipam?.config?.forEach((config, index) => {
-    if (config.subnet?.includes(':')) refuseIpv6([...path, 'ipam', 'config', index]);
-  });
   if (network.ipam?.options) scope.warn([...path, 'ipam', 'options'], 'ignored: not supported');
   const configs = network.ipam?.config?.map((config) =>
     present<IPAMConfig>({ Subnet: config.subnet, Gateway: config.gateway, IPRange: config.ip_range }),
@@ -43,6 +38,7 @@ function networkSpecOf(scope: Scope, path: Path, key: string, network: ComposeNe
     DriverConfiguration: present({ Name: network.driver ?? 'overlay', Options: network.driver_opts }),
     Internal: network.internal,
     Attachable: network.attachable,
+    IPv6Enabled: network.enable_ipv6,
     IPAMOptions:
       network.ipam &&
       present({

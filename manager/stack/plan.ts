@@ -21,6 +21,7 @@ import {
 import { type ErrorCode, isShoalError, ShoalError } from '../../proto/errors.ts';
 import type { ConfigId, NetworkId, NewId, SecretId, StackId } from '../../proto/ids.ts';
 import { type Change, newMeta } from '../store/change.ts';
+import { describePortConflict } from '../store/endpoint.ts';
 import { describeSubnetConflict } from '../store/ip.ts';
 import { sameServiceSpec, sameValue } from '../store/normalize.ts';
 import { createServiceChanges, updateServiceChanges } from '../store/service-change.ts';
@@ -182,6 +183,8 @@ class Plan {
     this.attempt('service', Name, () => {
       // What can't be resolved is told already; checking the rest would only say so again.
       if (this.problems.length === 0) check?.service?.(spec);
+      const conflict = describePortConflict(this.view, spec, existing?.ID);
+      if (conflict) throw new ShoalError('invalid-argument', conflict);
       const { changes } = existing
         ? updateServiceChanges(this.view, existing, { spec }, now, newId)
         : createServiceChanges(spec, now, newId);

@@ -316,13 +316,55 @@ describe('api: networks', () => {
     assert.equal((await api.get(`/networks?${filters({ odd: ['x'] })}`)).status, 400);
   });
 
+  it('makes and removes the ingress network, of which there is one', async () => {
+    const ingress = { ...back, Name: 'mesh', Attachable: false, Ingress: true };
+    const publish = {
+      Name: 'web',
+      TaskTemplate: { ContainerSpec: { Image: 'a' } },
+      EndpointSpec: { Ports: [{ TargetPort: 80, PublishedPort: 8080 }] },
+    };
+    assert.equal(
+      (await api.post('/services/create', publish)).json.message,
+      'rpc error: code = FailedPrecondition desc = service needs ingress network, but no ingress network is present',
+    );
+    const created = await create(ingress);
+    assert.equal(created.status, 201, created.text);
+    assert.equal((await api.get('/networks/mesh')).json.Ingress, true);
+    const second = await create({ ...ingress, Name: 'other' });
+    assert.deepEqual(
+      [second.status, second.json.message],
+      [409, `rpc error: code = AlreadyExists desc = ingress network (${created.json.Id}) is already present`],
+    );
+    const web = (await api.post('/services/create', publish)).json.ID;
+    assert.match(
+      (await api.delete('/networks/mesh')).json.message,
+      new RegExp(`ingress network cannot be removed because service ${web} depends on it$`),
+    );
+    await api.delete('/services/web');
+    assert.equal((await api.delete('/networks/mesh')).status, 204);
+  });
+
+  it('shows with ?verbose what lives on it', async () => {
+    await create(back);
+    const TaskTemplate = { ContainerSpec: { Image: 'a' }, Networks: [{ Target: 'back' }] };
+    await api.post('/services/create', { Name: 'web', TaskTemplate });
+    const plain = (await api.get('/networks/back')).json;
+    assert.equal(plain.Services, undefined);
+    const { Services } = (await api.get('/networks/back?verbose=true')).json;
+    assert.deepEqual(Services, { web: { VIP: '', Ports: [], LocalLBIndex: 0, Tasks: [] } });
+  });
+
   it('refuses by name what it can not do', async () => {
     const bad: [object, RegExp][] = [
-      [{ Driver: 'overlay', EnableIPv6: true }, /EnableIPv6: networks with IPv6/],
-      [{ Ingress: true }, /routing mesh/],
-      [{ Options: { encrypted: '' } }, /driver option "encrypted" is not supported/],
+      [{ Ingress: true, Attachable: true }, /ingress network cannot be attachable/],
+      [{ Options: { 'overlay.knob': '' } }, /driver option "overlay.knob" is not supported/],
       [{ IPAM: { Driver: 'dhcp' } }, /address driver "dhcp"/],
-      [{ IPAM: { Config: [{ Subnet: 'fd00::/8' }] } }, /invalid subnet fd00::\/8/],
+      [{ IPAM: { Config: [{ Subnet: 'fd00::/64' }] } }, /subnet fd00::\/64 is IPv6, and IPv6 is not enabled/],
+      [{ IPAM: { Config: [{ Subnet: 'fd00::/640' }] } }, /invalid subnet fd00::\/640/],
+      [
+        { IPAM: { Config: [{ Subnet: '10.9.0.0/24' }, { Subnet: '10.9.0.128/25' }] } },
+        /subnets 10\.9\.0\.0\/24 and 10\.9\.0\.128\/25 overlap/,
+      ],
       [
         { IPAM: { Config: [{ Subnet: '10.9.0.0/24', Gateway: '10.8.0.1' }] } },
         /does not contain gateway 10\.8\.0\.1/,

@@ -302,9 +302,9 @@ describe('api: services', () => {
       ['RollbackConfig', { FailureAction: 'rollback' }, 400, /RollbackConfig\.FailureAction/],
       [
         'EndpointSpec',
-        { Ports: [{ TargetPort: 80, PublishedPort: 8080 }] },
-        501,
-        /routing mesh, which Shoal does not have yet; use --publish mode=host,target=80,published=8080$/,
+        { Mode: 'dnsrr', Ports: [{ TargetPort: 80, PublishedPort: 8080 }] },
+        400,
+        /port published with ingress mode can't be used with dnsrr mode$/,
       ],
       [
         'EndpointSpec',

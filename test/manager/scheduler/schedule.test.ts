@@ -304,7 +304,7 @@ describe('scheduler: reasons', () => {
     run(world);
     assert.match(
       world.task('db.1').Status.Err ?? '',
-      /; network app_default reaches only one engine until overlay networks between hosts are supported: its tasks run on the engine of node h1\)$/,
+      /; network app_default lives on the engine of node h1, which is out of reach from node h2 \(an engine of its own\)\)$/,
     );
   });
 

@@ -113,14 +113,6 @@ describe('compose: files', () => {
       expected,
     );
   });
-
-  it('that ask for the routing mesh compile, and say on which line', () => {
-    const { refusals } = compile(web('hostname: h', 'ports:', '  - 80', '  - 8080:80/udp'));
-    assert.deepEqual(refusals, [
-      '/home/me/app/compose.yml:6: services.web.ports[0]: publishing in ingress mode needs the routing mesh, which Shoal does not have yet; write {target: 80, mode: host}',
-      '/home/me/app/compose.yml:7: services.web.ports[1]: publishing in ingress mode needs the routing mesh, which Shoal does not have yet; write {target: 80, published: 8080, protocol: udp, mode: host}',
-    ]);
-  });
 });
 
 describe('compose: what is wrong is told with its line', () => {

@@ -7,10 +7,12 @@ import {
   type StackObjectName,
 } from '../../../manager/stack/plan.ts';
 import type { Change } from '../../../manager/store/change.ts';
+import { createServiceChanges } from '../../../manager/store/service-change.ts';
 import { Store } from '../../../manager/store/store.ts';
 import { ShoalError } from '../../../proto/errors.ts';
 import { type Id, type NewId, newId } from '../../../proto/ids.ts';
 import { seededRandom } from '../../simulation/random.ts';
+import { makeSpec } from '../orchestrator/objects.ts';
 import { compile, complaints, web } from './files.ts';
 
 const start = Date.UTC(2026, 0, 1);
@@ -187,10 +189,16 @@ describe('stack: what is in the way is told with its line, and nothing is change
     return complaints(() => cluster.plan(compiled, over));
   }
 
-  it('the routing mesh', () => {
-    assert.deepEqual(refusals(compile(web('ports: ["8080:80"]'))), [
-      'compose.yml:4: services.web.ports[0]: publishing in ingress mode needs the routing mesh, which Shoal does not have yet; write {target: 80, published: 8080, mode: host}',
-    ]);
+  it('ports that another service publishes', () => {
+    const Ports = [{ TargetPort: 80, PublishedPort: 8080 }];
+    const other = makeSpec({ Name: 'other', EndpointSpec: { Ports } });
+    const [message] = refusals(compile(web('ports: ["8080:80"]')), (cluster) =>
+      cluster.apply(createServiceChanges(other, start, cluster.newId).changes),
+    );
+    assert.match(
+      message ?? '',
+      /^compose\.yml:2: services\.web: port '8080' is already in use by service 'other' \(\w+\) as an ingress port$/,
+    );
   });
 
   it('external objects that do not exist', () => {

@@ -1,0 +1,132 @@
+import assert from 'node:assert/strict';
+import { NodeTable } from '../../../manager/scheduler/node-table.ts';
+import { schedule } from '../../../manager/scheduler/schedule.ts';
+import { dataPlaneLabel, encryptionLabel, engineIdLabel } from '../../../proto/docker.ts';
+import type { NetworkId } from '../../../proto/ids.ts';
+import { type NodeOver, now, type SpecOver, World } from './world.ts';
+
+function run(world: World): void {
+  const pending = world.store.find('task', 'state', 'pending');
+  world.apply(schedule(world.store, pending, NodeTable.build(world.store), now));
+}
+
+/** A stock engine, which has Docker's overlay. */
+const stock: NodeOver = { Description: { Engine: { Plugins: [{ Type: 'Network', Name: 'overlay' }] } } };
+
+/** An agent of ours on an engine of its own. */
+function ours(id: string, labels: Record<string, string> = {}): NodeOver {
+  const Plugins = [{ Type: 'Network', Name: 'overlay' }];
+  return { Description: { Engine: { Labels: { [engineIdLabel]: id, ...labels }, Plugins } } };
+}
+
+function vxlan(id: string, labels: Record<string, string> = {}): NodeOver {
+  return ours(id, { [dataPlaneLabel]: 'vxlan', ...labels });
+}
+
+function on(...networks: string[]): SpecOver {
+  return { TaskTemplate: { Networks: networks.map((Target) => ({ Target })) } };
+}
+
+function attached(...networks: string[]) {
+  return { NetworksAttachments: networks.map((id) => ({ NetworkID: id as NetworkId, Addresses: [] })) };
+}
+
+function places(world: World, service: string): string[] {
+  return Object.values(world.placements(service)).map((place) => place ?? '');
+}
+
+/** d1, d2: stock engines; s1, s2: ours without a data plane; v1, v2, v3: ours with one. */
+function mixed(): World {
+  return new World()
+    .node('d1', stock)
+    .node('d2', stock)
+    .node('s1', ours('s1'))
+    .node('s2', ours('s2'))
+    .node('v1', vxlan('v1'))
+    .node('v2', vxlan('v2'))
+    .node('v3', vxlan('v3'))
+    .network('app');
+}
+
+describe('scheduler: data planes', () => {
+  it('a fresh network goes where most nodes share one, and stays there', () => {
+    const world = mixed().service('web', on('app'));
+    world.waiting('web', 6, attached('app'));
+    run(world);
+    assert.deepEqual(places(world, 'web').sort(), ['v1', 'v1', 'v2', 'v2', 'v3', 'v3']);
+    world.service('db', on('app')).waiting('db', 3, attached('app'));
+    run(world);
+    assert.deepEqual(places(world, 'db').sort(), ['v1', 'v2', 'v3']);
+  });
+
+  it('a constraint decides which, and says so to those that come after', () => {
+    const on2 = on('app');
+    const world = mixed().service('first', {
+      TaskTemplate: { ...on2.TaskTemplate, Placement: { Constraints: ['node.hostname==d1'] } },
+    });
+    world.waiting('first', 1, attached('app'));
+    run(world);
+    world.service('web', on('app')).waiting('web', 4, attached('app'));
+    run(world);
+    assert.deepEqual(places(world, 'web').sort(), ['d1', 'd1', 'd2', 'd2']);
+    world.service('far', {
+      TaskTemplate: {
+        ...on2.TaskTemplate,
+        Placement: { Constraints: ['node.hostname!=d1', 'node.hostname!=d2'] },
+      },
+    });
+    world.waiting('far', 1, attached('app'));
+    run(world);
+    const reason = world.task('far.1').Status.Err ?? '';
+    const home = 'network app lives on the overlay of Docker engines, which is out of reach from';
+    assert.ok(reason.includes(`${home} 2 nodes (an engine of its own)`), reason);
+    assert.ok(reason.includes(`${home} 3 nodes (on the overlay of Shoal agents)`), reason);
+  });
+
+  it('a port published in ingress mode is placed where a mesh answers, or says why not', () => {
+    const publish: SpecOver = { EndpointSpec: { Ports: [{ TargetPort: 80, PublishedPort: 8080 }] } };
+    const world = new World().node('s1', ours('s1')).node('s2', ours('s2')).service('web', publish);
+    world.waiting('web', 1, attached('ingress'));
+    run(world);
+    assert.equal(
+      world.task('web.1').Status.Err,
+      'no suitable node (port 8080 is published in ingress mode, and the cluster has no ingress network: make one with "docker network create --ingress --driver overlay NAME")',
+    );
+    world.network('ingress', 'overlay', { Ingress: true });
+    run(world);
+    assert.equal(
+      world.task('web.1').Status.Err,
+      'no suitable node (port 8080 is published in ingress mode, and 2 nodes have no routing mesh: publish it in mode=host)',
+    );
+    world
+      .node('d1', stock)
+      .waiting('web', 1, { NetworksAttachments: [{ NetworkID: 'ingress' as NetworkId, Addresses: ['x'] }] });
+    run(world);
+    assert.deepEqual(places(world, 'web'), ['d1', 'd1']);
+  });
+
+  it('host ports and the engines’ own networks go anywhere', () => {
+    const Ports = [{ TargetPort: 80, PublishedPort: 80, PublishMode: 'host' as const }];
+    const world = new World().node('s1', ours('s1')).node('d1', stock).node('v1', vxlan('v1'));
+    world.service('web', { EndpointSpec: { Ports }, ...on('host') }).waiting('web', 3);
+    run(world);
+    assert.deepEqual(places(world, 'web').sort(), ['d1', 's1', 'v1']);
+  });
+
+  it('an encrypted network goes only where it is encrypted', () => {
+    const options = { DriverConfiguration: { Name: 'overlay', Options: { encrypted: '' } } };
+    const world = new World()
+      .node('v1', vxlan('v1'))
+      .network('app', 'overlay', options)
+      .service('web', on('app'));
+    world.waiting('web', 1, attached('app'));
+    run(world);
+    assert.equal(
+      world.task('web.1').Status.Err,
+      'no suitable node (network app is to be encrypted, which is not possible from node v1 (on the overlay of Shoal agents))',
+    );
+    world.node('v2', vxlan('v2', { [encryptionLabel]: 'wireguard' }));
+    run(world);
+    assert.deepEqual(places(world, 'web'), ['v2']);
+  });
+});
