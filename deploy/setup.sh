@@ -63,7 +63,7 @@ engine_packages="dockerd:docker.io docker:docker.io containerd:containerd runc:r
 case $purpose in
   build) ;;
   demo) install_packages strict $engine_packages ;;
-  test) install_packages lenient $engine_packages ;;
+  test) install_packages lenient $engine_packages faketime:faketime losetup:mount mkfs.ext4:e2fsprogs ;;
   *) say "usage: deploy/setup.sh build|demo|test"; exit 2 ;;
 esac
 need_modules

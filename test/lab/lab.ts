@@ -51,6 +51,8 @@ export async function waitFor<T>(
 export interface ShoaldOptions {
   /** Further flags, after those that the lab sets. */
   readonly flags?: readonly string[];
+  /** Further environment of the daemon alone, each NAME=VALUE. */
+  readonly environment?: readonly string[];
 }
 
 /** One host: h1 has address .11, h2 .12, … */
@@ -124,7 +126,8 @@ export class LabHost {
     mkdirSync(this.dataDir, { recursive: true });
     rmSync(this.shoalSocket, { force: true });
     const log = openSync(this.logPath, 'a');
-    this.daemon = spawn(script, ['exec', this.name, ...this.shoaldProgram(options)], {
+    const set = options.environment ? ['env', ...options.environment] : [];
+    this.daemon = spawn(script, ['exec', this.name, ...set, ...this.shoaldProgram(options)], {
       env: this.lab.environment,
       stdio: ['ignore', log, log],
       detached: true,

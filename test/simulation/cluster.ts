@@ -7,7 +7,7 @@ import type { Manager } from '../../manager/manager.ts';
 import type { Member } from '../../manager/raft/contract.ts';
 import { type Change, newMeta } from '../../manager/store/change.ts';
 import type { ClusterNode, Config } from '../../proto/docker.ts';
-import { messageOf, ShoalError } from '../../proto/errors.ts';
+import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
 import type { ConfigId } from '../../proto/ids.ts';
 import { emptyDescription } from '../manager/dispatcher/cluster.ts';
 import { makeCluster } from '../manager/orchestrator/objects.ts';
@@ -144,7 +144,26 @@ export class SimulatedCluster {
   startManager(machine: Machine): void {
     if (machine.isManagerRunning || machine.isOff || !machine.hasLog) return;
     this.trace.note(`${machine.name}: the manager starts`);
-    this.#background(machine.startManager(this.places, { kind: 'restart' }));
+    const started = machine.startManager(this.places, { kind: 'restart' });
+    this.#background(machine.damage === undefined ? started : this.#onDamage(machine, started));
+  }
+
+  /** A log that is damaged is refused; then the operator clears the disk away, and the manager joins anew. */
+  async #onDamage(machine: Machine, started: Promise<void>): Promise<void> {
+    try {
+      await started;
+    } catch (error) {
+      if (!isShoalError(error, 'corrupted')) throw error;
+      this.trace.note(`${machine.name}: ${machine.damage}: refused: ${error.message.slice(0, 80)}`);
+      await machine.wipe();
+      return;
+    }
+    if (machine.isDamageCertain)
+      this.invariants.violate(
+        'damage-refused',
+        `the manager on ${machine.name} started though ${machine.damage}`,
+      );
+    machine.damage = undefined;
   }
 
   /** Lets time pass until the condition holds, the time is up, or an invariant is violated. Whether it holds. */
@@ -210,6 +229,7 @@ export class SimulatedCluster {
     const leader = this.leader();
     for (const machine of this.machines) {
       const role = machine.manager?.manager.raft.status().role;
+      if (machine.manager) this.#connect(machine.manager);
       if (role === 'removed') {
         this.trace.note(`${machine.name}: the manager was removed and stops`);
         this.#background(machine.wipe());
@@ -225,6 +245,31 @@ export class SimulatedCluster {
       }
       const isToJoin = node?.Spec.Role === 'manager' && node.Private.Role === 'manager';
       if (isToJoin && !machine.hasLog && !machine.isOff && !this.#joining.has(machine)) this.#join(machine);
+    }
+  }
+
+  /**
+   * As over gRPC: whoever leads nobody and follows nobody keeps connecting to the members it knows, and is told there
+   * should it have been removed.
+   */
+  #connect({ machine, process, manager }: RunningManager): void {
+    const { leader, members } = manager.raft.status();
+    if (leader !== undefined || !process.isAlive) return;
+    const { nodeId } = this.machine(machine);
+    for (const { address } of members) {
+      const to = this.#byAddress.get(address);
+      if (to === undefined || to === machine) continue;
+      this.network.carry(
+        machine,
+        to,
+        () => {
+          const notices = this.machine(to).manager?.manager.raft.removalNotices(nodeId) ?? [];
+          const tell = (): void =>
+            process.run(() => notices.forEach((notice) => manager.raft.receive(notice)));
+          if (notices.length > 0) this.network.carry(to, machine, tell, () => {});
+        },
+        () => {},
+      );
     }
   }
 

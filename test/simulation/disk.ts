@@ -25,6 +25,9 @@ export class SimulatedDisk implements Disk {
   #epoch = 0;
   #capacityBytes = Number.POSITIVE_INFINITY;
   #flushes = 0;
+  #slowMs = 0;
+  /** Where the last append that was flushed begins, of each file. */
+  readonly #lastStarts = new Map<string, number>();
 
   constructor(options: SimulatedDiskOptions = {}) {
     this.#options = options;
@@ -44,6 +47,16 @@ export class SimulatedDisk implements Disk {
   /** From now on the files may hold `capacityBytes` together; more is refused as a full disk refuses it. */
   limit(capacityBytes: number): void {
     this.#capacityBytes = capacityBytes;
+  }
+
+  /** From now on each flush takes `slowMs` longer. */
+  slow(slowMs: number): void {
+    this.#slowMs = slowMs;
+  }
+
+  /** Where the last flushed append to `name` begins: a log that is damaged before it cannot be told to be whole. */
+  lastStartOf(name: string): number {
+    return this.#lastStarts.get(name) ?? 0;
   }
 
   /** The machine dies: what was not flushed is gone, or torn; handles from before answer nothing but errors. */
@@ -85,11 +98,13 @@ export class SimulatedDisk implements Disk {
 
   async create(name: string): Promise<AppendFile> {
     this.#files.set(name, new Uint8Array());
+    this.#lastStarts.delete(name);
     return this.#handle(name);
   }
 
   async reopen(name: string, keepBytes: number): Promise<AppendFile> {
     this.#files.set(name, this.contents(name).slice(0, keepBytes));
+    if (this.lastStartOf(name) >= keepBytes) this.#lastStarts.set(name, 0);
     return this.#handle(name);
   }
 
@@ -105,6 +120,7 @@ export class SimulatedDisk implements Disk {
 
   async remove(name: string): Promise<void> {
     this.#files.delete(name);
+    this.#lastStarts.delete(name);
   }
 
   #handle(name: string): AppendFile {
@@ -126,6 +142,7 @@ export class SimulatedDisk implements Disk {
       await this.#flushTime();
       if (epoch !== this.#epoch) throw crashed();
       this.#unflushed.delete(write);
+      this.#lastStarts.set(name, this.#files.get(name)?.length ?? 0);
       this.#extend(name, write.data);
       this.#flushes += 1;
       isBusy = false;
@@ -157,7 +174,7 @@ export class SimulatedDisk implements Disk {
     const { clock, flushMs = 0 } = this.#options;
     if (clock === undefined) return Promise.resolve();
     return new Promise((resolve) => {
-      clock.after(flushMs, resolve);
+      clock.after(flushMs + this.#slowMs, resolve);
     });
   }
 }

@@ -46,6 +46,8 @@ export class Faults {
       'crash-engine': [4, (machine) => this.#crashEngine(machine)],
       'fail-container': [6, (machine) => this.#failContainer(machine)],
       'full-disk': [3, (machine) => this.#fillDisk(machine)],
+      'slow-disk': [3, (machine) => this.#slowDisk(machine)],
+      'flipped-bit': [3, (machine) => this.#flipBit(machine)],
       skew: [2, (machine) => this.#skew(machine)],
       weather: [3, () => this.#change()],
       transfer: [3, () => this.#transfer()],
@@ -89,6 +91,7 @@ export class Faults {
     for (const machine of machines) {
       machine.skewMs = 0;
       machine.disk.limit(Number.POSITIVE_INFINITY);
+      machine.disk.slow(0);
       machine.resume();
       this.#recoverEngine(machine, true);
       this.#bringUp(machine);
@@ -232,6 +235,34 @@ export class Faults {
     });
   }
 
+  #slowDisk(machine: Machine): void {
+    const slowMs = [20, 150, 900][this.#random.integer(3)]!;
+    this.#note(machine, `the disk takes ${slowMs} ms longer`);
+    machine.disk.slow(slowMs);
+    this.#later(300, 6_000, () => {
+      this.#note(machine, 'the disk is as quick as before');
+      machine.disk.slow(0);
+    });
+  }
+
+  /** While a manager is down; of one at a time, and not where the others could not do without it. */
+  #flipBit(machine: Machine): void {
+    const { machines } = this.#cluster;
+    const members = this.#cluster.leader()?.manager.raft.status().members ?? [];
+    const voters = members.filter((member) => !member.isLearner).length;
+    if (!machine.isManagerRunning || voters < 3) return;
+    if (machines.some((other) => other.damage !== undefined || (this.#damaged.has(other) && !isVoter(other))))
+      return;
+    this.#note(machine, 'the manager is killed, and a bit of its disk flips');
+    this.#damaged.add(machine);
+    machine.killManager();
+    void machine.flipBit(this.#random.float(), this.#random.float());
+    this.#later(300, 4_000, () => this.#cluster.startManager(machine));
+  }
+
+  /** Machines whose manager may have to join anew, or had to. */
+  readonly #damaged = new Set<Machine>();
+
   #skew(machine: Machine): void {
     const mostMs = [500, 3_000, 30_000][this.#random.integer(3)]!;
     machine.skewMs = Math.round((this.#random.float() * 2 - 1) * mostMs);
@@ -300,4 +331,9 @@ function mayBeDemoted(managers: readonly ClusterNode[], node: ClusterNode): bool
   const others = managers.filter((other) => other.ID !== node.ID);
   const reachable = others.filter((other) => other.ManagerStatus?.Reachability === 'reachable').length;
   return others.length >= 2 && reachable > others.length / 2;
+}
+
+function isVoter(machine: Machine): boolean {
+  const status = machine.manager?.manager.raft.status();
+  return status?.members.some((member) => member.raftId === status.raftId && !member.isLearner) === true;
 }

@@ -31,6 +31,7 @@ export type InvariantName =
   | 'container-assigned'
   | 'one-container-a-task'
   | 'manager-goes-on'
+  | 'damage-refused'
   | 'linearizable'
   | 'converges'
   | 'comes-to-rest'

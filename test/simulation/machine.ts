@@ -9,6 +9,7 @@ import { MemoryJournal } from '../../agent/journal.ts';
 import { RememberedFiles } from '../../agent/secrets.ts';
 import { Manager, type ManagerOptions } from '../../manager/manager.ts';
 import type { Disk, RaftStart } from '../../manager/raft/contract.ts';
+import { segmentNumber } from '../../manager/raft/segment.ts';
 import type { Change } from '../../manager/store/change.ts';
 import type { NodeId } from '../../proto/ids.ts';
 import { silentLog } from '../../proto/ports.ts';
@@ -64,6 +65,10 @@ export class Machine {
   failure: unknown;
   /** Set while it is to stay down. */
   isOff = false;
+  /** A bit of what its manager wrote was flipped since that last ran, in words. */
+  damage: string | undefined;
+  /** The damage is such that the manager must not start on it. */
+  isDamageCertain = false;
   #managerProcess: SimulatedProcess | undefined;
   readonly #around: Surroundings;
   readonly #journal = new MemoryJournal();
@@ -154,11 +159,31 @@ export class Machine {
     this.disk.crash();
   }
 
+  /**
+   * Flips a bit of a file that the manager wrote, by two draws in [0, 1); it must not run. The last record of a log is
+   * spared: damage there cannot be told from a write that was cut short.
+   */
+  async flipBit(whichFile: number, where: number): Promise<void> {
+    const names = (await this.disk.list()).filter((name) => this.#sparedUntil(name) > 0);
+    const name = names[Math.floor(whichFile * names.length)];
+    if (name === undefined) return;
+    const at = Math.floor(where * this.#sparedUntil(name));
+    this.disk.flipBit(name, at, at % 8);
+    this.damage = `bit ${at % 8} of byte ${at} of ${name} flipped`;
+    this.isDamageCertain ||= isLog(name);
+  }
+
+  #sparedUntil(name: string): number {
+    return isLog(name) ? this.disk.lastStartOf(name) : this.disk.contents(name).length;
+  }
+
   /** The manager is a member no more: what it kept goes. */
   async wipe(): Promise<void> {
     this.killManager();
     for (const name of await this.disk.list()) await this.disk.remove(name);
     this.hasLog = false;
+    this.damage = undefined;
+    this.isDamageCertain = false;
   }
 
   async startAgent(places: Places, managers: readonly string[]): Promise<void> {
@@ -207,4 +232,8 @@ export class Machine {
     this.#managerProcess?.resume();
     this.agent?.process.resume();
   }
+}
+
+function isLog(name: string): boolean {
+  return segmentNumber(name) !== undefined;
 }
