@@ -80,6 +80,8 @@ export class Dispatcher {
   private readonly batch: StatusBatch;
   private readonly table: SessionTable;
   private readonly connections = new Map<NodeId, Connection>();
+  /** How many descriptions of a node are on their way into the store. */
+  private readonly describing = new Map<NodeId, number>();
   private unsubscribe: (() => void) | undefined;
 
   constructor(options: DispatcherOptions) {
@@ -231,13 +233,18 @@ export class Dispatcher {
       Addr: addressOf(node, agent),
     };
     const isKnown = JSON.stringify([node.Description, node.Status]) === JSON.stringify([description, status]);
-    if (isKnown) return;
-    await this.batch.add({
-      op: 'merge',
-      kind: 'node',
-      id: node.ID,
-      fields: { Description: description, Status: status },
-    });
+    // What an earlier session said may be on its way into the store still: the later word counts.
+    const underWay = this.describing.get(node.ID) ?? 0;
+    if (isKnown && underWay === 0) return;
+    this.describing.set(node.ID, underWay + 1);
+    const fields = { Description: description, Status: status };
+    try {
+      await this.batch.add({ op: 'merge', kind: 'node', id: node.ID, fields });
+    } finally {
+      const left = (this.describing.get(node.ID) ?? 1) - 1;
+      if (left > 0) this.describing.set(node.ID, left);
+      else this.describing.delete(node.ID);
+    }
   }
 
   private sessionMessage(connection: Connection): WireSession {

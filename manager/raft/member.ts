@@ -69,6 +69,7 @@ export class RaftMember implements RaftNode {
     this.#waiters = new AppliedWaiters(recovered.storage.snapshot().metadata.index);
     this.#changes = new MembershipChanges(this.#changeDoor(), proposalTimeoutMs);
     this.#readPoints = new ReadPoints((context) => {
+      if (!this.#isLeading) throw this.#notLeader();
       core.readIndex(context);
       this.#loop.wake();
     }, electionTicks);

@@ -2,7 +2,8 @@
  * The leader's read points: an index that, once applied, shows everything acknowledged before the question.
  *
  * In: callers, the core's answers, ticks. Out: one index for all who asked meanwhile. It asks the core
- * again when an answer does not come (its heartbeats may have been lost).
+ * again when an answer does not come (its heartbeats may have been lost). Every caller gets an answer or an
+ * error: one who still waited for its turn when the leadership was lost is refused by `ask`.
  */
 import type { ShoalError } from '../../proto/errors.ts';
 import type { ReadState } from './core/types.ts';
@@ -24,7 +25,7 @@ export class ReadPoints {
   #counter = 0;
   #question: Question | undefined;
 
-  /** `maxTicks`: after so long without an answer the question fails. */
+  /** `ask` throws where it cannot be asked; `maxTicks`: after so long without an answer the question fails. */
   constructor(ask: (context: Uint8Array) => void, maxTicks: number) {
     this.#ask = ask;
     this.#maxTicks = maxTicks;
@@ -57,13 +58,13 @@ export class ReadPoints {
     question?.reject(error());
   }
 
-  #start(): Promise<number> {
+  async #start(): Promise<number> {
     this.#counter += 1;
     const context = Buffer.alloc(8);
     context.writeDoubleLE(this.#counter, 0);
+    this.#ask(context);
     return new Promise((resolve, reject) => {
       this.#question = { context, ticks: 0, resolve, reject };
-      this.#ask(context);
     });
   }
 }

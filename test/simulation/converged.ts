@@ -19,7 +19,9 @@ export function differences(cluster: SimulatedCluster): string[] {
     ...store
       .list('node')
       .flatMap((node) =>
-        node.Status.State === 'ready' ? [] : [`node ${short(node.ID)} is ${node.Status.State}`],
+        node.Status.State === 'ready' && !node.Status.Message
+          ? []
+          : [`node ${short(node.ID)} is ${node.Status.State} ${node.Status.Message ?? ''}`],
       ),
     ...store.list('service').flatMap((service) => ofService(store, service)),
     ...store.list('task').flatMap((task) => ofTask(store, task)),

@@ -32,6 +32,7 @@ export type InvariantName =
   | 'one-container-a-task'
   | 'manager-goes-on'
   | 'damage-refused'
+  | 'everyone-answers'
   | 'linearizable'
   | 'converges'
   | 'comes-to-rest'

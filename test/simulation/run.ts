@@ -28,6 +28,8 @@ export interface RunReport {
 
 /** Everything that was asked has to be so within this virtual time after the faults. */
 const convergenceBoundMs = 180_000;
+/** And every manager answers a read within this. */
+const readBoundMs = 10_000;
 /** Then nothing may be proposed any more for so long. */
 const restMs = 2_500;
 
@@ -46,6 +48,7 @@ export async function runSeed(options: ClusterOptions): Promise<RunReport> {
   workload.stop();
   faults.healAll();
   await settle(cluster);
+  if (invariants.violation === undefined) await everyManagerAnswers(cluster);
   if (invariants.violation === undefined) checkHistory(cluster, workload);
   return {
     seed: options.seed,
@@ -106,6 +109,20 @@ async function settle(cluster: SimulatedCluster): Promise<void> {
   for (const { machine, manager } of cluster.managers()) {
     invariants.compareStore(machine, manager.store, manager.store.index);
   }
+}
+
+/** Nobody waits for ever: every manager answers a read. */
+async function everyManagerAnswers(cluster: SimulatedCluster): Promise<void> {
+  const silent = new Set(cluster.managers().map(({ machine }) => machine));
+  for (const { machine } of cluster.managers()) {
+    cluster
+      .ask(cluster.machine(machine), (manager) => manager.readBarrier())
+      .then(() => silent.delete(machine))
+      .catch(() => {});
+  }
+  await cluster.passUntil(() => silent.size === 0, readBoundMs);
+  if (silent.size > 0)
+    cluster.invariants.violate('everyone-answers', `${[...silent].join(', ')} answers no read in the end`);
 }
 
 /** Every node is to take tasks again, so that all that was asked for can be. */

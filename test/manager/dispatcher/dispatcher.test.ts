@@ -103,6 +103,18 @@ describe('dispatcher', () => {
       assert.deepEqual(bed.node('node1').Status, { State: 'ready', Addr: '10.0.0.1' });
     });
 
+    it('what an earlier session said and is stored late does not outlast what the newer one says', async () => {
+      await bed.register();
+      const labels = { [engineUnavailableLabel]: 'connection refused' };
+      const asked = {
+        description: { hostname: 'alpha', engine: { engine_version: '', labels, plugins: [] } },
+      };
+      // Both within the time that storing the first takes.
+      await Promise.allSettled([bed.register(agent, asked), bed.register()]);
+      await settle();
+      assert.deepEqual(bed.node('node1').Status, { State: 'ready', Addr: '10.0.0.1' });
+    });
+
     it('of a node that is as it was costs no log entry', async () => {
       await bed.register();
       const before = bed.proposals.length;
