@@ -265,7 +265,9 @@ export class SimulatedCluster {
         () => {
           const notices = this.machine(to).manager?.manager.raft.removalNotices(nodeId) ?? [];
           const tell = (): void =>
-            process.run(() => notices.forEach((notice) => manager.raft.receive(notice)));
+            process.run(() => {
+              for (const notice of notices) manager.raft.receive(notice);
+            });
           if (notices.length > 0) this.network.carry(to, machine, tell, () => {});
         },
         () => {},

@@ -247,12 +247,10 @@ export class Faults {
 
   /** While a manager is down; of one at a time, and not where the others could not do without it. */
   #flipBit(machine: Machine): void {
-    const { machines } = this.#cluster;
     const members = this.#cluster.leader()?.manager.raft.status().members ?? [];
     const voters = members.filter((member) => !member.isLearner).length;
     if (!machine.isManagerRunning || voters < 3) return;
-    if (machines.some((other) => other.damage !== undefined || (this.#damaged.has(other) && !isVoter(other))))
-      return;
+    if (this.#isMending()) return;
     this.#note(machine, 'the manager is killed, and a bit of its disk flips');
     this.#damaged.add(machine);
     machine.killManager();
@@ -262,6 +260,14 @@ export class Faults {
 
   /** Machines whose manager may have to join anew, or had to. */
   readonly #damaged = new Set<Machine>();
+
+  /** A manager is lost for good and has not yet come back: another must not go for good as well. */
+  #isMending(): boolean {
+    for (const machine of this.#damaged) {
+      if (machine.damage === undefined && isVoter(machine)) this.#damaged.delete(machine);
+    }
+    return this.#damaged.size > 0;
+  }
 
   #skew(machine: Machine): void {
     const mostMs = [500, 3_000, 30_000][this.#random.integer(3)]!;
@@ -288,7 +294,7 @@ export class Faults {
       if (node === undefined) return;
       const managers = manager.store.find('node', 'role', 'manager');
       const isDemotion = node.Spec.Role === 'manager';
-      if (isDemotion ? !mayBeDemoted(managers, node) : managers.length >= 5) return;
+      if (isDemotion ? this.#isMending() || !mayBeDemoted(managers, node) : managers.length >= 5) return;
       const Role = isDemotion ? 'worker' : 'manager';
       this.#note(machine, `is to be a ${Role}`);
       await manager.propose([

@@ -16,6 +16,8 @@ const hosts = 5;
 const managers = 3;
 const service = 'web';
 const convergenceMs = 180_000;
+const answerMs = 30_000;
+const noAnswer = new Error(`no answer in ${answerMs} ms`);
 
 export interface FaultRunOptions {
   readonly labName: string;
@@ -130,7 +132,10 @@ async function form(lab: Lab, daemons: Daemons): Promise<void> {
 async function lostOrWrong(lab: Lab, load: Load): Promise<string[]> {
   const found = await Promise.all(
     lab.hosts.slice(0, managers).map(async (host) => {
-      const configs = await clientOf(host).get<Config[]>('/configs');
+      const configs = await within(answerMs, clientOf(host).get<Config[]>('/configs')).catch(
+        (error: Error) => error,
+      );
+      if (configs instanceof Error) return [`${host.name} tells nothing in the end: ${configs.message}`];
       const names = new Set(configs.map(({ Spec }) => Spec.Name));
       return load.faults(names).map((fault) => `on ${host.name}: ${fault}`);
     }),
@@ -142,7 +147,7 @@ async function lostOrWrong(lab: Lab, load: Load): Promise<string[]> {
 async function converged(lab: Lab): Promise<void> {
   const witness = lab.host(1);
   await waitFor('everything to run as asked', convergenceMs, async () => {
-    const nodes = await nodesSeenBy(witness);
+    const nodes = await within(answerMs, nodesSeenBy(witness));
     const unfit = nodes.filter((node) => !isReady(node) || node.Status.Message);
     const names = unfit.map(
       (node) => `${node.Description.Hostname} is ${node.Status.State} ${node.Status.Message ?? ''}`,
@@ -204,7 +209,11 @@ class Watch {
     while (!this.#isOver) {
       await pause(1_500);
       for (const host of this.#hosts()) {
-        const tasks = await tasksOf(host, service).catch(() => []);
+        const tasks = await within(answerMs, tasksOf(host, service)).catch((error: Error) => {
+          // A host that was well all the while owes an answer, if only a refusal.
+          if (error === noAnswer && this.#hosts().includes(host)) this.#tell(`${host.name} does not answer`);
+          return [];
+        });
         const ends = ['complete', 'shutdown', 'failed', 'rejected', 'remove', 'orphaned'];
         const wanted = tasks.filter(
           (task) => task.DesiredState === 'running' && !ends.includes(task.Status.State),
@@ -220,6 +229,10 @@ class Watch {
       }
     }
   }
+}
+
+function within<T>(boundMs: number, work: Promise<T>): Promise<T> {
+  return Promise.race([work, pause(boundMs).then(() => Promise.reject(noAnswer))]);
 }
 
 function pause(ms: number): Promise<void> {

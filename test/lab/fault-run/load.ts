@@ -260,6 +260,7 @@ function askApi(socketPath: string, method: string, path: string, body?: object)
       const never = error.code === 'ENOENT' || error.code === 'ECONNREFUSED';
       resolve({ kind: never ? 'not-sent' : 'open' });
     });
+    sent.on('close', () => resolve({ kind: 'open' }));
     sent.setTimeout(timeoutMs, () => sent.destroy(new Error('no answer in time')));
     sent.end(payload);
   });
