@@ -69,7 +69,7 @@ export class RaftMember implements RaftNode {
     this.#waiters = new AppliedWaiters(recovered.storage.snapshot().metadata.index);
     this.#changes = new MembershipChanges(this.#changeDoor(), proposalTimeoutMs);
     this.#readPoints = new ReadPoints((context) => {
-      if (!this.#isLeading) throw this.#notLeader();
+      this.#refuseUnlessLeading();
       core.readIndex(context);
       this.#loop.wake();
     }, electionTicks);
@@ -165,8 +165,7 @@ export class RaftMember implements RaftNode {
     }
   }
 
-  async readIndexAsLeader(): Promise<number> {
-    this.#refuseUnlessLeading();
+  readIndexAsLeader(): Promise<number> {
     return this.#readPoints.get();
   }
 
