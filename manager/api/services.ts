@@ -106,7 +106,7 @@ function candidates(view: View, filters: Filters): Service[] {
   return stacks.length > 0 ? view.find('service', 'stack', stacks[0]![1]) : view.list('service');
 }
 
-async function createService(host: ApiHost, request: Request): Promise<{ ID: string; Warnings: string[] }> {
+async function createService(host: ApiHost, request: Request): Promise<{ ID: string; Warnings?: string[] }> {
   const { body, ignored } = understoodService(jsonBody(request), apiVersion(request));
   const read = readServiceSpec(body);
   const named = read.Name === '' ? { ...read, Name: randomName(host.random) } : read;
@@ -121,7 +121,8 @@ async function createService(host: ApiHost, request: Request): Promise<{ ID: str
   }
   const { service, changes } = createServiceChanges(spec, host.clock.now(), idMaker(host));
   await commit(cluster, changes);
-  return { ID: service.ID, Warnings: [...ignored, ...serviceWarnings(body, read)] };
+  const Warnings = [...ignored, ...serviceWarnings(body, read)];
+  return { ID: service.ID, ...(Warnings.length > 0 ? { Warnings } : {}) };
 }
 
 /** Answers the warnings. */

@@ -132,13 +132,13 @@ function refuseUnsafeLeave(host: ApiHost): void {
   const opening = 'You are attempting to leave the swarm on a node that is participating as a manager. ';
   if (managers.length <= 1) {
     throw new ShoalError(
-      'failed-precondition',
+      'unavailable',
       `${opening}Removing the last manager erases all current state of the swarm. Use \`--force\` to ignore this message. `,
     );
   }
   if (left > Math.floor(managers.length / 2)) return;
   throw new ShoalError(
-    'failed-precondition',
+    'unavailable',
     `${opening}Removing this node leaves ${left} managers out of ${managers.length}. Without a Raft quorum your swarm will be inaccessible. The only way to restore a swarm that has lost consensus is to reinitialize it with \`--force-new-cluster\`. Use \`--force\` to suppress this message.`,
   );
 }
