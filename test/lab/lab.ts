@@ -185,12 +185,17 @@ export class LabHost {
     return this.client('docker', ['-H', `unix://${this.shoalSocket}`, ...args]);
   }
 
+  /** The stock docker CLI against this host's shoald, with something to read on its standard input. */
+  dockerReading(input: string | Buffer, ...args: string[]): Promise<Output> {
+    return this.client('docker', ['-H', `unix://${this.shoalSocket}`, ...args], input);
+  }
+
   /** The stock docker CLI against this host's engine. */
   engine(...args: string[]): Promise<Output> {
     return this.client('docker', ['-H', `unix://${this.dockerSocket}`, ...args]);
   }
 
-  private client(program: string, args: string[], input = ''): Promise<Output> {
+  private client(program: string, args: string[], input: string | Buffer = ''): Promise<Output> {
     const env = { ...process.env, SHOAL_HOST: `unix://${this.shoalSocket}`, NO_COLOR: '1' };
     const running = run(program, args, { env, maxBuffer: 64 * 1024 * 1024, timeout: 120_000 });
     // A program that reads nothing may be gone before this is written.
