@@ -18,6 +18,7 @@ import type {
   SwarmInitRequest,
   SwarmJoinRequest,
 } from '../manager/api/contract.ts';
+import { gossipPort } from '../manager/gossip-relay.ts';
 import { createMetrics, type Metrics } from '../manager/metrics.ts';
 import { ManagerServer, type ManagerStart } from '../manager/server.ts';
 import { refuseExpired } from '../proto/certificate.ts';
@@ -27,7 +28,7 @@ import type { SessionMessage__Output as SessionMessage } from '../proto/generate
 import type { ClusterId, NodeId } from '../proto/ids.ts';
 import { type Clock, delay, type Log, type Random } from '../proto/ports.ts';
 import { packageVersion } from '../proto/version.ts';
-import { withPort } from './addresses.ts';
+import { hostOf, withPort } from './addresses.ts';
 import { type Beginning, newCluster, restoredCluster } from './beginnings.ts';
 import { membershipOf, type State } from './daemon-state.ts';
 import { waitForSession } from './first-session.ts';
@@ -48,6 +49,8 @@ export interface DaemonOptions {
   readonly listenAddress: string;
   /** Undefined: found out when the node joins or makes a cluster. */
   readonly advertiseAddress: string | undefined;
+  /** HOST:PORT, or empty for nowhere; undefined: the advertised host's. See gossip-relay.ts. */
+  readonly gossipAddress?: string | undefined;
   readonly hostname: string;
   readonly genericResources?: readonly GenericResource[];
   readonly engine: Engine;
@@ -313,6 +316,7 @@ export class Daemon implements ApiHost {
       clusterId: held.certificate.clusterId as ClusterId,
       listenAddress,
       advertiseAddress,
+      gossipAddress: this.options.gossipAddress ?? `${hostOf(advertiseAddress)}:${gossipPort}`,
       folder: this.raftFolder(),
       start,
       clock,

@@ -22,6 +22,7 @@ export interface Flags {
   advertiseAddr?: string;
   engine: string;
   metricsAddr: string;
+  gossipAddr?: string;
   logLevel: LogLevel;
   name?: string;
   nodeGenericResource?: string[];
@@ -49,6 +50,10 @@ export function makeProgram(): Command {
       'unix:///var/run/docker.sock',
     )
     .option('--metrics-addr <address>', 'where /metrics is served; empty: nowhere', '127.0.0.1:9323')
+    .option(
+      '--gossip-addr <address>',
+      "where a manager lets stock Docker engines find each other, which always ask at port 7946; empty: nowhere (default the advertised host's 7946)",
+    )
     .addOption(
       new Option('--log-level <level>', 'least level that is logged').choices(logLevels).default('info'),
     )
@@ -136,6 +141,7 @@ function checkFlags(flags: Flags, hosts: readonly string[]): void {
   checkAddress(flags.listenAddr, '--listen-addr');
   if (flags.advertiseAddr !== undefined) checkAddress(flags.advertiseAddr, '--advertise-addr');
   if (flags.metricsAddr !== '') checkAddress(flags.metricsAddr, '--metrics-addr', 0);
+  if (flags.gossipAddr) checkAddress(flags.gossipAddr, '--gossip-addr', 0);
   if (flags.name !== undefined && !/^[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,62})$/.test(flags.name))
     throw new UsageError(
       `--name "${flags.name}": up to 63 letters, digits, dots, dashes and underscores, the first a letter or digit`,

@@ -14,6 +14,7 @@ import type { Engine } from '../agent/engine/engine.ts';
 import { SimulatedEngine } from '../agent/engine/simulated.ts';
 import { type ApiListener, listen, removeStaleSocket } from '../manager/api/listen.ts';
 import { createApi } from '../manager/api/server.ts';
+import { gossipPort } from '../manager/gossip-relay.ts';
 import type { Metrics } from '../manager/metrics.ts';
 import { messageOf, ShoalError } from '../proto/errors.ts';
 import type { Log } from '../proto/ports.ts';
@@ -101,6 +102,7 @@ async function run(flags: Flags): Promise<void> {
     runDir: runFolderOf(dataDir),
     listenAddress: withPort(flags.listenAddr, '--listen-addr'),
     advertiseAddress: flags.advertiseAddr,
+    gossipAddress: flags.gossipAddr && withPort(flags.gossipAddr, '--gossip-addr', gossipPort),
     hostname: flags.name ?? hostname(),
     genericResources: genericResourcesOf(flags),
     engine: engineOf(flags.engine, dataDir, log),

@@ -7,6 +7,7 @@ import { isShoalError, messageOf } from '../proto/errors.ts';
 import type { Clock, Log, Random, Timer } from '../proto/ports.ts';
 import { compareTaskStates } from '../proto/task-state.ts';
 import { allocate, networkReconciler } from './allocator/allocate.ts';
+import { networkKeyRotation } from './ca/network-keys.ts';
 import { rootRotation } from './ca/rotation.ts';
 import { Dispatcher } from './dispatcher/dispatcher.ts';
 import { keeperPlan } from './keeper.ts';
@@ -41,7 +42,13 @@ export type Decisions = Pick<LoopOptions, 'reconcilers' | 'finish'>;
 /** The deciding parts of a cluster, made anew for each time of leading. */
 export function decisions(): Decisions {
   return {
-    reconcilers: [networkReconciler(), ...reconcilers, schedulerReconciler(), rootRotation],
+    reconcilers: [
+      networkReconciler(),
+      ...reconcilers,
+      schedulerReconciler(),
+      rootRotation,
+      networkKeyRotation,
+    ],
     finish: allocate,
   };
 }

@@ -21,6 +21,7 @@ import type { RestoredState, RestorePlan } from './backup/restore.ts';
 import { certificateHandlers } from './ca/rpc.ts';
 import { callerRules, mayReturn } from './callers.ts';
 import { registerDispatcher } from './dispatcher/service.ts';
+import { GossipRelay } from './gossip-relay.ts';
 import { notLeader } from './logs/broker.ts';
 import { type OpenLogs, readLogs } from './logs/reader.ts';
 import { registerLogs, subscribeThrough } from './logs/service.ts';
@@ -52,6 +53,8 @@ export interface ManagerServerOptions {
   readonly clusterId: ClusterId;
   readonly listenAddress: string;
   readonly advertiseAddress: string;
+  /** Where stock engines find each other (HOST:PORT), see gossip-relay.ts; nowhere when empty or absent. */
+  readonly gossipAddress?: string | undefined;
   /** Folder of the Raft log. */
   readonly folder: string;
   readonly start: ManagerStart;
@@ -73,6 +76,7 @@ export class ManagerServer {
   private readonly peers: Peers;
   /** What is shown to others now. */
   private readonly shown: { identity: NodeIdentity };
+  private readonly gossip: GossipRelay | undefined;
 
   private constructor(
     options: ManagerServerOptions,
@@ -86,6 +90,7 @@ export class ManagerServer {
     this.server = server;
     this.peers = peers;
     this.manager = manager;
+    this.gossip = relayOf(options, manager);
   }
 
   /** Opens the port and starts the member. Throws what either refuses; then nothing stays open. */
@@ -139,6 +144,7 @@ export class ManagerServer {
   }
 
   async stop(options: { readonly orderly: boolean }): Promise<void> {
+    await this.gossip?.stop();
     await this.manager.stop(options);
     this.peers.close();
     await this.server.close();
@@ -296,6 +302,20 @@ export class ManagerServer {
       await delay(clock, joinRetryMs);
     }
   }
+}
+
+function relayOf(options: ManagerServerOptions, manager: Manager): GossipRelay | undefined {
+  const { gossipAddress, clock, log } = options;
+  if (!gossipAddress) return undefined;
+  const at = gossipAddress.lastIndexOf(':');
+  const host = gossipAddress.slice(0, at).replace(/^\[|\]$/g, '');
+  return new GossipRelay({
+    store: manager.store,
+    host,
+    port: Number(gossipAddress.slice(at + 1)),
+    clock,
+    log,
+  });
 }
 
 type Channel = ReturnType<typeof createChannel>;

@@ -97,6 +97,8 @@ export interface Cluster extends Meta<ClusterId> {
     /** The key that unlocks managers' disks while autolock is on. */
     UnlockKey?: string;
     NetworkKeys: NetworkKey[];
+    /** When they were last rotated; ms since the epoch. Absent before the first time. */
+    NetworkKeysSince?: number;
     /** After a restore from a backup: until when (ms since the epoch) nodes are waited for that have not come yet. */
     AwaitNodesUntilMs?: number;
     /** The present root's certificate signed by the one before it, for nodes that have not heard of the present. */

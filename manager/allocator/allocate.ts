@@ -8,12 +8,14 @@
  * It keeps nothing: who holds what is in the store's claims, which refuse an entry that gives away twice what
  * another entry, on its way meanwhile, gave away already.
  */
-import type { NetworkAttachment, Service, Task } from '../../proto/docker.ts';
+import type { ClusterNode, NetworkAttachment, Service, Task } from '../../proto/docker.ts';
 import type { NetworkId, NodeId } from '../../proto/ids.ts';
 import { isTerminal } from '../../proto/task-state.ts';
-import { clusterAttachments, hasAddresses } from '../store/attachment.ts';
+import { clusterAttachments, hasAddresses, ingressNetwork } from '../store/attachment.ts';
 import type { Change } from '../store/change.ts';
 import { restMs } from '../store/claims.ts';
+import { dataPlaneOf, hasRoutingMesh } from '../store/data-plane.ts';
+import { needsIngress } from '../store/endpoint.ts';
 import { sameValue } from '../store/normalize.ts';
 import {
   earlier,
@@ -101,6 +103,7 @@ function keysFor(event: StoreEvent, view: View): string[] {
     }
     case 'service': {
       if (event.op === 'remove') return event.object.Endpoint.VirtualIPs ? [waitingKey] : [];
+      if (beginsIngress(event.object, event.previous, view)) return [everythingKey];
       const wasServed = event.previous === undefined || isServed(view, event.previous);
       return isServed(view, event.object) ? (wasServed ? [] : [waitingKey]) : [everythingKey];
     }
@@ -113,11 +116,23 @@ function keysFor(event: StoreEvent, view: View): string[] {
         ...(isOnNode ? [nodePrefix + object.NodeID] : []),
       ];
     }
+    case 'node': {
+      const { object, previous, op } = event;
+      if (op === 'remove' || !hasRoutingMesh(dataPlaneOf(object))) return [];
+      const isNew = !previous || !hasRoutingMesh(dataPlaneOf(previous));
+      return isNew && view.find('service', 'ingress', 'true').length > 0 ? [everythingKey] : [];
+    }
     case 'cluster':
       return [subnetsKey];
     default:
       return [];
   }
+}
+
+/** Whether a service is the first that publishes a port in ingress mode: every node with a mesh takes part from then on. */
+function beginsIngress(service: Service, previous: Service | undefined, view: View): boolean {
+  if (!needsIngress(service.Spec) || (previous && needsIngress(previous.Spec))) return false;
+  return view.find('service', 'ingress', 'true').length === 1;
 }
 
 /** Whether a task's event may let a waiting one have its address: it waits itself, or gave its own back. */
@@ -190,7 +205,7 @@ function endpointChange(batch: Batch, service: Service): Change[] {
 function nodeChange(view: View, id: NodeId, batch: Batch | undefined, now: number): Reconciliation {
   const node = view.get('node', id);
   if (!node) return nothing;
-  const needed = neededUntil(view, id);
+  const needed = neededUntil(view, node);
   const had = node.Attachments ?? [];
   const kept = had.filter(
     ({ NetworkID }) => view.get('network', NetworkID) && (needed.get(NetworkID) ?? 0) > now,
@@ -204,10 +219,15 @@ function nodeChange(view: View, id: NodeId, batch: Batch | undefined, now: numbe
   return reconciliation([{ op: 'merge', kind: 'node', id, fields }], wakeAt);
 }
 
-/** Until when (ms since the epoch) a node needs its address on the networks of its tasks. */
-function neededUntil(view: View, id: NodeId): Map<NetworkId, number> {
+/** Until when (ms since the epoch) a node needs its address on the networks of its tasks, and on the ingress network. */
+function neededUntil(view: View, node: ClusterNode): Map<NetworkId, number> {
   const needed = new Map<NetworkId, number>();
-  for (const task of view.find('task', 'node', id)) {
+  const ingress = ingressNetwork(view);
+  const isInMesh = ingress && hasRoutingMesh(dataPlaneOf(node));
+  if (isInMesh && (isOn(node, ingress.ID) || view.find('service', 'ingress', 'true').length > 0)) {
+    needed.set(ingress.ID, Number.POSITIVE_INFINITY);
+  }
+  for (const task of view.find('task', 'node', node.ID)) {
     const hasEnded = isTerminal(task.Status.State);
     const until = hasEnded ? (task.Private.EndedAt ?? 0) + restMs : Number.POSITIVE_INFINITY;
     for (const { NetworkID } of task.NetworksAttachments ?? []) {
@@ -215,4 +235,8 @@ function neededUntil(view: View, id: NodeId): Map<NetworkId, number> {
     }
   }
   return needed;
+}
+
+function isOn(node: ClusterNode, network: NetworkId): boolean {
+  return node.Attachments?.some((one) => one.NetworkID === network) === true;
 }

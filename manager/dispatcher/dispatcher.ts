@@ -22,6 +22,7 @@ import { AssignmentSet } from './assignments.ts';
 import { wireDuration } from './container-spec.ts';
 import { Pump } from './pump.ts';
 import { downAfterMs, heartbeatPeriodMs, type Missed, SessionTable } from './sessions.ts';
+import { splitAssignments } from './split.ts';
 import { changeOfReport, type Report, StatusBatch } from './status.ts';
 import { dockerDescription, isShoalAgent, wireManagers, wireNetworkKeys, wireNode } from './wire.ts';
 
@@ -189,7 +190,7 @@ export class Dispatcher {
           const dirty = stream.dirty;
           stream.dirty = new Set();
           const message = dirty === 'all' ? set.complete(this.store) : set.incremental(this.store, dirty);
-          return message && sink.send(message);
+          return message && sendInParts(sink, message);
         },
         (error) => this.onStreamError(nodeId, sink, error),
       ),
@@ -252,7 +253,10 @@ export class Dispatcher {
     const cluster = this.store.cluster();
     return {
       session_id: connection.sessionId,
-      node: wireNode(node),
+      node: {
+        ...wireNode(node, (id) => this.store.get('network', id)),
+        ...(cluster ? { VXLANUDPPort: cluster.DataPathPort } : {}),
+      },
       managers: wireManagers(this.store.find('node', 'role', 'manager')),
       network_bootstrap_keys: cluster === undefined ? [] : wireNetworkKeys(cluster),
       RootCA: Buffer.from(cluster?.TLSInfo.TrustRoot ?? ''),
@@ -335,7 +339,11 @@ export class Dispatcher {
     }
     const wentDown = node.Status.State === 'down' && previous?.Status.State !== 'down';
     if (wentDown && connection && this.table.isRegistered(node.ID)) this.makeReadyAgain(connection, node);
-    if (connection && (previous?.Spec !== node.Spec || previous.Private !== node.Private)) {
+    const isTold =
+      previous?.Spec === node.Spec &&
+      previous.Private === node.Private &&
+      previous.Attachments === node.Attachments;
+    if (connection && !isTold) {
       this.wakeSession(connection);
     }
     return previous?.ManagerStatus?.Addr !== node.ManagerStatus?.Addr;
@@ -398,6 +406,10 @@ export class Dispatcher {
     }
     return connection;
   }
+}
+
+async function sendInParts(sink: Sink<WireAssignments>, message: WireAssignments): Promise<void> {
+  for (const part of splitAssignments(message)) await sink.send(part);
 }
 
 function endStream(stream: AssignmentStream, error: ShoalError): void {

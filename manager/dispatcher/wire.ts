@@ -11,6 +11,7 @@ import {
   engineIdLabel,
   type GenericResource,
   type Network,
+  type NetworkAttachment,
   type NodeDescription,
   type NodeRole,
   type PortConfig,
@@ -27,6 +28,7 @@ import type { Endpoint__Output as WireEndpoint } from '../../proto/generated/doc
 import type { GenericResource__Output as WireGenericResource } from '../../proto/generated/docker/swarmkit/v1/GenericResource.ts';
 import type { Meta__Output as WireMeta } from '../../proto/generated/docker/swarmkit/v1/Meta.ts';
 import type { Network__Output as WireNetwork } from '../../proto/generated/docker/swarmkit/v1/Network.ts';
+import type { NetworkAttachment__Output as WireAttachment } from '../../proto/generated/docker/swarmkit/v1/NetworkAttachment.ts';
 import type { Node__Output as WireNode } from '../../proto/generated/docker/swarmkit/v1/Node.ts';
 import type { NodeDescription__Output as WireNodeDescription } from '../../proto/generated/docker/swarmkit/v1/NodeDescription.ts';
 import type { PortConfig__Output as WirePort } from '../../proto/generated/docker/swarmkit/v1/PortConfig.ts';
@@ -92,7 +94,7 @@ function wireRole(role: NodeRole): 'MANAGER' | 'WORKER' {
  * The node as its own agent is told of it. A stock engine would start a SwarmKit manager when told the role
  * manager, which can't take part in our Raft, so it is always told worker.
  */
-export function wireNode(node: ClusterNode): WireNode {
+export function wireNode(node: ClusterNode, network: NetworkOf): WireNode {
   const stock = node.Description.Engine.Labels[engineIdLabel] === undefined;
   const role = (wanted: NodeRole) => (stock ? 'WORKER' : wireRole(wanted));
   const certificate = node.Private.Certificate;
@@ -119,6 +121,7 @@ export function wireNode(node: ClusterNode): WireNode {
         state: (certificate?.State ?? 'issued').toUpperCase() as 'PENDING' | 'ISSUED' | 'ROTATE',
       },
     },
+    attachments: (node.Attachments ?? []).flatMap((attachment) => wireAttachment(attachment, network)),
   };
 }
 
@@ -222,9 +225,11 @@ export interface TaskParts {
   readonly revision: ServiceRevision;
   readonly service: Service | undefined;
   readonly cluster: Cluster | undefined;
-  /** The network of an attachment; undefined when it is gone. */
-  readonly network: (id: Network['ID']) => Network | undefined;
+  readonly network: NetworkOf;
 }
+
+/** The network of an attachment; undefined when it is gone. */
+type NetworkOf = (id: Network['ID']) => Network | undefined;
 
 /** The task as its node is told of it, with its last known status. */
 export function wireTask(parts: TaskParts): WireTask {
@@ -246,18 +251,10 @@ export function wireTask(parts: TaskParts): WireTask {
     service_annotations: { name: revision.Spec.Name, labels: { ...revision.Spec.Labels } },
     status: wireTaskStatus(task.Status),
     desired_state: wireTaskState(task.DesiredState),
-    networks: (task.NetworksAttachments ?? []).flatMap((attachment) => {
-      const network = parts.network(attachment.NetworkID);
-      return network === undefined
-        ? []
-        : [
-            {
-              network: wireNetwork(network),
-              addresses: [...attachment.Addresses],
-              aliases: [...(attachment.Aliases ?? [])],
-            },
-          ];
-    }),
+    networks: [
+      ...(template.Networks ?? []).flatMap(({ Target }) => wirePredefined(Target)),
+      ...(task.NetworksAttachments ?? []).flatMap((one) => wireAttachment(one, parts.network)),
+    ],
     endpoint: wireEndpoint(parts),
     log_driver: logDriver,
     job_iteration: task.JobIteration && { index: String(task.JobIteration.Index) },
@@ -325,10 +322,10 @@ function wireEndpoint({ task, revision, service }: TaskParts): WireEndpoint {
       ports: (spec.Ports ?? []).map(wirePort),
     },
     ports: (current?.Endpoint.Ports ?? spec.Ports ?? []).map(wirePort),
-    virtual_ips: (service?.Endpoint.VirtualIPs ?? []).map((address) => ({
-      network_id: address.NetworkID,
-      addr: address.Addr,
-    })),
+    // Stock engines keep one for each network, the last: IPv4.
+    virtual_ips: (service?.Endpoint.VirtualIPs ?? [])
+      .filter((address) => !address.Addr.includes(':'))
+      .map((address) => ({ network_id: address.NetworkID, addr: address.Addr })),
   };
 }
 
@@ -358,21 +355,54 @@ function dockerPorts(ports: readonly WirePort[]): PortConfig[] {
   return [...unique.values()];
 }
 
+/** An attachment of a task or node with the whole network; none when that is gone. */
+function wireAttachment(attachment: NetworkAttachment, networkOf: NetworkOf): WireAttachment[] {
+  const network = networkOf(attachment.NetworkID);
+  if (network === undefined) return [];
+  return [
+    {
+      network: wireNetwork(network),
+      addresses: [...attachment.Addresses],
+      aliases: [...(attachment.Aliases ?? [])],
+    },
+  ];
+}
+
+/** Networks that every engine has: what a service names them by, and their driver. */
+const predefinedDrivers: Readonly<Record<string, string>> = { host: 'host', none: 'null', bridge: 'bridge' };
+
+/** A network that the engine has by itself, marked so that a stock engine takes its own; none for others. */
+function wirePredefined(target: string): WireAttachment[] {
+  const driver = Object.hasOwn(predefinedDrivers, target) ? predefinedDrivers[target]! : undefined;
+  if (driver === undefined) return [];
+  const labels = { 'com.docker.swarm.predefined': 'true' };
+  return [
+    {
+      network: {
+        id: target,
+        spec: { annotations: { name: target, labels }, driver_config: { name: driver, options: {} } },
+        driver_state: { name: driver, options: {} },
+      },
+      addresses: [],
+      aliases: [],
+    },
+  ];
+}
+
 /** A network as a task's attachment carries it. */
 export function wireNetwork(network: Network): WireNetwork {
-  const driver = wireDriver(network.Spec.DriverConfiguration);
   return {
     id: network.ID,
     meta: wireMeta(network),
     spec: {
       annotations: { name: network.Spec.Name, labels: { ...network.Spec.Labels } },
-      driver_config: driver,
+      driver_config: wireDriver(network.Spec.DriverConfiguration),
       ipv6_enabled: network.Spec.IPv6Enabled,
       internal: network.Spec.Internal,
       attachable: network.Spec.Attachable,
       ingress: network.Spec.Ingress,
     },
-    driver_state: driver,
+    driver_state: wireDriver(network.DriverState ?? network.Spec.DriverConfiguration),
     ipam: {
       driver: { name: network.IPAMOptions.Driver.Name || 'default', options: {} },
       configs: network.IPAMOptions.Configs.map((config) => ({

@@ -326,6 +326,25 @@ describe('allocator: the nodes’ own addresses', () => {
     assert.deepEqual(cluster.nodeAddresses('h1'), []);
   });
 
+  it('on the ingress network every node with a mesh has one as soon as a port is published', () => {
+    const cluster = new Cluster({ ingress: { Ingress: true } });
+    const stock = { Description: { Engine: { Plugins: [{ Type: 'Network', Name: 'overlay' }] } } };
+    cluster.node('d1', stock).node('h1');
+    cluster.reconcile('everything');
+    assert.deepEqual(cluster.nodeAddresses('d1'), []);
+    cluster.serve('web', [], { EndpointSpec: { Ports: [{ TargetPort: 80, PublishedPort: 80 }] } });
+    cluster.reconcile('everything');
+    cluster.node('d2', stock);
+    cluster.reconcile('everything');
+    assert.deepEqual(
+      ['d1', 'd2', 'h1'].map((id) => cluster.nodeAddresses(id)),
+      [['10.0.0.3/24'], ['10.0.0.4/24'], []],
+    );
+    cluster.apply([{ op: 'remove', kind: 'service', id: 'web' as ServiceId }]);
+    cluster.reconcile('everything', now + 2 * restMs);
+    assert.deepEqual(cluster.nodeAddresses('d1'), ['10.0.0.3/24']);
+  });
+
   it('tasks that were assigned before nodes had any get theirs', () => {
     const cluster = new Cluster({ a: {} });
     cluster.node('h1').serve('web', ['a']);

@@ -11,10 +11,11 @@ import {
   wireTaskStatus,
   wireTimestamp,
 } from '../../../manager/dispatcher/wire.ts';
-import type { NodeDescription, TaskStatus } from '../../../proto/docker.ts';
-import { asId } from '../../../proto/ids.ts';
+import { newMeta } from '../../../manager/store/change.ts';
+import type { Network, NodeDescription, TaskStatus } from '../../../proto/docker.ts';
+import { asId, type NetworkId } from '../../../proto/ids.ts';
 import { loadPackage } from '../../../proto/rpc.ts';
-import { makeCluster, makeNode, makeRevision, makeTask } from './cluster.ts';
+import { makeCluster, makeNode, makeRevision, makeService, makeTask } from './cluster.ts';
 
 /** What a receiver decodes when `assignments` is sent: through the real encoding. */
 function overTheWire<T>(task: T): T {
@@ -166,13 +167,60 @@ describe('dispatcher/wire', () => {
     assert.deepEqual(compact(received), compact(built));
   });
 
+  it('a stock engine hears all that its overlay needs of networks and its own address on them', () => {
+    const DriverState = {
+      Name: 'overlay',
+      Options: { 'com.docker.network.driver.overlay.vxlanid_list': '4098' },
+    };
+    const Configs = [{ Subnet: '10.0.1.0/24', Gateway: '10.0.1.1' }];
+    const network: Network = {
+      ...newMeta(asId('net1')),
+      Spec: { Name: 'back', Labels: {}, DriverConfiguration: { Name: 'overlay' } },
+      IPAMOptions: { Driver: { Name: 'default' }, Configs },
+      DriverState,
+    };
+    const NetworkID = network.ID;
+    const node = makeNode('node1', {
+      Attachments: [{ NetworkID, Addresses: ['10.0.1.9/24', 'fd00::9/64'] }],
+    });
+    const [attachment] = wireNode(node, (id) => (id === NetworkID ? network : undefined)).attachments ?? [];
+    assert.deepEqual(attachment?.addresses, ['10.0.1.9/24', 'fd00::9/64']);
+    assert.deepEqual(attachment?.network?.driver_state, { name: 'overlay', options: DriverState.Options });
+    assert.deepEqual(attachment?.network?.ipam?.configs?.[0]?.gateway, '10.0.1.1');
+    assert.deepEqual(wireNode(node, () => undefined).attachments, [], 'a network that is gone');
+  });
+
+  it('virtual addresses go out as IPv4; networks that every engine has are marked', () => {
+    const base = makeService('service1', 'revision1');
+    const NetworkID = asId<NetworkId>('net1');
+    const Addrs = ['10.0.1.2/24', 'fd00::2/64'];
+    const VirtualIPs = Addrs.map((Addr) => ({ NetworkID, Addr }));
+    const task = wireTask({
+      task: makeTask('task1', 'node1'),
+      revision: makeRevision('revision1', { Networks: [{ Target: 'host' }] }),
+      service: { ...base, Endpoint: { Spec: {}, VirtualIPs } },
+      cluster: undefined,
+      network: () => undefined,
+    });
+    assert.deepEqual(task.endpoint?.virtual_ips, [{ network_id: 'net1', addr: '10.0.1.2/24' }]);
+    const [host] = task.networks ?? [];
+    assert.equal(host?.network?.spec?.annotations?.labels?.['com.docker.swarm.predefined'], 'true');
+    assert.equal(host?.network?.driver_state?.name, 'host');
+  });
+
   it('a stock engine is always told that it is a worker, our agent its true role', () => {
     const spec = { Labels: {}, Role: 'manager', Availability: 'active' } as const;
     const stock = makeNode('node1', { Spec: spec, Private: { Role: 'manager' } });
-    assert.deepEqual([wireNode(stock).role, wireNode(stock).spec?.desired_role], ['WORKER', 'WORKER']);
+    assert.deepEqual(
+      [wireNode(stock, () => undefined).role, wireNode(stock, () => undefined).spec?.desired_role],
+      ['WORKER', 'WORKER'],
+    );
     const engine = { ...stock.Description.Engine, Labels: { 'shoal.engine.id': 'x' } };
     const ours = { ...stock, Description: { ...stock.Description, Engine: engine } };
-    assert.deepEqual([wireNode(ours).role, wireNode(ours).spec?.desired_role], ['MANAGER', 'MANAGER']);
+    assert.deepEqual(
+      [wireNode(ours, () => undefined).role, wireNode(ours, () => undefined).spec?.desired_role],
+      ['MANAGER', 'MANAGER'],
+    );
   });
 
   it('init is absent when the spec says nothing of it', () => {
