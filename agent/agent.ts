@@ -45,6 +45,8 @@ export interface AgentOptions {
   readonly random: Random;
   readonly log: Log;
   readonly hostname: string;
+  /** Address of the traffic of networks; absent where it is the node's own. */
+  readonly dataPathAddress?: string | undefined;
   /** host:port of managers to begin with; those of the journal come on top. */
   readonly managers: readonly string[];
   /** Folders of the daemon: the journal goes to <dataDir>/agent, files of tasks to <runDir>/files (in memory). */
@@ -218,9 +220,10 @@ export class Agent {
   }
 
   #describe(): WireDescription {
-    const { hostname, identity, genericResources } = this.#options;
+    const { hostname, identity, genericResources, dataPathAddress } = this.#options;
     const description = describeNode({
       hostname,
+      dataPathAddress,
       engine: this.#engine,
       unavailableBecause: this.#unavailableBecause,
       genericResources: genericResources ?? [],

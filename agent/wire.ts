@@ -4,6 +4,7 @@
  */
 
 import {
+  dataPathLabel,
   engineIdLabel,
   engineUnavailableLabel,
   type GenericResource,
@@ -141,14 +142,17 @@ export interface NodeFacts {
   readonly unavailableBecause: string | undefined;
   /** What the daemon was told of generic resources. */
   readonly genericResources: readonly GenericResource[];
+  /** Where the traffic of networks comes from; undefined where that is the node's own address. */
+  readonly dataPathAddress?: string | undefined;
 }
 
 /** A node's description. A node whose engine never answered has no resources, so that nothing is placed there. */
 export function describeNode(facts: NodeFacts): WireDescription {
-  const { hostname, engine, unavailableBecause, genericResources } = facts;
+  const { hostname, engine, unavailableBecause, genericResources, dataPathAddress } = facts;
   // The label also tells managers that this is an agent of ours: it is there even before the engine answered.
   const labels: Record<string, string> = { ...engine?.labels, [engineIdLabel]: engine?.engineId ?? '' };
   if (unavailableBecause !== undefined) labels[engineUnavailableLabel] = unavailableBecause;
+  if (dataPathAddress !== undefined) labels[dataPathLabel] = dataPathAddress;
   return {
     hostname,
     platform: {

@@ -14,6 +14,24 @@ export function withPort(text: string, what: string, fallback = defaultClusterPo
   return `${match[1]}:${port}`;
 }
 
+/**
+ * `text` (HOST or HOST:PORT) with the address of the network interface in place of its name, where the host is
+ * one. Throws when that interface has several IPv4 addresses, or none, as Docker does.
+ */
+export function ofInterface(
+  text: string,
+  what: string,
+  interfaces: NodeJS.Dict<NetworkInterfaceInfo[]> = networkInterfaces(),
+): string {
+  const [, host = '', port = ''] = /^([^:]+)(:\d+)?$/.exec(text) ?? [];
+  const infos = interfaces[host];
+  if (infos === undefined) return text;
+  const own = infos.filter((info) => info.family === 'IPv4').map((info) => info.address);
+  if (own.length === 1) return `${own[0]}${port}`;
+  const fault = own.length === 0 ? 'has no IPv4 address' : `has several addresses (${own.join(', ')})`;
+  throw new ShoalError('invalid-argument', `${what}: interface ${host} ${fault}: name an address`);
+}
+
 /** The host of `host:port`. */
 export function hostOf(address: string): string {
   return address.slice(0, address.lastIndexOf(':'));

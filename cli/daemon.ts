@@ -340,6 +340,7 @@ export class Daemon implements ApiHost {
       runDir: this.options.runDir,
       hostname: this.options.hostname,
       genericResources: this.options.genericResources ?? [],
+      dataPathAddress: this.mustSettings().dataPathAddress,
       managers: remotes,
     });
     agent.onSessionMessage((message) => this.onSessionMessage(message));
@@ -459,8 +460,11 @@ export class Daemon implements ApiHost {
     );
   }
 
-  private settingsFor(request: Pick<SwarmInitRequest, 'ListenAddr' | 'AdvertiseAddr'>): NodeSettings {
-    return chooseSettings({ listen: request.ListenAddr, advertise: request.AdvertiseAddr }, this.options);
+  private settingsFor(
+    request: Pick<SwarmInitRequest, 'ListenAddr' | 'AdvertiseAddr' | 'DataPathAddr'>,
+  ): NodeSettings {
+    const { ListenAddr: listen, AdvertiseAddr: advertise, DataPathAddr: dataPath } = request;
+    return chooseSettings({ listen, advertise, dataPath }, this.options);
   }
 
   private keepSettings(settings: NodeSettings): void {

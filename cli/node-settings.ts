@@ -1,13 +1,16 @@
 /** A node's addresses, chosen when it makes or joins a cluster and kept, for they must outlive a restart. */
 import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { join } from 'node:path';
 import { messageOf, ShoalError } from '../proto/errors.ts';
-import { guessAdvertiseAddress, portOf, withPort } from './addresses.ts';
+import { guessAdvertiseAddress, hostOf, ofInterface, portOf, withPort } from './addresses.ts';
 
-/** Both host:port. */
+/** Listen and advertise address are host:port. */
 export interface NodeSettings {
   readonly listenAddress: string;
   readonly advertiseAddress: string;
+  /** Host only; absent where it is the advertised one. */
+  readonly dataPathAddress?: string;
 }
 
 export const settingsFile = 'node.json';
@@ -21,6 +24,7 @@ export function readSettings(dataDir: string): NodeSettings | undefined {
     return {
       listenAddress: withPort(String(read.listenAddress ?? ''), 'listenAddress'),
       advertiseAddress: withPort(String(read.advertiseAddress ?? ''), 'advertiseAddress'),
+      ...(read.dataPathAddress ? { dataPathAddress: String(read.dataPathAddress) } : {}),
     };
   } catch (cause) {
     throw new ShoalError(
@@ -46,15 +50,31 @@ export function writeSettings(dataDir: string, settings: NodeSettings): void {
 
 /** From what a request asks for, where it asks, and the daemon's own flags. */
 export function chooseSettings(
-  asked: { readonly listen: string | undefined; readonly advertise: string | undefined },
+  asked: {
+    readonly listen: string | undefined;
+    readonly advertise: string | undefined;
+    readonly dataPath?: string | undefined;
+  },
   flags: { readonly listenAddress: string; readonly advertiseAddress: string | undefined },
 ): NodeSettings {
   // Docker's CLI always sends its own default, which is not this daemon's --listen-addr.
   const isDefault = !asked.listen || asked.listen === '0.0.0.0:2377';
-  const listenAddress = isDefault ? flags.listenAddress : withPort(asked.listen, 'ListenAddr');
+  const listenAddress = isDefault ? flags.listenAddress : listenOn(asked.listen);
   const chosen = asked.advertise || flags.advertiseAddress;
   const advertiseAddress = chosen
-    ? withPort(chosen, 'AdvertiseAddr', portOf(listenAddress))
+    ? withPort(ofInterface(chosen, 'AdvertiseAddr'), 'AdvertiseAddr', portOf(listenAddress))
     : guessAdvertiseAddress(listenAddress);
-  return { listenAddress, advertiseAddress };
+  const dataPath = asked.dataPath ? ofInterface(asked.dataPath, 'DataPathAddr') : '';
+  const isOwn = dataPath === '' || dataPath === hostOf(advertiseAddress);
+  if (!isOwn && isIP(dataPath) === 0) {
+    throw new ShoalError(
+      'invalid-argument',
+      `DataPathAddr "${dataPath}" is neither an IP address nor a network interface of this machine`,
+    );
+  }
+  return { listenAddress, advertiseAddress, ...(isOwn ? {} : { dataPathAddress: dataPath }) };
+}
+
+function listenOn(asked: string): string {
+  return withPort(ofInterface(asked, 'ListenAddr'), 'ListenAddr');
 }

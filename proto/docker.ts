@@ -135,6 +135,8 @@ export const dataPlaneLabel = 'shoal.dataplane';
 export const encryptionLabel = 'shoal.dataplane.encryption';
 /** Label that our agents put into Engine.Labels while their engine does not answer: why. */
 export const engineUnavailableLabel = 'shoal.engine.unavailable';
+/** Label that our agents put into Engine.Labels: the address of their data path, where it is not the node's own. */
+export const dataPathLabel = 'shoal.data-path.address';
 
 export interface NodeDescription {
   Hostname: string;

@@ -33,6 +33,7 @@ interface InitFlags {
   forceNewCluster?: boolean;
   defaultAddrPool?: string[];
   dataPathPort?: string;
+  dataPathAddr?: string;
   maxSnapshots?: string;
   snapshotInterval?: string;
   defaultAddrPoolMaskLength?: string;
@@ -52,9 +53,10 @@ function addInit(swarm: Command, context: Context): void {
     .option('--force-new-cluster', 'recover from a lost quorum: go on with this manager as the only one')
     .option('--default-addr-pool <cidr>', 'pool that networks get their subnets from', collectCommas)
     .option('--default-addr-pool-mask-length <length>', 'length of a subnet’s mask (default 24)')
+    .option('--data-path-addr <address>', 'address or interface of the traffic between containers')
     .option('--data-path-port <port>', 'port of the traffic between containers (default 4789)');
   settingOptions(command).action((flags: InitFlags) => init(context, flags));
-  refuseFlags(command, ['--data-path-addr <address>', '--external-ca <specification>']);
+  refuseFlags(command, ['--external-ca <specification>']);
 }
 
 async function init(context: Context, flags: InitFlags): Promise<void> {
@@ -95,6 +97,7 @@ function initBody(flags: InitFlags) {
     ...(flags.defaultAddrPoolMaskLength
       ? { SubnetSize: parseCount(flags.defaultAddrPoolMaskLength, '--default-addr-pool-mask-length') }
       : {}),
+    ...(flags.dataPathAddr ? { DataPathAddr: flags.dataPathAddr } : {}),
     ...(flags.dataPathPort ? { DataPathPort: parseCount(flags.dataPathPort, '--data-path-port') } : {}),
     ForceNewCluster: flags.forceNewCluster ?? false,
     AutoLockManagers: autolock,
@@ -145,13 +148,14 @@ function printJoin(role: 'worker' | 'manager', token: string, address: string): 
 }
 
 function addJoin(swarm: Command, context: Context): void {
-  const command = swarm
+  swarm
     .command('join')
     .description('join a cluster as a worker or manager, as the token says')
     .argument('<address>', 'a manager: HOST:PORT')
     .requiredOption('--token <token>', 'join token (shoal swarm join-token worker|manager)')
     .option('--advertise-addr <address>', 'address that other nodes reach this one by (HOST[:PORT])')
     .option('--listen-addr <address>', "address of the cluster's port, when it is a manager")
+    .option('--data-path-addr <address>', 'address or interface of the traffic between containers')
     .option('--availability <availability>', 'active, pause or drain', 'active')
     .action(async (address: string, flags: { token: string } & InitFlags) => {
       const client = context.client();
@@ -165,11 +169,11 @@ function addJoin(swarm: Command, context: Context): void {
         ] as const),
         ...(flags.advertiseAddr ? { AdvertiseAddr: flags.advertiseAddr } : {}),
         ...(flags.listenAddr ? { ListenAddr: flags.listenAddr } : {}),
+        ...(flags.dataPathAddr ? { DataPathAddr: flags.dataPathAddr } : {}),
       });
       const info = await client.get<{ Swarm: { ControlAvailable: boolean } }>('/info');
       print(`This node joined a swarm as a ${info.Swarm.ControlAvailable ? 'manager' : 'worker'}.`);
     });
-  refuseFlags(command, ['--data-path-addr <address>']);
 }
 
 function addJoinToken(swarm: Command, context: Context): void {

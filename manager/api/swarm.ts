@@ -121,26 +121,33 @@ function checkInit(body: SwarmInitRequest): void {
   }
 }
 
-/** A manager leaves only when the others can go on without it. */
+/** Docker's rule: a manager leaves by force only, and is told what that does to the cluster. */
 function refuseUnsafeLeave(host: ApiHost): void {
   const membership = host.membership();
-  if (membership.kind === 'locked') throw new ShoalError('locked', swarmLocked);
+  if (membership.kind === 'locked') {
+    throw new ShoalError(
+      'locked',
+      'Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message.',
+    );
+  }
   if (membership.kind !== 'manager') return;
   const managers = membership.cluster.store.list('node').filter((node) => node.ManagerStatus);
   const reachable = managers.filter((node) => node.ManagerStatus?.Reachability === 'reachable').length;
-  const left = Math.max(0, reachable - 1);
-  const opening = 'You are attempting to leave the swarm on a node that is participating as a manager. ';
-  if (managers.length <= 1) {
-    throw new ShoalError(
-      'unavailable',
-      `${opening}Removing the last manager erases all current state of the swarm. Use \`--force\` to ignore this message. `,
-    );
-  }
-  if (left > Math.floor(managers.length / 2)) return;
   throw new ShoalError(
     'unavailable',
-    `${opening}Removing this node leaves ${left} managers out of ${managers.length}. Without a Raft quorum your swarm will be inaccessible. The only way to restore a swarm that has lost consensus is to reinitialize it with \`--force-new-cluster\`. Use \`--force\` to suppress this message.`,
+    `You are attempting to leave the swarm on a node that is participating as a manager. ${leaveWarning(reachable, managers.length)}`,
   );
+}
+
+function leaveWarning(reachable: number, all: number): string {
+  if (all <= 1) {
+    return 'Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. ';
+  }
+  const left = Math.max(0, reachable - 1);
+  // As many as the others are needed to agree, and one more is gone.
+  const isLoss = reachable - 2 <= all - reachable;
+  const loss = `Removing this node leaves ${left} managers out of ${all}. Without a Raft quorum your swarm will be inaccessible. `;
+  return `${isLoss ? loss : ''}The only way to restore a swarm that has lost consensus is to reinitialize it with \`--force-new-cluster\`. Use \`--force\` to suppress this message.`;
 }
 
 async function updateSwarm(host: ApiHost, request: Request): Promise<void> {

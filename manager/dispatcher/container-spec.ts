@@ -52,6 +52,7 @@ export function wireContainerSpec(spec: ContainerSpec, pidsLimit: number | undef
     user: spec.User,
     groups: [...(spec.Groups ?? [])],
     privileges: wirePrivileges(spec.Privileges),
+    ...(spec.PullOptions ? { pull_options: { registry_auth: spec.PullOptions.RegistryAuth } } : {}),
     init: spec.Init === undefined ? undefined : { value: spec.Init },
     tty: spec.TTY,
     open_stdin: spec.OpenStdin,

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { ofInterface } from '../../cli/addresses.ts';
 import { chooseSettings, readSettings, settingsFile, writeSettings } from '../../cli/node-settings.ts';
 import { isShoalError } from '../../proto/errors.ts';
 
@@ -53,6 +54,39 @@ describe('a node’s settings', () => {
     assert.throws(
       () => asked('nonsense:port'),
       (error) => isShoalError(error, 'invalid-argument'),
+    );
+  });
+
+  it('may name an interface in place of its address', () => {
+    const asked = { listen: 'lo:5001', advertise: 'lo', dataPath: 'lo' };
+    assert.deepEqual(chooseSettings(asked, flags), {
+      listenAddress: '127.0.0.1:5001',
+      advertiseAddress: '127.0.0.1:5001',
+    });
+    const interfaces = {
+      eth0: [{ family: 'IPv4', address: '10.0.0.1' }],
+      eth1: [],
+      eth2: [
+        { family: 'IPv4', address: '10.0.0.2' },
+        { family: 'IPv4', address: '10.0.0.3' },
+      ],
+    } as unknown as Parameters<typeof ofInterface>[2];
+    assert.equal(ofInterface('eth0:7', 'X', interfaces), '10.0.0.1:7');
+    assert.equal(ofInterface('eth0.example', 'X', interfaces), 'eth0.example');
+    assert.throws(() => ofInterface('eth1', 'X', interfaces), /interface eth1 has no IPv4 address/);
+    assert.throws(() => ofInterface('eth2', 'X', interfaces), /several addresses \(10.0.0.2, 10.0.0.3\)/);
+  });
+
+  it('hold the address of the data path where it is another one', () => {
+    const asked = { listen: '127.0.0.1:5000', advertise: '10.0.0.1', dataPath: '10.9.0.1' };
+    const settings = chooseSettings(asked, flags);
+    assert.equal(settings.dataPathAddress, '10.9.0.1');
+    writeSettings(folder, settings);
+    assert.deepEqual(readSettings(folder), settings);
+    assert.equal(chooseSettings({ ...asked, dataPath: '10.0.0.1' }, flags).dataPathAddress, undefined);
+    assert.throws(
+      () => chooseSettings({ ...asked, dataPath: 'nowhere' }, flags),
+      /DataPathAddr "nowhere" is neither/,
     );
   });
 });

@@ -227,4 +227,10 @@ describe('dispatcher/wire', () => {
     assert.equal(wireContainerSpec({ Image: 'a' }, undefined).init, undefined);
     assert.deepEqual(wireContainerSpec({ Image: 'a', Init: true }, undefined).init, { value: true });
   });
+
+  it('the credentials of the registry reach the node', () => {
+    const spec = { Image: 'a', PullOptions: { RegistryAuth: 'e30=' } };
+    assert.deepEqual(wireContainerSpec(spec, undefined).pull_options, { registry_auth: 'e30=' });
+    assert.equal(wireContainerSpec({ Image: 'a' }, undefined).pull_options, undefined);
+  });
 });
