@@ -231,10 +231,15 @@ export class ReadyLoop {
     if (softState !== undefined || term !== this.#hardState.term) this.#options.events.moved();
   }
 
-  /** What must be durable before the rest of `ready`; a commit index alone need not be. */
+  /**
+   * What must be durable before the rest of `ready`. A commit index alone need not be, but for one that changes the
+   * members: one who has forgotten that it votes never asks for a vote, and may be the only one who could win it.
+   */
   #batchOf(ready: Ready): LogBatch | undefined {
     const mark = ready.snapshot?.metadata ?? this.#compaction.pendingMark;
-    if (!ready.mustSync && ready.entries.length === 0 && mark === undefined) return undefined;
+    const changesMembers = ready.committedEntries.some(({ type }) => type !== 'normal');
+    if (!ready.mustSync && ready.entries.length === 0 && mark === undefined && !changesMembers)
+      return undefined;
     return {
       hardState: this.#hardState,
       mark: mark === undefined ? undefined : { index: mark.index, term: mark.term },

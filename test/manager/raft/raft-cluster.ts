@@ -116,6 +116,8 @@ export class RaftCluster {
     const first = await this.start(1, { kind: 'bootstrap', self: memberOf(1) });
     await this.until(() => first.status().role === 'leader', 'the first member leads');
     for (let raftId = 2; raftId <= count; raftId += 1) await this.join(raftId, 1);
+    // The last promotion is still being written.
+    await this.clock.run(5);
   }
 
   /** Lets a new member in through `leader` and waits until it votes. */
