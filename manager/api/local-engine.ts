@@ -12,6 +12,9 @@ import { maximumMinor } from './request.ts';
 /** Clients ask for the version before anything else: an engine that hangs must not make them hang. */
 const pingWithinMs = 2_000;
 
+const readWithinMs = 10_000;
+const changeWithinMs = 60_000;
+
 export interface EngineQuestion {
   readonly method: 'GET' | 'POST' | 'DELETE';
   /** With its query, without a version. */
@@ -74,9 +77,23 @@ export class LocalEngine {
     }
   }
 
-  /** One short question. Rejects with ShoalError when there is no engine to ask; a refusal is an answer. */
+  /**
+   * One short question. Rejects with ShoalError when there is no engine to ask, or none that answers: what the cluster
+   * has to say must not wait for an engine that hangs. A refusal is an answer.
+   */
   async ask(question: EngineQuestion): Promise<EngineAnswer> {
-    return this.read(await this.stream(question));
+    const late = new AbortController();
+    const boundMs = question.method === 'GET' ? readWithinMs : changeWithinMs;
+    const timer = this.#host.clock.after(boundMs, () => late.abort());
+    const signal = question.signal ? AbortSignal.any([question.signal, late.signal]) : late.signal;
+    try {
+      return await this.read(await this.stream({ ...question, signal }));
+    } catch (error) {
+      if (!late.signal.aborted) throw error;
+      throw this.away(new Error(`nothing came within ${boundMs / 1000} s`));
+    } finally {
+      timer.cancel();
+    }
   }
 
   /** All of an answer that has begun. */

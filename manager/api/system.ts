@@ -3,10 +3,13 @@ import type { IncomingHttpHeaders } from 'node:http';
 import os from 'node:os';
 import { type Response, Router } from 'express';
 import { assertNever } from '../../proto/errors.ts';
+import type { Timer } from '../../proto/ports.ts';
 import { clusterAnswer } from './answers.ts';
 import type { ApiHost, EngineFacts, ManagedCluster, Membership } from './contract.ts';
 import type { LocalEngine } from './local-engine.ts';
 import { minimumMinor, swarmLocked } from './request.ts';
+
+const factsWithinMs = 10_000;
 
 export function systemRoutes(host: ApiHost, engine: LocalEngine): Router {
   const routes = Router();
@@ -17,14 +20,23 @@ export function systemRoutes(host: ApiHost, engine: LocalEngine): Router {
     response.type('text/plain; charset=utf-8').send('OK');
   });
   routes.get('/version', async (_request, response) => {
-    const [facts] = await Promise.all([host.engine(), engine.ping()]);
+    const [facts] = await Promise.all([factsOf(host), engine.ping()]);
     response.json(versionAnswer(host, engine, facts?.version));
   });
   routes.get('/info', async (_request, response) => {
-    const [facts, Swarm] = await Promise.all([host.engine(), swarmInfo(host)]);
+    const [facts, Swarm] = await Promise.all([factsOf(host), swarmInfo(host)]);
     response.json({ ...infoOf(host, facts), Swarm });
   });
   return routes;
+}
+
+/** What the engine says of itself; undefined when it does not in time, for a node has more to tell than its engine. */
+async function factsOf(host: ApiHost): Promise<EngineFacts | undefined> {
+  let timer: Timer | undefined;
+  const late = new Promise<undefined>((resolve) => {
+    timer = host.clock.after(factsWithinMs, () => resolve(undefined));
+  });
+  return Promise.race([host.engine(), late]).finally(() => timer?.cancel());
 }
 
 /** What the engine says of its abilities, clients choose by: the kind of builder, for one. */

@@ -1,6 +1,7 @@
 /** /networks where the cluster has some and the engine has some. */
 import assert from 'node:assert/strict';
 import { networkIdLabel } from '../../../proto/docker.ts';
+import { waitFor } from '../../agent/wait.ts';
 import { FakeEngine } from './fake-engine.ts';
 import { type Answer, TestApi } from './host.ts';
 
@@ -136,6 +137,22 @@ describe('api: networks of the cluster and of the engine', () => {
     assert.deepEqual((await api.post(far)).json, { NetworksDeleted: ['old'] });
     assert.deepEqual((await api.post('/networks/prune')).json, { NetworksDeleted: ['old', 'front'] });
     assert.match(asked[0]!, /"until":\["1h"\],"label!":\["shoal\.network\.id"\]/);
+  });
+
+  it('lists the cluster’s without waiting for an engine that hangs', async () => {
+    await api.post('/networks/create', overlay('front'));
+    const silent = await FakeEngine.raw(() => {});
+    try {
+      api.host.engineSocket = silent.socketPath;
+      const answer = api.get('/networks');
+      const ping = api.get('/_ping');
+      await waitFor(() => silent.connections === 2, 10_000);
+      api.host.clock.fire();
+      assert.deepEqual(names(await answer), ['front', 'bridge', 'host', 'none']);
+      assert.equal((await ping).text, 'OK');
+    } finally {
+      await silent.close();
+    }
   });
 
   it('connects containers where it can, and says why where it can not', async () => {

@@ -5,18 +5,20 @@ import https from 'node:https';
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
+import tls from 'node:tls';
 import { listen, type TlsMaterial } from '../../../manager/api/listen.ts';
 import { createApi } from '../../../manager/api/server.ts';
 import { silentLog } from '../../../proto/ports.ts';
 import { makeRoot } from '../../proto/certificates.ts';
+import { FakeEngine } from './fake-engine.ts';
 import { TestHost } from './host.ts';
 
 describe('api: listen', () => {
   let folder: string;
   let socketPath: string;
   const app = createApi(new TestHost());
-  const open = (addresses: string[], tls?: TlsMaterial) =>
-    listen(app, addresses, { log: silentLog, ...(tls ? { tls } : {}) });
+  const open = (addresses: string[], material?: TlsMaterial) =>
+    listen(app, addresses, { log: silentLog, ...(material ? { tls: material } : {}) });
   beforeEach(() => {
     folder = fs.mkdtempSync(path.join(os.tmpdir(), 'shoal-listen-'));
     socketPath = path.join(folder, 'api.sock');
@@ -59,8 +61,8 @@ describe('api: listen', () => {
     const [root, stranger] = [await makeRoot(), await makeRoot('other')];
     const subject = { nodeId: 'n1', role: 'manager', clusterId: 'c1' } as const;
     const [server, theirs] = [await root.issue(subject), await stranger.issue(subject)];
-    const tls = { ca: root.pem, cert: server.certificatePem, key: server.keyPem };
-    const listener = await open(['tcp://127.0.0.1:0'], tls);
+    const material = { ca: root.pem, cert: server.certificatePem, key: server.keyPem };
+    const listener = await open(['tcp://127.0.0.1:0'], material);
     const port = Number(new URL(listener.addresses[0]!.replace('tcp:', 'http:')).port);
     const ask = (client: { cert?: string; key?: string }): Promise<number | undefined> =>
       new Promise((resolve, reject) => {
@@ -72,9 +74,42 @@ describe('api: listen', () => {
           })
           .on('error', reject);
       });
-    assert.equal(await ask({ cert: tls.cert, key: tls.key }), 200);
+    assert.equal(await ask({ cert: material.cert, key: material.key }), 200);
     await assert.rejects(ask({}));
     await assert.rejects(ask({ cert: theirs.certificatePem, key: theirs.keyPem }));
     await listener.close();
+  });
+
+  it('joins a client and the engine over TLS, each direction to its own end', async () => {
+    const root = await makeRoot();
+    const issued = await root.issue({ nodeId: 'n1', role: 'manager', clusterId: 'c1' });
+    const tlsMaterial = { ca: root.pem, cert: issued.certificatePem, key: issued.keyPem };
+    const engine = await FakeEngine.raw((socket) => {
+      let text = '';
+      socket.on('data', (chunk) => {
+        if (text === '') socket.write('HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n');
+        text += chunk.toString();
+      });
+      socket.on('end', () => socket.end(text.slice(text.indexOf('\r\n\r\n') + 4).toUpperCase()));
+    });
+    const host = new TestHost();
+    host.engineSocket = engine.socketPath;
+    const options = { log: silentLog, tls: tlsMaterial };
+    const listener = await listen(createApi(host), ['tcp://127.0.0.1:0'], options);
+    try {
+      const port = Number(new URL(listener.addresses[0]!.replace('tcp:', 'http:')).port);
+      const client = tls.connect({
+        ...{ host: '127.0.0.1', port, ...tlsMaterial, allowHalfOpen: true },
+        checkServerIdentity: () => undefined,
+      });
+      client.write('POST /exec/a/start HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n');
+      client.end('all that there is to say');
+      let text = '';
+      for await (const chunk of client) text += String(chunk);
+      assert.match(text, /^HTTP\/1\.1 101 [\s\S]*\r\n\r\nALL THAT THERE IS TO SAY$/);
+    } finally {
+      await listener.close();
+      await engine.close();
+    }
   });
 });
