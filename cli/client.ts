@@ -13,10 +13,15 @@ import { UsageError } from './usage.ts';
 export const defaultHost = 'unix:///run/shoal/shoal.sock';
 const apiPrefix = '/v1.47';
 
-/** Where a daemon listens: its socket, or its TCP address with the folder of the client's certificates. */
+/** Where a daemon listens: its socket, or its TCP address with the folder of the client's certificates (none: no TLS). */
 export type Host =
   | { readonly kind: 'unix'; readonly path: string }
-  | { readonly kind: 'tcp'; readonly hostname: string; readonly port: number; readonly certPath: string };
+  | {
+      readonly kind: 'tcp';
+      readonly hostname: string;
+      readonly port: number;
+      readonly certPath: string | undefined;
+    };
 
 /** Reads `unix:///path` or `tcp://host:port`. Throws UsageError for anything else. */
 export function parseHost(text: string, certPath: string): Host {
@@ -34,8 +39,12 @@ export interface Answer<T> {
 export class ApiClient {
   private readonly host: Host;
 
-  constructor(host: Host) {
+  private readonly prefix: string;
+
+  /** `prefix` names the API's version in every path; ours unless another daemon is asked. */
+  constructor(host: Host, prefix = apiPrefix) {
     this.host = host;
+    this.prefix = prefix;
   }
 
   async get<T>(path: string, query: Record<string, string | undefined> = {}): Promise<T> {
@@ -93,7 +102,7 @@ export class ApiClient {
     const given = Object.entries(query).filter((pair): pair is [string, string] => pair[1] !== undefined);
     const search = given.length > 0 ? `?${new URLSearchParams(given)}` : '';
     const payload = payloadOf(body);
-    const response = await this.send(method, `${apiPrefix}${path}${search}`, payload, headers);
+    const response = await this.send(method, `${this.prefix}${path}${search}`, payload, headers);
     const status = response.statusCode ?? 0;
     if (status >= 200 && status < 300) return response;
     const refusal = await readText(response);
@@ -124,6 +133,7 @@ export class ApiClient {
   private request(options: RequestOptions, onResponse: (response: IncomingMessage) => void) {
     if (this.host.kind === 'unix') return httpRequest({ ...options, socketPath: this.host.path }, onResponse);
     const { hostname, port, certPath } = this.host;
+    if (certPath === undefined) return httpRequest({ ...options, hostname, port }, onResponse);
     const pem = (name: string) => readCertificate(certPath, name);
     const tls = { ca: pem('ca.pem'), cert: pem('cert.pem'), key: pem('key.pem') };
     return httpsRequest({ ...options, hostname, port, ...tls }, onResponse);

@@ -5,6 +5,7 @@ import { Command, CommanderError } from 'commander';
 import { packageVersion } from '../proto/version.ts';
 import { ApiClient, defaultHost, parseHost } from './client.ts';
 import { addBackupCommands } from './commands/backup.ts';
+import { addImportCommand } from './commands/import.ts';
 import { addNodeCommands } from './commands/node.ts';
 import { addFileCommands, addNetworkCommands } from './commands/objects.ts';
 import { addServiceCommands } from './commands/service.ts';
@@ -41,6 +42,7 @@ export function makeProgram(): Command {
   addFileCommands(program, context, 'config');
   addNetworkCommands(program, context);
   addBackupCommands(program, context);
+  addImportCommand(program, context);
   addSystemCommands(program, context);
   for (const command of allCommands(program)) finish(command);
   return program;

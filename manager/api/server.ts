@@ -17,6 +17,7 @@ import { isEngines, isTakenOver, readTarget } from './endpoints.ts';
 import { passOn } from './engine-proxy.ts';
 import { eventRoutes } from './events.ts';
 import { headOf, takeOver } from './hijack.ts';
+import { importRoutes } from './imports.ts';
 import { LocalEngine } from './local-engine.ts';
 import { logRoutes } from './logs.ts';
 import { networkRoutes } from './networks.ts';
@@ -90,6 +91,7 @@ function createApp(host: ApiHost, engine: LocalEngine): Express {
   app.use(commonHeaders(host, engine));
   app.use(versionPrefix);
   app.use(backupRoutes(host));
+  app.use(importRoutes(host));
   app.use(refuseAnnouncedSize);
   app.use(express.raw({ type: () => true, limit: maximumBodyBytes }));
   app.use(systemRoutes(host, engine));
