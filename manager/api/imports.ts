@@ -8,9 +8,10 @@ import type { StackObjectKind } from '../stack/plan.ts';
 import { readConfigSpec, readNetworkSpec, readSecretSpec } from './cluster-schema.ts';
 import type { ApiHost } from './contract.ts';
 import { check } from './fields.ts';
+import { checkNetwork } from './network-spec.ts';
 import { commit, idMaker, jsonBody, managedCluster } from './request.ts';
 import { readServiceSpec } from './service-schema.ts';
-import { checkConfig, checkNetwork, checkSecret, checkServiceShape } from './validate.ts';
+import { checkConfig, checkSecret, checkServiceShape } from './validate.ts';
 
 const maximumBodyBytes = 256 * 1024 * 1024;
 
