@@ -10,11 +10,12 @@
 import { rootDigestOf } from '../../proto/certificate.ts';
 import type { Cluster, ClusterNode } from '../../proto/docker.ts';
 import { formatJoinToken } from '../../proto/identity.ts';
-import type { Id } from '../../proto/ids.ts';
+import { type Id, newId } from '../../proto/ids.ts';
 import { crossSign, tlsInfoOfIssuer } from '../../proto/x509.ts';
 import type { Change } from '../store/change.ts';
 import type { Reconciler } from '../store/reconciler.ts';
 import type { View } from '../store/store.ts';
+import { rotated } from './network-keys.ts';
 import { createRoot, type IssueContext, presentRoot } from './root.ts';
 
 const serialBytes = 16;
@@ -39,6 +40,9 @@ export async function beginRotation(cluster: Cluster, context: IssueContext): Pr
     TLSInfo: tlsInfoOfIssuer(next.certificatePem, cluster.TLSInfo.TrustRoot),
     Private: {
       ...cluster.Private,
+      // Who could issue certificates could have had these as well.
+      NetworkKeys: rotated(cluster.Private.NetworkKeys, () => newId(context.random)),
+      NetworkKeysSince: context.now,
       RootRotation: {
         CaCertPem: next.certificatePem,
         CaKeyPem: next.keyPem,

@@ -221,15 +221,18 @@ export class Lab {
   readonly hosts: LabHost[];
   readonly environment: NodeJS.ProcessEnv;
 
-  private constructor(name: string, count: number) {
+  private constructor(name: string, count: number, environment: NodeJS.ProcessEnv) {
     this.name = name;
-    this.environment = { ...process.env, LAB_NAME: name };
+    this.environment = { ...process.env, ...environment, LAB_NAME: name };
     this.hosts = Array.from({ length: count }, (_, index) => new LabHost(this, index + 1));
   }
 
-  /** Boots `count` hosts with engines, and loads a busybox image named `busybox:lab` into each. */
-  static async up(count: number, name = 'shoal-lab'): Promise<Lab> {
-    const lab = new Lab(name, count);
+  /**
+   * Boots `count` hosts with engines, and loads a busybox image named `busybox:lab` into each. The engines have
+   * `environment` beside this process' own.
+   */
+  static async up(count: number, name = 'shoal-lab', environment: NodeJS.ProcessEnv = {}): Promise<Lab> {
+    const lab = new Lab(name, count, environment);
     await lab.script('down');
     await lab.script('up', String(count));
     await lab.script('busybox', 'busybox:lab');
