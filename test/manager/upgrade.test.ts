@@ -19,6 +19,7 @@ class Bed {
   readonly clock = new VirtualClock();
   readonly disk = new SimulatedDisk({ clock: this.clock, flushMs: 0.3 });
   manager!: Manager;
+  readonly #ids = seededRandom(99);
   #starts = 0;
 
   async start(start: RaftStart): Promise<Manager> {
@@ -55,7 +56,7 @@ class Bed {
 
   async create(Name: string): Promise<void> {
     const object = {
-      ...newMeta(newId<ConfigId>(seededRandom(this.clock.monotonicMs()))),
+      ...newMeta(newId<ConfigId>(this.#ids)),
       Spec: { Name, Labels: {}, Data: 'eA==' },
     };
     await this.clock.runFor(this.manager.propose([{ op: 'create', kind: 'config', object }]), 10_000);

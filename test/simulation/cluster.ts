@@ -10,6 +10,7 @@ import type { ClusterNode, Config } from '../../proto/docker.ts';
 import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
 import type { ConfigId } from '../../proto/ids.ts';
 import { emptyDescription } from '../manager/dispatcher/cluster.ts';
+import { placeOldFormat } from '../manager/formats/formats.ts';
 import { makeCluster } from '../manager/orchestrator/objects.ts';
 import { VirtualClock } from './clock.ts';
 import { Invariants } from './invariants.ts';
@@ -110,7 +111,10 @@ export class SimulatedCluster {
   async begin(): Promise<void> {
     const first = this.machines[0]!;
     const self: Member = { raftId: 1, nodeId: first.nodeId, address: first.address };
-    this.#background(first.startManager(this.places, { kind: 'bootstrap', self }, this.#firstChanges()));
+    const { oldFormat } = this.scope;
+    if (oldFormat === undefined) {
+      this.#background(first.startManager(this.places, { kind: 'bootstrap', self }, this.#firstChanges()));
+    } else await this.#beginFrom(first, oldFormat);
     for (const machine of this.machines) this.startAgent(machine);
     this.#tendSoon();
     let nextLookMs = 0;
@@ -120,6 +124,34 @@ export class SimulatedCluster {
       return this.#isFormed();
     };
     await this.passUntil(isFormed, 30_000);
+  }
+
+  /** The first manager restarts on what an earlier version wrote; what a run needs besides is put in. */
+  async #beginFrom(first: Machine, oldFormat: string): Promise<void> {
+    this.trace.note(`${first.name} begins from what ${oldFormat} wrote`);
+    placeOldFormat(first.disk, oldFormat);
+    this.#background(first.startManager(this.places, { kind: 'restart' }));
+    await this.passUntil(() => first.manager?.manager.isLeader() === true, 10_000);
+    const isIn = this.ask(first, async (manager) => {
+      await manager.readBarrier();
+      const { store } = manager;
+      await manager.propose(
+        this.#firstChanges().flatMap((change): Change[] => {
+          if (change.op !== 'create' || change.kind === 'cluster') return [];
+          const known = store.get(change.kind, change.object.ID as never);
+          if (known === undefined) return [change];
+          const object = { ...change.object, Version: known.Version };
+          return [{ op: 'update', kind: change.kind, object } as Change];
+        }),
+      );
+    });
+    let isDone = false;
+    this.#background(
+      isIn.then(() => {
+        isDone = true;
+      }),
+    );
+    await this.passUntil(() => isDone, 10_000);
   }
 
   #isFormed(): boolean {

@@ -3,6 +3,7 @@
  * most and what a long run would say of everything, many short ones say sooner; each leaves some kinds of faults out,
  * so that a kind which hides another does not always stand in its way.
  */
+import { oldFormats } from '../manager/formats/formats.ts';
 import { seededRandom } from './random.ts';
 
 export interface Scope {
@@ -11,6 +12,8 @@ export interface Scope {
   readonly workers: number;
   /** Clients ask for services, networks and stacks; else for the register and roles alone. */
   readonly hasServices: boolean;
+  /** The first manager begins from what an earlier version wrote. */
+  readonly oldFormat: string | undefined;
   /** Raft's messages are encoded and decoded on their way. */
   readonly isExact: boolean;
   readonly snapshotEntries: number;
@@ -44,6 +47,7 @@ export function scopeOf({ seed, steps, whole }: ScopeOptions): Scope {
   const clients = 1 + integer(4);
   const faultsMs = (steps ?? (hasServices ? 4 + integer(10) : 3 + integer(6))) * 1000;
   const meanGapMs = (hasServices ? [600, 1_200, 2_500, 6_000] : [300, 600, 1_200, 2_500])[integer(4)]!;
+  const oldFormat = integer(40) === 0 ? oldFormats[integer(oldFormats.length)] : undefined;
   const missing = new Map<string, boolean>();
   const has = (kind: string): boolean => {
     const known = missing.get(kind) ?? float() < 0.25;
@@ -54,6 +58,7 @@ export function scopeOf({ seed, steps, whole }: ScopeOptions): Scope {
     managers,
     workers,
     hasServices,
+    oldFormat,
     isExact,
     snapshotEntries,
     flushMs,
