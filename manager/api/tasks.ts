@@ -52,16 +52,16 @@ function listTasks(cluster: ManagedCluster, filters: Filters): Task[] {
     'runtime',
   ]);
   const states = wordsOf(filters, 'desired-state', taskStates);
-  const services = valuesOf(filters, 'service').map((input) => lookup(view, 'service', input).ID);
-  const nodes = valuesOf(filters, 'node').map((input) => lookupNode(cluster, input).ID);
+  const services = new Set(valuesOf(filters, 'service').map((input) => lookup(view, 'service', input).ID));
+  const nodes = new Set(valuesOf(filters, 'node').map((input) => lookupNode(cluster, input).ID));
   if (!isAsked(filters, 'runtime', 'container')) return [];
   const onlyCurrent = valuesOf(filters, '_up-to-date').length > 0;
   const isDirty = dirtyByService(view);
   return candidates(view, filters, services, nodes).filter((task) => {
     const service = view.get('service', task.ServiceID);
     return (
-      (services.length === 0 || services.includes(task.ServiceID)) &&
-      (nodes.length === 0 || (task.NodeID !== undefined && nodes.includes(task.NodeID))) &&
+      (services.size === 0 || services.has(task.ServiceID)) &&
+      (nodes.size === 0 || (task.NodeID !== undefined && nodes.has(task.NodeID))) &&
       (states.length === 0 || states.includes(task.DesiredState)) &&
       (!onlyCurrent || (service !== undefined && !isDirty(service, task))) &&
       hasAskedPrefix(filters, 'id', task.ID) &&
@@ -88,20 +88,16 @@ function dirtyByService(view: View): (service: Service, task: Task) => boolean {
 function candidates(
   view: View,
   filters: Filters,
-  services: readonly ServiceId[],
-  nodes: readonly NodeId[],
+  services: ReadonlySet<ServiceId>,
+  nodes: ReadonlySet<NodeId>,
 ): Task[] {
-  if (services.length > 0) return unique(services).flatMap((id) => view.find('task', 'service', id));
-  if (nodes.length > 0) return unique(nodes).flatMap((id) => view.find('task', 'node', id));
+  if (services.size > 0) return [...services].flatMap((id) => view.find('task', 'service', id));
+  if (nodes.size > 0) return [...nodes].flatMap((id) => view.find('task', 'node', id));
   const stack = valuesOf(filters, 'label')
     .map(splitLabel)
     .find(([key, value]) => key === stackLabel && value !== '');
   if (!stack) return view.list('task');
   return view.find('service', 'stack', stack[1]).flatMap(({ ID }) => view.find('task', 'service', ID));
-}
-
-function unique<T>(values: readonly T[]): T[] {
-  return [...new Set(values)];
 }
 
 /** A task's name as Docker builds it: service, slot or node, and its own id. */

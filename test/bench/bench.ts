@@ -5,6 +5,7 @@
  */
 import { parseArgs } from 'node:util';
 import { failover } from './failover.ts';
+import { lists } from './lists.ts';
 import { raft } from './raft.ts';
 import { memberCommand, runMember } from './raft-member.ts';
 import { type Line, lineOf, type Metric, type Summary } from './report.ts';
@@ -25,7 +26,7 @@ export interface Bench {
   readonly run: (options: BenchOptions) => Promise<Metric[]>;
 }
 
-const benches: readonly Bench[] = [startup, failover, raft];
+const benches: readonly Bench[] = [startup, failover, raft, lists];
 
 function help(): string {
   const rows = benches.map(({ name, description }) => `  ${name.padEnd(10)} ${description}`);

@@ -163,19 +163,9 @@ const stacks: readonly FlagCase[] = [
       [],
       async (name) => {
         const fewer = composeFile(world);
-        await docker(world, ['stack', 'deploy', '--detach', '--resolve-image', 'never', '-c', fewer, name]);
+        await docker(world, ['stack', 'deploy', '--resolve-image', 'never', '-c', fewer, name]);
         assert.equal((await servicesOf(world, name)).length, 2);
-        await docker(world, [
-          'stack',
-          'deploy',
-          '--detach',
-          '--resolve-image',
-          'never',
-          '--prune',
-          '-c',
-          fewer,
-          name,
-        ]);
+        await docker(world, ['stack', 'deploy', '--resolve-image', 'never', '--prune', '-c', fewer, name]);
         assert.deepEqual(await servicesOf(world, name), [`${name}_web`]);
         return effect('services that the file no longer has are gone');
       },

@@ -98,10 +98,14 @@ const rows: readonly Row[] = [
   ]),
   row('--health-retries 4', '.ContainerSpec.Healthcheck.Retries', 4, ['Config.Healthcheck.Retries', 4]),
   row('--health-start-interval 2s', '.ContainerSpec.Healthcheck.StartInterval', 2 * second),
-  row('--health-start-period 3s', '.ContainerSpec.Healthcheck.StartPeriod', 3 * second, [
-    'Config.Healthcheck.StartPeriod',
-    3 * second,
-  ]),
+  {
+    flag: 'health-start-period',
+    // The client of 20.10 forgets it when it stands alone.
+    args: ['--health-cmd', 'true', '--health-start-period', '3s'],
+    path: '.ContainerSpec.Healthcheck.StartPeriod',
+    value: 3 * second,
+    shown: ['Config.Healthcheck.StartPeriod', 3 * second],
+  },
   row('--health-timeout 5s', '.ContainerSpec.Healthcheck.Timeout', 5 * second, [
     'Config.Healthcheck.Timeout',
     5 * second,
