@@ -179,7 +179,7 @@ export class Manager {
   }
 
   /** Everything that was acknowledged before the call, as one state, with what a restore goes on from. */
-  async stateForBackup(): Promise<{ facts: BackupFacts; state: Uint8Array }> {
+  async stateForBackup(): Promise<{ facts: BackupFacts; state: Iterable<Uint8Array> }> {
     await this.raft.readBarrier();
     const { appliedIndex, term, members } = this.raft.status();
     const facts = {
@@ -188,7 +188,7 @@ export class Manager {
       nodeId: this.nodeId,
       members: members.map(({ raftId, nodeId, address }) => ({ raftId, nodeId, address })),
     };
-    return { facts, state: this.store.snapshot() };
+    return { facts, state: this.store.snapshotPieces() };
   }
 
   managerAddresses(): ReturnType<ManagedCluster['managerAddresses']> {

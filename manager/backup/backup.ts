@@ -60,6 +60,9 @@ export interface Backup {
   readonly state: Uint8Array;
 }
 
+/** A backup to be: its state may come in pieces, made as they are taken; see Store.snapshotPieces. */
+export type BackupToSeal = Omit<Backup, 'state'> & { readonly state: Uint8Array | Iterable<Uint8Array> };
+
 /** The head as it is written, with what is needed to get from the user's key to the content's. */
 interface WrittenHead extends BackupHead {
   readonly salt: string;
@@ -74,7 +77,11 @@ export function newBackupKey(random: Random): string {
 }
 
 /** The file of `backup`, piece by piece. */
-export async function* sealBackup(backup: Backup, key: string, random: Random): AsyncGenerator<Uint8Array> {
+export async function* sealBackup(
+  backup: BackupToSeal,
+  key: string,
+  random: Random,
+): AsyncGenerator<Uint8Array> {
   const salt = Buffer.from(random.bytes(saltBytes));
   const nonce = Buffer.from(random.bytes(nonceBytes));
   const sealKey = await derive(key, salt);
@@ -96,8 +103,12 @@ export async function* sealBackup(backup: Backup, key: string, random: Random): 
   yield cipher.getAuthTag();
 }
 
-function* contentOf({ facts, state }: Backup): Generator<Uint8Array> {
+function* contentOf({ facts, state }: BackupToSeal): Generator<Uint8Array> {
   yield withLength(Buffer.from(JSON.stringify(facts)));
+  if (!(state instanceof Uint8Array)) {
+    yield* state;
+    return;
+  }
   for (let at = 0; at < state.length; at += pieceBytes) yield state.subarray(at, at + pieceBytes);
 }
 

@@ -25,8 +25,9 @@ export class MemoryDisk implements Disk {
     return this.appendTo(name);
   }
 
-  async replace(name: string, data: Uint8Array): Promise<void> {
-    this.files.set(name, [Buffer.from(data)]);
+  async replace(name: string, data: Uint8Array | readonly Uint8Array[]): Promise<void> {
+    const pieces = data instanceof Uint8Array ? [data] : data;
+    this.files.set(name, [Buffer.concat(pieces)]);
   }
 
   async remove(name: string): Promise<void> {
