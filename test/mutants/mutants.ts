@@ -1,0 +1,393 @@
+/**
+ * Bugs as people make them, planted one at a time into the compiled raft, log and store; each must be found by a test.
+ *
+ * `file` is below dist/manager, `search` stands in it exactly once, `replace` takes its place. What each breaks says its
+ * name. Pure data.
+ */
+export interface Mutant {
+  readonly name: string;
+  readonly file: string;
+  readonly search: string;
+  readonly replace: string;
+}
+
+const core = (name: string, file: string, search: string, replace: string): Mutant => ({
+  name,
+  file: `raft/core/${file}.js`,
+  search,
+  replace,
+});
+const raft = (name: string, file: string, search: string, replace: string): Mutant => ({
+  name,
+  file: `raft/${file}.js`,
+  search,
+  replace,
+});
+const store = (name: string, file: string, search: string, replace: string): Mutant => ({
+  name,
+  file: `store/${file}.js`,
+  search,
+  replace,
+});
+
+const elections: readonly Mutant[] = [
+  core('two votes in one term', 'election', '(core.vote === 0 && core.lead === 0)', 'true'),
+  core(
+    'a vote for a shorter log',
+    'election',
+    'free && core.log.isUpToDate(message.logTerm ?? 0, message.index ?? 0)',
+    'free',
+  ),
+  core('a vote that is forgotten', 'election', 'core.vote = message.from;', ''),
+  core('a pre-vote binds like a vote', 'election', 'if (granted && !isPreVote) {', 'if (granted) {'),
+  core(
+    'a candidate does not raise its term',
+    'election',
+    'core.reset(core.term + 1);',
+    'core.reset(core.term);',
+  ),
+  core('a refusal counts as a vote', 'election', 'message.reject !== true);', 'true);'),
+  core(
+    'a pre-candidate leads without a vote',
+    'election',
+    "result === 'won' && core.role === 'pre-candidate'",
+    'false',
+  ),
+  core('a learner stands for election', 'state', 'own !== undefined && !own.isLearner', 'own !== undefined'),
+  core('the vote outlives its term', 'state', 'this.vote = 0;', ''),
+  core('half is a majority', 'quorum', '(voters.length >> 1) + 1', '(voters.length + 1) >> 1'),
+  core(
+    'one half of a joint group elects',
+    'quorum',
+    "first === 'lost' || second === 'lost' ? 'lost' : 'pending'",
+    'first',
+  ),
+  core('the lease is ignored', 'step', 'if (inLease && !isTransfer(message))', 'if (false)'),
+  core('a transfer is held up by the lease', 'step', 'if (inLease && !isTransfer(message))', 'if (inLease)'),
+  core(
+    'a later term is not taken over',
+    'step',
+    'state.becomeFollower(message.term, isLeaders ? message.from : 0);',
+    '',
+  ),
+  core('a pre-vote raises the term', 'step', "if (type === 'MsgPreVote' ||", 'if ('),
+  core('an earlier term is heard', 'step', 'message.term !== 0 && message.term < state.term', 'false'),
+  core(
+    'a stranded candidate is left deaf',
+    'step',
+    "(checkQuorum || preVote) && (type === 'MsgHeartbeat' || type === 'MsgApp')",
+    'false',
+  ),
+];
+
+const replicating: readonly Mutant[] = [
+  core('a minority commits', 'quorum', 'sorted[count >> 1]', 'sorted[(count - 1) >> 1]'),
+  core(
+    'one half of a joint group commits',
+    'quorum',
+    'Math.min(index, majorityCommitted(outgoing, acked))',
+    'index',
+  ),
+  core(
+    'entries of an earlier term commit by counting',
+    'log',
+    'index <= this.committed || !this.matches(term, index)',
+    'index <= this.committed',
+  ),
+  core(
+    'the commit index falls',
+    'log',
+    'if (index <= this.committed)\n            return;\n        const last',
+    'if (false)\n            return;\n        const last',
+  ),
+  core(
+    'the log is not compared before it grows',
+    'log',
+    'if (!this.matches(previousTerm, previousIndex))',
+    'if (false)',
+  ),
+  core(
+    'what conflicts stays',
+    'log',
+    'while (at < entries.length && this.matches(entries[at].term, entries[at].index))',
+    'while (at < entries.length && this.term(entries[at].index) !== undefined)',
+  ),
+  core(
+    'more is committed than was sent',
+    'log',
+    'this.commitTo(Math.min(committed, last));',
+    'this.commitTo(Math.min(committed, this.lastIndex));',
+  ),
+  core(
+    'a heartbeat commits what a follower lacks',
+    'replication',
+    'Math.min(progress.match, core.log.committed)',
+    'core.log.committed',
+  ),
+  core('match falls back', 'progress', 'if (index <= this.match)\n            return false;', ''),
+  core(
+    'a straggling refusal sets a follower back',
+    'progress',
+    'if (rejected <= this.match)\n                return false;',
+    '',
+  ),
+  core(
+    'a window without an end',
+    'progress',
+    'this.#count >= this.#limits.messages || this.#bytes >= this.#limits.bytes',
+    'false',
+  ),
+  core('a window that is never freed', 'progress', 'this.#count--;', ''),
+  core('a window that forgets its bytes', 'progress', 'this.#bytes += sizeBytes;', ''),
+  core(
+    'an unreachable follower is sent to blindly',
+    'leader',
+    "if (progress.state === 'replicate')\n                progress.becomeProbe();\n            return;\n        case 'MsgTransferLeader'",
+    "return;\n        case 'MsgTransferLeader'",
+  ),
+  core(
+    'a leader begins without an entry of its own',
+    'leader',
+    "append(core, [{ type: 'normal', data: noBytes }]);",
+    '',
+  ),
+  core(
+    'its own write counts before it is durable',
+    'leader',
+    "core.messagesAfterAppend.push({\n        type: 'MsgAppResp',\n        to: core.id,",
+    "core.messages.push({\n        type: 'MsgAppResp',\n        to: core.id,",
+  ),
+  core(
+    'an acknowledgement leaves before the flush',
+    'receive',
+    "core.messagesAfterAppend.push({ type: 'MsgAppResp', to, from: core.id, term: core.term, index });",
+    "core.messages.push({ type: 'MsgAppResp', to, from: core.id, term: core.term, index });",
+  ),
+  core(
+    'a snapshot of the past is taken',
+    'receive',
+    'if (index <= core.log.committed)\n        return false;',
+    '',
+  ),
+  core(
+    'a snapshot forgets the members',
+    'receive',
+    'core.membership = restoreMembership(confState, core.log.lastIndex, core.limits);',
+    '',
+  ),
+  core(
+    'a leader without a quorum stays',
+    'leader',
+    'if (core.config.checkQuorum)\n            checkQuorum(core);',
+    '',
+  ),
+  core(
+    'a stale write counts as the new one',
+    'unstable',
+    'index < this.#offset || this.#entries[index - this.#offset]?.term !== term',
+    'index < this.#offset',
+  ),
+  core(
+    'a read without asking the others',
+    'read-index',
+    'Math.min(quorum, this.#confirmed + this.#pending.length) - this.#confirmed',
+    'this.#pending.length',
+  ),
+  core(
+    'a read before the leader knows what is committed',
+    'leader-reads',
+    'core.log.term(core.log.committed) === core.term',
+    'true',
+  ),
+];
+
+const members: readonly Mutant[] = [
+  core('two changes at once', 'leader', '(alreadyPending || !fits)', '(!fits)'),
+  core('a new leader takes a change at once', 'leader', 'core.pendingConfIndex = core.log.lastIndex;', ''),
+  core(
+    'a joint group is never left',
+    'leader',
+    "if (core.role !== 'leader' || !core.membership.configuration.autoLeave)",
+    'if (true)',
+  ),
+  core('two voters change outside of a joint change', 'membership', 'if (added + removed > 1)', 'if (false)'),
+  core(
+    'the last voter is removed',
+    'membership',
+    'if (draft.voters.size === 0)\n        throw noVotersLeft();\n}\nfunction makeVoter',
+    '}\nfunction makeVoter',
+  ),
+  core(
+    'a demoted voter is a learner too early',
+    'membership',
+    'draft.learnersNext.add(member);',
+    'draft.learners.add(member);',
+  ),
+  raft(
+    'a learner votes before it has caught up',
+    'member',
+    "known.state === 'replicate' && known.match + promotionLagEntries >= applied",
+    'true',
+  ),
+  raft(
+    'a removal that loses the quorum',
+    'reach',
+    'if (reachable >= quorumOf(remaining.length))',
+    'if (true)',
+  ),
+  raft('a number is given again', 'membership-changes', 'if (removed.has(member.raftId))', 'if (false)'),
+  raft(
+    'a removed member is not told',
+    'member',
+    'this.#settings.transport.send(removed, [notice]);\n            return;',
+    'return;',
+  ),
+];
+
+const log: readonly Mutant[] = [
+  raft(
+    'a record is acknowledged before it is written',
+    'wal',
+    'await this.#file?.append(bytes);',
+    'void this.#file?.append(bytes);',
+  ),
+  raft(
+    'a torn record is believed',
+    'segment',
+    'if (crc32(bytes.subarray(start, end)) !== bytes.readUInt32LE(at + 4))\n        return undefined;',
+    '',
+  ),
+  raft(
+    'a damaged record in the middle is cut off with all behind it',
+    'segment',
+    'if (!isLast || hasRecordAfter(bytes, number, at, end))',
+    'if (false)',
+  ),
+  raft(
+    'a missing segment is passed over',
+    'wal',
+    'else if (number !== previous.number + 1) {',
+    'else if (false) {',
+  ),
+  raft(
+    'a segment that lost its end is believed',
+    'wal',
+    'first.head.previousBytes !== previousBytes',
+    'false',
+  ),
+  raft(
+    'a stump of a failed write stays',
+    'wal',
+    'if (this.#hasStump && segment !== undefined) {',
+    'if (false) {',
+  ),
+  raft(
+    'the tail of the leader before stays in the log',
+    'wal',
+    'this.#entries.length = Math.max(0, kept);',
+    '',
+  ),
+  raft('segments go that are still needed', 'wal', 'if (first.lastIndex > index)', 'if (false)'),
+  raft(
+    'the vote is not on the disk',
+    'ready-loop',
+    '!ready.mustSync && ready.entries.length === 0 &&',
+    'ready.entries.length === 0 &&',
+  ),
+  raft('acknowledged before the flush', 'ready-loop', 'await flush;', ''),
+  raft(
+    'a full disk ends the member',
+    'ready-loop',
+    "if (!isShoalError(error, 'disk-full') || this.#isStopped)",
+    'if (true)',
+  ),
+  raft(
+    'a damaged snapshot is not passed over',
+    'snapshot',
+    'for (const mark of [...marks].reverse()) {',
+    'for (const mark of marks.slice(-1)) {',
+  ),
+  raft(
+    'a snapshot opens elsewhere',
+    'seal',
+    "cipher.setAAD(Buffer.from(place, 'utf8'));\n    const sealed",
+    'const sealed',
+  ),
+  raft('a nonce is used again', 'seal', 'counter += 1;', ''),
+  raft(
+    'the log is kept in memory for ever',
+    'compaction',
+    'if (compactTo >= storage.firstIndex())',
+    'if (false)',
+  ),
+  raft('a snapshot counts before it is marked', 'compaction', 'this.#pendingMark = { index, term };', ''),
+  raft('chunks out of order are believed', 'snapshot', 'offset !== this.#receivedBytes || ', ''),
+];
+
+const answers: readonly Mutant[] = [
+  raft(
+    'a proposal is answered with another one',
+    'proposals',
+    'if (data[at] !== this.#incarnation[at])',
+    'if (false)',
+  ),
+  raft(
+    'a lost proposal is called made',
+    'proposals',
+    "pending.reject(new ShoalError('unavailable', 'the leader changed before the change was committed; it was not made'",
+    "pending.resolve({ index, result: undefined }); void (new ShoalError('unavailable', 'x'",
+  ),
+  raft(
+    'a forwarded proposal is answered before it is seen here',
+    'member',
+    'await this.#waiters.wait(result.index, deadlineMs);',
+    '',
+  ),
+  raft(
+    'a read does not wait for what it must show',
+    'member',
+    'return await this.#waiters.wait(index, deadlineMs);',
+    'return;',
+  ),
+  raft(
+    'a change of unknown outcome is repeated',
+    'proposals',
+    "return isShoalError(error) && error.details.outcome === 'not-appended';",
+    'return isShoalError(error);',
+  ),
+  raft(
+    'an answer leaves before the flush',
+    'ready-loop',
+    "if (this.role === 'leader') {\n                // First",
+    'this.#send(unsent);\n            unsent = [];\n            if (false) {\n                // First',
+  ),
+  raft(
+    'nobody stands where a leader is gone',
+    'succession',
+    'this.#loop.report((core) => core.campaign());',
+    '',
+  ),
+  store(
+    'a stale update is taken',
+    'draft',
+    'previous.Version.Index !== change.object.Version.Index',
+    'false',
+  ),
+  store('a removed object is still found', 'store', 'table.objects.delete(object.ID);', ''),
+  store('an index keeps the key of before', 'store', 'if (!keys.includes(key))', 'if (false)'),
+  store('a refused entry does not count', 'store', 'this.lastIndex = index;\n        let draft', 'let draft'),
+  store(
+    'a snapshot leaves the index out',
+    'store',
+    'this.lastIndex = index;\n        this.tell',
+    'this.tell',
+  ),
+  store(
+    'a snapshot in pieces shows what came later',
+    'snapshot',
+    'const listed = kinds.map((kind) => ({ kind, objects: list(kind) }));',
+    'const listed = kinds.map((kind) => ({ kind, get objects() { return list(kind); } }));',
+  ),
+];
+
+export const mutants: readonly Mutant[] = [...elections, ...replicating, ...members, ...log, ...answers];
