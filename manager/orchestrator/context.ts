@@ -99,6 +99,11 @@ export function createTask(context: Context, place: Slot['place'], succession: S
   return { op: 'create', kind: 'task', object: task };
 }
 
+/** As stopTask, unless the task that takes its place has stopped serving by the time this is committed. */
+export function stopForServing(context: Context, task: Task, successor: Task): Change {
+  return { ...stopTask(context, task), whileServes: successor.ID } as Change;
+}
+
 /**
  * Tells a task to stop and stay in the history. Its status is its agent's to write, but for what no agent
  * can tell: that it never got to one, or that the agent is gone.

@@ -7,7 +7,7 @@ import type { Task } from '../../proto/docker.ts';
 import { isTerminal } from '../../proto/task-state.ts';
 import type { Change } from '../store/change.ts';
 import { earlier } from '../store/reconciler.ts';
-import { type Context, createTask, lossOf, stopTask } from './context.ts';
+import { type Context, createTask, lossOf, stopForServing, stopTask } from './context.ts';
 import { mayRestart, restartDelayMs } from './restart.ts';
 import {
   createdAtMs,
@@ -63,7 +63,10 @@ export function mendSlot(context: Context, slot: Slot, mayReplace = true): SlotP
   const stopped = [...dropped, ...casualties.map(({ task }) => task)].filter(
     (task) => pausedUntil === undefined || task !== source?.task,
   );
-  const changes = stopped.map((task) => stopTask(context, task));
+  const serving = kept.find(isServing);
+  const changes = stopped.map((task) =>
+    serving && isServing(task) ? stopForServing(context, task, serving) : stopTask(context, task),
+  );
   const successor = source && pausedUntil === undefined ? succeed(context, slot, source, stopped) : undefined;
   if (successor) changes.push(successor);
   const promotions = promote(context, slot, kept, stopped);

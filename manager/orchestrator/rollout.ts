@@ -192,9 +192,13 @@ function begin({ service, now }: Context): Reconciliation {
 
 function advance(context: Context, rows: readonly Row[], settings: Settings): Reconciliation {
   const busy = rows.filter((row) => row.busyUntil > context.now);
-  const room = Math.max(0, settings.parallelism - busy.length);
-  const next = rows
-    .filter((row) => isToBeTried(row) && row.plan.changes.length === 0)
+  const open = rows.filter(isToBeTried);
+  // A slot that is being mended is left alone until it is; one that does not serve has room in this update all
+  // the same, for were another taken down beside it, fewer would serve than was promised.
+  const mending = open.filter((row) => row.plan.changes.length > 0 && !isUp(row));
+  const room = Math.max(0, settings.parallelism - busy.length - mending.length);
+  const next = open
+    .filter((row) => row.plan.changes.length === 0)
     .sort((left, right) => Number(isUp(left)) - Number(isUp(right)))
     .slice(0, room);
   const changes = next.flatMap((row) => replace(context, row, settings));

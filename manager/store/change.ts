@@ -3,6 +3,7 @@
  * and whole or not at all, the same on every manager.
  */
 import { Packr } from 'msgpackr';
+import type { TaskId } from '../../proto/ids.ts';
 import { compareTaskStates, type DesiredState } from '../../proto/task-state.ts';
 import type { IdOf, Kind, ObjectOf } from './tables.ts';
 
@@ -11,13 +12,21 @@ import type { IdOf, Kind, ObjectOf } from './tables.ts';
  * - `update`: replaces an object; refused when its Version.Index is not the stored one.
  * - `merge`: replaces top-level fields of an object without looking at its version, for writers that each
  *   own a field (the dispatcher a task's Status, an orchestrator its DesiredState). Does nothing when the
- *   object is gone. A task's Status and DesiredState never go backwards by a merge.
+ *   object is gone. A task's Status and DesiredState never go backwards by a merge. With `whileServes` it does
+ *   nothing either when that task has stopped serving, or its node was lost, since this was decided: so that
+ *   the last task that serves is never stopped for one that has just failed.
  * - `remove`: does nothing when the object is gone.
  */
 export type ChangeOf<K extends Kind> =
   | { readonly op: 'create'; readonly kind: K; readonly object: ObjectOf[K] }
   | { readonly op: 'update'; readonly kind: K; readonly object: ObjectOf[K] }
-  | { readonly op: 'merge'; readonly kind: K; readonly id: IdOf<K>; readonly fields: Partial<ObjectOf[K]> }
+  | {
+      readonly op: 'merge';
+      readonly kind: K;
+      readonly id: IdOf<K>;
+      readonly fields: Partial<ObjectOf[K]>;
+      readonly whileServes?: TaskId;
+    }
   | { readonly op: 'remove'; readonly kind: K; readonly id: IdOf<K> };
 
 export type Change = { [K in Kind]: ChangeOf<K> }[Kind];

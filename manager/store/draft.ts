@@ -3,8 +3,9 @@
  * the store. An entry that is refused is thrown away, and nothing has to be undone.
  */
 import { engineUnavailableLabel } from '../../proto/docker.ts';
+import type { TaskId } from '../../proto/ids.ts';
 import { isTerminal } from '../../proto/task-state.ts';
-import { type Change, monotonicTaskFields } from './change.ts';
+import { type Change, mayBecomeDesired, monotonicTaskFields } from './change.ts';
 import { claimsOf, describeClaim, type Holder } from './claims.ts';
 import { addedReferences, type ReferredKind, referencesOf, referredKinds } from './references.ts';
 import type { ApplyResult, View } from './store.ts';
@@ -98,6 +99,13 @@ export class Draft {
     return this.objects.has(key) ? this.objects.get(key) : this.view.get(kind, id as never);
   }
 
+  private serves(id: TaskId): boolean {
+    const task = this.current('task', id) as ObjectOf['task'] | undefined;
+    if (task?.Status.State !== 'running' || !mayBecomeDesired(task.DesiredState, 'running')) return false;
+    const node = task.NodeID && (this.current('node', task.NodeID) as ObjectOf['node'] | undefined);
+    return node ? node.Status.State !== 'down' : false;
+  }
+
   private note(event: StoreEvent): void {
     const { kind, op, object, previous } = event;
     this.events.push(event);
@@ -120,7 +128,9 @@ export class Draft {
       return withMoments(change.kind, created, this.now);
     }
     if (change.op === 'merge') {
-      if (!previous) return undefined;
+      if (!previous || (change.whileServes !== undefined && !this.serves(change.whileServes))) {
+        return undefined;
+      }
       const fields =
         change.kind === 'task'
           ? monotonicTaskFields(previous as ObjectOf['task'], change.fields)

@@ -109,29 +109,63 @@ describe('lab: services that fail, and what they ask for', () => {
       await remove('sick');
     });
 
-    it('says what of a template cannot be carried out', async () => {
-      await create(
-        host,
-        'notemplate',
-        '--restart-condition',
-        'none',
-        '--hostname',
-        '{{.Nothing.Here}}',
-        ...idle,
+    it('says of a template that cannot be carried out where it stands, before anything runs', async () => {
+      await assert.rejects(
+        create(host, 'notemplate', '--hostname', '{{.Nothing.Here}}', ...idle),
+        /ContainerSpec\.Hostname: expanding template \{\{\.Nothing\.Here\}\} failed/,
       );
-      const task = await waitForReason(
-        host,
-        'notemplate',
-        /expanding template \{\{\.Nothing\.Here\}\} failed/,
-      );
-      assert.equal(task.Status.State, 'rejected');
-      await remove('notemplate');
     });
 
     it('says that the command does not exist', async () => {
       await create(host, 'nocommand', '--restart-condition', 'none', 'busybox:lab', '/no/such/command');
       await waitForReason(host, 'nocommand', /starting container failed.*\/no\/such\/command/);
       await remove('nocommand');
+    });
+  });
+
+  describe('jobs', () => {
+    const completed = (name: string, words: RegExp) =>
+      waitFor(`${name} to show ${words}`, 60_000, async () => {
+        const { stdout } = await host.docker('service', 'ls', '--filter', `name=${name}`);
+        return words.test(stdout);
+      });
+
+    it('run to their end in either client’s view, and again when forced', async () => {
+      const job = ['--mode', 'replicated-job', '--replicas', '4', '--max-concurrent', '2'];
+      // Without --detach, the stock client waits for each slot to complete.
+      await host.docker('service', 'create', '--name', 'batch', ...job, 'busybox:lab', 'true');
+      await completed('batch', /replicated job +0\/2 \(4\/4 completed\)/);
+      const first = (await tasksOf(host, 'batch')).map((task) => task.ID);
+      await host.docker('service', 'update', '--detach', '--force', 'batch');
+      await waitFor('the second run to complete', 60_000, async () => {
+        const tasks = await tasksOf(host, 'batch');
+        const again = tasks.filter((task) => !first.includes(task.ID));
+        return again.length === 4 && again.every((task) => task.Status.State === 'complete');
+      });
+      const { stderr } = await host.shoal(
+        'service',
+        'create',
+        '--name',
+        'each',
+        '--mode',
+        'global-job',
+        ...['busybox:lab', 'true'],
+      );
+      assert.match(stderr, /2 out of 2 tasks[\s\S]*job complete/);
+      await completed('each', /global job +0\/0 \(2\/2 completed\)/);
+      await remove('batch', 'each');
+    });
+
+    it('give a slot up as the restart policy says, and go on with the others', async () => {
+      const job = ['--mode', 'replicated-job', '--replicas', '3', '--max-concurrent', '1'];
+      const policy = ['--restart-max-attempts', '1', '--restart-delay', '100ms'];
+      const script = '[ "$SLOT" != 2 ]';
+      const env = ['--env', 'SLOT={{.Task.Slot}}'];
+      await create(host, 'partly', ...job, ...policy, ...env, 'busybox:lab', 'sh', '-c', script);
+      await completed('partly', /0\/1 \(2\/3 completed\)/);
+      const failed = (await tasksOf(host, 'partly')).filter((task) => task.Status.State === 'failed');
+      assert.equal(failed.length, 2);
+      await remove('partly');
     });
   });
 
@@ -271,6 +305,21 @@ describe('lab: services that fail, and what they ask for', () => {
       });
       await host.shoal('config', 'rm', 'settings');
       assert.match((await on.engine('volume', 'ls', '-q')).stdout, /^keep$/m, 'a named volume stays');
+    });
+
+    it('what a templated config says of its task', async () => {
+      const path = join(folder, 'template');
+      writeFileSync(path, 'I am {{.Service.Name}}.{{.Task.Slot}} with {{env "TIER"}} and {{secret "word"}}');
+      const secret = join(folder, 'word');
+      writeFileSync(secret, 'a word');
+      await host.shoal('config', 'create', '--template-driver', 'golang', 'said', path);
+      await host.docker('secret', 'create', 'word', secret);
+      const given = ['--env', 'TIER=front', '--secret', 'word', '--config', 'source=said,target=/said'];
+      await create(host, 'templated', ...given, ...idle);
+      const { on, id } = await containerOf('templated');
+      const { stdout } = await on.engine('exec', id, 'cat', '/said');
+      assert.equal(stdout.trim(), 'I am templated.1 with front and a word');
+      await remove('templated');
     });
 
     it('a bind of a folder that is not there is refused in words, and nothing runs', async () => {

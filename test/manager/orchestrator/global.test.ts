@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import type { NodeId } from '../../../proto/ids.ts';
-import { makeNode, makeSpec } from './objects.ts';
+import { makeNode, makeSpec, makeTask } from './objects.ts';
 import { World } from './world.ts';
 
 function service(nodes = 3, constraints: string[] = []): World {
@@ -85,6 +85,54 @@ describe('manager/orchestrator/global', () => {
     assert.deepEqual(nodes(world), []);
     world.setNode('n1', { Spec: { Availability: 'active' } }).run();
     assert.equal(world.running('s').length, 1);
+  });
+
+  it('makes up for a task that was taken away', () => {
+    const world = service(2);
+    const [task] = world.active('s');
+    world.apply([{ op: 'remove', kind: 'task', id: task!.ID }]);
+    assert.deepEqual(nodes(world.run()), ['n1', 'n2']);
+  });
+
+  it('keeps the services of a node apart', () => {
+    const world = service(2);
+    world.createService('r', { ...makeSpec({ Name: 'other' }), Mode: { Global: {} } }).run();
+    world.report(world.active('s')[0]!.ID, 'failed').runFor(10_000);
+    assert.deepEqual(nodes(world), ['n1', 'n2']);
+    assert.equal(world.running('r').length, 2);
+    assert.equal(world.tasks('r').length, 2);
+  });
+
+  /** What is told here happens while nobody leads. */
+  function behind(world: World, happens: () => void): World {
+    happens();
+    world.newLeader();
+    return world;
+  }
+
+  it('a new leader restarts what ended while nobody led', () => {
+    for (const state of ['failed', 'rejected'] as const) {
+      const world = service(2);
+      behind(world, () => world.report(world.active('s')[0]!.ID, state)).runFor(10_000);
+      assert.deepEqual(nodes(world), ['n1', 'n2']);
+      assert.equal(world.running('s').length, 2);
+    }
+  });
+
+  it('a new leader leaves one task where there are two', () => {
+    const world = service(1);
+    const object = makeTask('extra', 's', { NodeID: 'n1' as NodeId });
+    behind(world, () => world.apply([{ op: 'create', kind: 'task', object }])).run();
+    assert.equal(world.running('s').length, 1);
+  });
+
+  it('a new leader takes tasks off nodes that were drained or removed meanwhile', () => {
+    const world = service(3);
+    behind(world, () => {
+      world.setNode('n1', { Spec: { Availability: 'drain' } });
+      world.apply([{ op: 'remove', kind: 'node', id: 'n2' as NodeId }]);
+    }).run();
+    assert.deepEqual(nodes(world), ['n3']);
   });
 
   it('is updated a node at a time', () => {

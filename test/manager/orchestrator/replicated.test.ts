@@ -251,6 +251,28 @@ describe('manager/orchestrator/replicated', () => {
     assert.equal(world.runFor(20_000).active('s').length, 0);
   });
 
+  it('a new leader restarts what was rejected or failed while nobody led', () => {
+    for (const state of ['failed', 'rejected'] as const) {
+      const world = new World(2)
+        .createService('s', makeSpec({ Mode: { Replicated: { Replicas: 2 } } }))
+        .run();
+      world.report(world.active('s')[0]!.ID, state).newLeader();
+      world.runFor(10_000);
+      assert.equal(world.running('s').length, 2);
+      assert.equal(world.tasks('s').length, 3);
+    }
+  });
+
+  it('a new leader moves the tasks of a node that was lost while nobody led', () => {
+    const world = new World(2).createService('s', makeSpec({ Mode: { Replicated: { Replicas: 2 } } })).run();
+    world.setNode('n1', { Status: { State: 'down' } }).newLeader();
+    world.run();
+    assert.deepEqual(
+      world.running('s').map((task) => task.NodeID),
+      ['n2', 'n2'],
+    );
+  });
+
   it('heals a slot that got two tasks', () => {
     const world = service(1);
     world.apply([

@@ -112,6 +112,42 @@ describe('manager/orchestrator/rollout', () => {
     assert.equal(world.task(next!.ID).DesiredState, 'running');
   });
 
+  it('does not wait for ever for an old task that does not stop', () => {
+    const world = service({ replicas: 1 });
+    const [old] = world.active('s');
+    setImage(world, 'web:2').settle();
+    world.pass(59_000);
+    assert.equal(world.active('s')[0]?.DesiredState, 'ready');
+    world.pass(1_000);
+    assert.equal(world.active('s')[0]?.DesiredState, 'running');
+    assert.equal(world.task(old!.ID).Status.State, 'running');
+  });
+
+  it('starts first: the old task is not stopped for a new one that failed meanwhile', () => {
+    const world = service({ replicas: 1, update: { Order: 'start-first' } });
+    const [old] = world.active('s');
+    setImage(world, 'web:2').settle().schedule().settle();
+    const next = world.active('s').find((task) => task.ID !== old!.ID)!;
+    world.report(next.ID, 'running');
+    // What the leader wants on seeing the new one run, committed only after it has failed.
+    const late = world.unsettled();
+    assert.ok(late.some((change) => change.op === 'merge' && change.id === old!.ID));
+    world.report(next.ID, 'failed');
+    world.apply(late);
+    assert.equal(world.task(old!.ID).DesiredState, 'running');
+    world.settle();
+    assert.equal(world.task(old!.ID).DesiredState, 'running');
+  });
+
+  it('takes no serving task down beside one that an earlier update left to come up', () => {
+    const world = service({ replicas: 2 });
+    setImage(world, 'web:2').settle();
+    const [stopped] = world.tasks('s').filter((task) => task.DesiredState === 'shutdown');
+    world.report(stopped!.ID, 'shutdown');
+    setImage(world, 'web:3').settle();
+    assert.equal(world.running('s').length, 1);
+  });
+
   it('starts first: the old task stops when the new one runs', () => {
     const world = service({ replicas: 1, update: { Order: 'start-first' } });
     const [old] = world.active('s');

@@ -4,7 +4,8 @@ import { schedule, schedulerReconciler } from '../../../manager/scheduler/schedu
 import type { Change } from '../../../manager/store/change.ts';
 import type { StoreEvent } from '../../../manager/store/watch.ts';
 import { engineIdLabel, engineUnavailableLabel } from '../../../proto/docker.ts';
-import type { NetworkId, NodeId } from '../../../proto/ids.ts';
+import type { NetworkId, NodeId, RevisionId, ServiceId } from '../../../proto/ids.ts';
+import { makeRevision } from '../orchestrator/objects.ts';
 import { type NodeOver, noIds, now, type SpecOver, World } from './world.ts';
 
 const mebibyte = 2 ** 20;
@@ -102,6 +103,56 @@ describe('scheduler', () => {
     world.waiting('web', 1);
     run(world, now + 6 * 60_000);
     assert.equal(world.task('web.9').NodeID, 'h1');
+  });
+
+  it('avoids a node for the revision that failed there, and for no other', () => {
+    const world = three().service('web');
+    const spec = world.store.get('service', 'web' as ServiceId)!.Spec;
+    const next: Change = { op: 'create', kind: 'revision', object: makeRevision('web', 2, spec) };
+    world.apply([next]);
+    world.running('web', 'h2').running('web', 'h3');
+    const failed = { State: 'failed', Timestamp: new Date(now - 60_000).toISOString() } as const;
+    for (let i = 0; i < 5; i += 1) {
+      world.waiting('web', 1, { NodeID: 'h1' as NodeId, Slot: 9, Status: failed });
+    }
+    world.waiting('web', 1, { RevisionID: 'web-2' as RevisionId });
+    run(world);
+    assert.equal(world.task('web.8').NodeID, 'h1');
+  });
+
+  it('adds tasks to nested preferences where they are fewest, from the outside in', () => {
+    const world = new World();
+    const places = [
+      ['h1', 'east', '1'],
+      ['h2', 'east', '2'],
+      ['h3', 'west', '1'],
+      ['h4', 'west', '2'],
+    ] as const;
+    for (const [name, zone, rack] of places) world.node(name, { Spec: { Labels: { zone, rack } } });
+    const spread = (label: string) => ({ Spread: { SpreadDescriptor: `node.labels.${label}` } });
+    world.service('web', place({ Preferences: [spread('zone'), spread('rack')] }));
+    world.running('web', 'h1').running('web', 'h1').running('web', 'h1').running('web', 'h3');
+    world.waiting('web', 4);
+    run(world);
+    const counts = new Map<string, number>();
+    for (const node of nodesOf(world, 'web')) counts.set(node, (counts.get(node) ?? 0) + 1);
+    // East had three and west one: the zones are even first, then the racks as far as what was there lets them.
+    assert.deepEqual(Object.fromEntries([...counts].sort()), { h1: 3, h2: 1, h3: 2, h4: 2 });
+  });
+
+  it('takes nothing for tasks that have ended, and places again when one does', () => {
+    const world = new World().node('h1', { Description: { Resources: { MemoryBytes: 1024 * mebibyte } } });
+    world.service('web', reserve(800 * mebibyte));
+    world.running('web', 'h1', { Status: { State: 'failed', Message: 'started' }, DesiredState: 'shutdown' });
+    world.waiting('web', 2);
+    run(world);
+    const [first, second] = [world.task('web.2'), world.task('web.3')];
+    assert.equal(first.NodeID, 'h1');
+    assert.match(second.Status.Err ?? '', /insufficient memory/);
+    const Status = { ...first.Status, State: 'complete' as const };
+    world.apply([{ op: 'merge', kind: 'task', id: first.ID, fields: { Status } }]);
+    run(world);
+    assert.equal(world.task('web.3').NodeID, 'h1');
   });
 
   it('checks tasks of global services against their node only', () => {

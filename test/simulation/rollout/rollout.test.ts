@@ -1,0 +1,91 @@
+/**
+ * Every interleaving of small rollouts, through the functions that decide in earnest. SHOAL_MODEL=large goes through
+ * more of them, which takes some minutes.
+ */
+import { explore } from './explore.ts';
+import type { Scenario } from './model.ts';
+
+const calm = { replicas: 2, nodes: 2, failures: 0, leaders: 0, updates: 0, losses: 0 } as const;
+const stopFirst = { Parallelism: 1, Order: 'stop-first' } as const;
+const startFirst = { Parallelism: 1, Order: 'start-first' } as const;
+
+const small: Scenario[] = [
+  { ...calm, name: 'stop-first; a task fails, another leader', update: stopFirst, failures: 1, leaders: 1 },
+  { ...calm, name: 'start-first; a task fails', update: startFirst, failures: 1 },
+  { ...calm, name: 'start-first; another leader', update: startFirst, leaders: 2 },
+  {
+    ...calm,
+    name: 'stop-first with rollback; a task fails',
+    update: { ...stopFirst, FailureAction: 'rollback' },
+    failures: 1,
+  },
+  {
+    ...calm,
+    name: 'start-first with rollback; a task fails',
+    update: { ...startFirst, FailureAction: 'rollback' },
+    failures: 1,
+  },
+  {
+    ...calm,
+    name: 'stop-first, going on after failures; a second update',
+    update: { ...stopFirst, FailureAction: 'continue' },
+    updates: 1,
+  },
+  {
+    ...calm,
+    name: 'start-first, going on after failures; a second update',
+    update: { ...startFirst, FailureAction: 'continue' },
+    updates: 1,
+  },
+  { ...calm, name: 'stop-first; a node is lost', update: stopFirst, losses: 1 },
+  { ...calm, name: 'start-first; a node is lost', update: startFirst, losses: 1 },
+  {
+    ...calm,
+    name: 'three replicas, two at a time; a second update',
+    replicas: 3,
+    update: { ...stopFirst, Parallelism: 2 },
+    updates: 1,
+  },
+];
+
+const large: Scenario[] = [
+  {
+    ...calm,
+    name: 'stop-first with rollback; two tasks fail',
+    update: { ...stopFirst, FailureAction: 'rollback' },
+    failures: 2,
+  },
+  {
+    ...calm,
+    name: 'start-first with rollback; two tasks fail',
+    update: { ...startFirst, FailureAction: 'rollback' },
+    failures: 2,
+  },
+  {
+    ...calm,
+    name: 'stop-first, going on; a failure, a second update',
+    update: { ...stopFirst, FailureAction: 'continue' },
+    failures: 1,
+    updates: 1,
+  },
+  {
+    ...calm,
+    name: 'start-first, going on; a failure, a second update',
+    update: { ...startFirst, FailureAction: 'continue' },
+    failures: 1,
+    updates: 1,
+  },
+  { ...calm, name: 'start-first; a node and a task are lost', update: startFirst, losses: 1, failures: 1 },
+];
+
+describe('simulation: rollouts, every interleaving', () => {
+  let visited = 0;
+  for (const scenario of process.env.SHOAL_MODEL === 'large' ? [...small, ...large] : small) {
+    it(scenario.name, () => {
+      const { states, ends } = explore(scenario);
+      visited += states;
+      console.log(`      ${states} states, ${ends} of them ends`);
+    }).timeout(1_200_000);
+  }
+  after(() => console.log(`    ${visited} states visited`));
+});
