@@ -163,6 +163,7 @@ function keyOf(state: State): string {
     [...state.wakes].map(([key, at]) => [key, at - now]).sort(),
     state.proposal?.map((change) => changeKey(change, objects, names, age)),
     [...state.broken].sort(),
+    [...state.doomed].map((id) => names.get(id)).sort(),
     budget,
   ]);
 }

@@ -32,6 +32,13 @@ export interface Scenario {
   readonly leaders: number;
   readonly updates: number;
   readonly losses: number;
+  /** A bug to be found, in what the leader proposes or in when it looks again. */
+  readonly plant?: Plant;
+}
+
+export interface Plant {
+  readonly propose?: (changes: readonly Change[]) => readonly Change[];
+  readonly forgetsWakes?: boolean;
 }
 
 export interface Budget {
@@ -55,6 +62,9 @@ export interface State {
   /** Slots that something went wrong in since they served last. */
   readonly broken: ReadonlySet<number>;
   readonly made: number;
+  /** What the proposal stops of what did not serve. */
+  readonly doomed: ReadonlySet<string>;
+  readonly plant: Plant | undefined;
 }
 
 export interface Step {
@@ -103,6 +113,8 @@ export function begin(scenario: Scenario): State {
     budget: { failures, leaders, losses, updates },
     broken: new Set(),
     made: 0,
+    doomed: new Set(),
+    plant: scenario.plant,
   };
   return update(start, scenario, 2);
 }
@@ -120,22 +132,23 @@ function commit(state: State, changes: readonly Change[]): State {
   if (!applied) return state;
   const dirty = new Set(state.dirty);
   for (const event of applied.events) for (const key of keysOf(event, applied.objects)) dirty.add(key);
-  const broken = new Set(
-    [...state.broken].filter((slot) => !servesOn(applied.objects, slot, state.proposal)),
-  );
+  const { objects } = applied;
+  const isBack = (slot: number) =>
+    objects
+      .list('task')
+      .some((task) => task.Slot === slot && isServingOn(objects, task) && !state.doomed.has(task.ID));
+  const broken = new Set([...state.broken].filter((slot) => !isBack(slot)));
   return look({ ...state, objects: applied.objects, dirty, broken });
 }
 
-/** Whether a slot serves, by a task that is not about to be stopped for having not served when that was decided. */
-function servesOn(objects: Objects, slot: number, proposal: State['proposal']): boolean {
-  const stopped = (proposal ?? []).flatMap((change) =>
+/** Tasks that a proposal stops and that did not serve when it was made: should one come up meanwhile, it is none lost. */
+function doomedBy(objects: Objects, proposal: readonly Change[]): Set<string> {
+  const stopped = proposal.flatMap((change) =>
     change.op === 'merge' && change.kind === 'task' && change.fields.DesiredState === 'shutdown'
       ? [change.id]
       : [],
   );
-  return objects
-    .list('task')
-    .some((task) => task.Slot === slot && isServingOn(objects, task) && !stopped.includes(task.ID));
+  return new Set(stopped.filter((id) => !isServingOn(objects, objects.get('task', id)!)));
 }
 
 function keysOf(event: StoreEvent, objects: Objects): string[] {
@@ -161,11 +174,14 @@ function look(state: State): State {
     for (const key of keys) dirty.delete(`${at} ${key}`);
     for (const key of distinct) {
       const wanted = reconciler.reconcile(state.objects, key, state.now, newId as never);
-      if (wanted.wakeAt === undefined) wakes.delete(`${at} ${key}`);
+      if (wanted.wakeAt === undefined || state.plant?.forgetsWakes) wakes.delete(`${at} ${key}`);
       else wakes.set(`${at} ${key}`, wanted.wakeAt);
       changes.push(...wanted.changes);
     }
-    if (changes.length > 0) return { ...state, dirty, wakes, made, proposal: changes };
+    const proposal = state.plant?.propose?.(changes) ?? changes;
+    if (proposal.length > 0) {
+      return { ...state, dirty, wakes, made, proposal, doomed: doomedBy(state.objects, proposal) };
+    }
   }
   return { ...state, dirty, wakes, made };
 }
@@ -174,9 +190,14 @@ function allKeys(objects: Objects): Set<string> {
   return new Set(reconcilers.flatMap((one, at) => one.allKeys(objects).map((key) => `${at} ${key}`)));
 }
 
+/** What a new leader has in memory. */
+function nothingUnderWay(objects: Objects): Pick<State, 'proposal' | 'dirty' | 'wakes' | 'doomed'> {
+  return { proposal: undefined, dirty: allKeys(objects), wakes: new Map(), doomed: new Set() };
+}
+
 /** What a look at everything would still change. */
 export function unsettled(state: State): readonly Change[] {
-  const fresh = { ...state, proposal: undefined, dirty: allKeys(state.objects), wakes: new Map() };
+  const fresh = { ...state, ...nothingUnderWay(state.objects) };
   return look(fresh).proposal ?? [];
 }
 
@@ -184,7 +205,7 @@ function leaderSteps(state: State): Step[] {
   const steps: Step[] = [];
   if (state.proposal) {
     const { proposal } = state;
-    const free: State = { ...state, proposal: undefined };
+    const free: State = { ...state, proposal: undefined, doomed: new Set() };
     // Refused for being out of date, it is decided anew.
     const isStale = state.objects.apply(proposal, state.now) === undefined;
     const next = isStale ? look({ ...free, dirty: allKeys(state.objects) }) : commit(free, proposal);
@@ -192,7 +213,7 @@ function leaderSteps(state: State): Step[] {
   }
   if (state.budget.leaders > 0) {
     const budget = { ...state.budget, leaders: state.budget.leaders - 1 };
-    const fresh = { ...state, budget, proposal: undefined, dirty: allKeys(state.objects), wakes: new Map() };
+    const fresh = { ...state, ...nothingUnderWay(state.objects), budget };
     steps.push({ name: 'another leader', to: look(fresh) });
   }
   return steps;

@@ -2,6 +2,8 @@
  * Every interleaving of small rollouts, through the functions that decide in earnest. SHOAL_MODEL=large goes through
  * more of them, which takes some minutes.
  */
+import assert from 'node:assert/strict';
+import type { Change } from '../../../manager/store/change.ts';
 import { explore } from './explore.ts';
 import type { Scenario } from './model.ts';
 
@@ -39,6 +41,12 @@ const small: Scenario[] = [
   },
   { ...calm, name: 'stop-first; a node is lost', update: stopFirst, losses: 1 },
   { ...calm, name: 'start-first; a node is lost', update: startFirst, losses: 1 },
+  { ...calm, name: 'stop-first; a second update, another leader', update: stopFirst, updates: 1, leaders: 1 },
+  { ...calm, name: 'stop-first; a node is lost, another leader', update: stopFirst, losses: 1, leaders: 1 },
+  { ...calm, name: 'three replicas, two at a time', replicas: 3, update: { ...stopFirst, Parallelism: 2 } },
+];
+
+const large: Scenario[] = [
   {
     ...calm,
     name: 'three replicas, two at a time; a second update',
@@ -46,9 +54,6 @@ const small: Scenario[] = [
     update: { ...stopFirst, Parallelism: 2 },
     updates: 1,
   },
-];
-
-const large: Scenario[] = [
   {
     ...calm,
     name: 'stop-first with rollback; two tasks fail',
@@ -88,4 +93,47 @@ describe('simulation: rollouts, every interleaving', () => {
     }).timeout(1_200_000);
   }
   after(() => console.log(`    ${visited} states visited`));
+
+  const plants: [string, Scenario, RegExp][] = [
+    [
+      'the old task is stopped though the new one has failed meanwhile',
+      {
+        ...calm,
+        name: 'plant',
+        update: startFirst,
+        failures: 1,
+        plant: { propose: (changes) => changes.map(unconditional) },
+      },
+      /slots \d do not serve though nothing went wrong there/,
+    ],
+    [
+      'a leader forgets to look again when the monitoring period is over',
+      { ...calm, name: 'plant', update: stopFirst, plant: { forgetsWakes: true } },
+      /it ended/,
+    ],
+    [
+      'a slot gets its new task before the old one has stopped',
+      {
+        ...calm,
+        name: 'plant',
+        update: stopFirst,
+        plant: { propose: (changes) => changes.map(impatient) },
+      },
+      /2 tasks are alive in slot/,
+    ],
+  ];
+  for (const [what, scenario, words] of plants) {
+    it(`finds it when ${what}`, () => assert.throws(() => explore(scenario), words)).timeout(120_000);
+  }
 });
+
+function unconditional(change: Change): Change {
+  if (change.op !== 'merge') return change;
+  const { whileServes: _, ...rest } = change;
+  return rest as Change;
+}
+
+function impatient(change: Change): Change {
+  if (change.op !== 'create' || change.kind !== 'task') return change;
+  return { ...change, object: { ...change.object, DesiredState: 'running' } };
+}
