@@ -31,7 +31,7 @@ import { packageVersion } from '../proto/version.ts';
 import { hostOf, withPort } from './addresses.ts';
 import { type Beginning, newCluster, restoredCluster } from './beginnings.ts';
 import { membershipOf, type State } from './daemon-state.ts';
-import { waitForSession } from './first-session.ts';
+import { waitForFirstNode, waitForSession } from './first-session.ts';
 import { endFormerLife, forgetLife } from './former-life.ts';
 import { findManagers, isLostWorker } from './lost-worker.ts';
 import {
@@ -166,8 +166,9 @@ export class Daemon implements ApiHost {
       this.keepSettings(settings);
       const held = await this.identity.adopt(identity);
       const manager = await this.startManager(held, start);
-      await this.becomeMember(manager, [settings.advertiseAddress]);
+      const agent = await this.becomeMember(manager, [settings.advertiseAddress]);
       await manager.manager.readBarrier();
+      await waitForFirstNode(agent, this.clock);
       return held.certificate.nodeId;
     } catch (error) {
       await this.forget();

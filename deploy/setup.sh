@@ -3,7 +3,7 @@
 # and quick when there is nothing to do.
 #   deploy/setup.sh build   npm packages and the build only
 #   deploy/setup.sh demo    and what a real engine needs (docker.io nftables iproute2 busybox-static)
-#   deploy/setup.sh test    and what the lab needs; missing root or apt is no error: the tests say what they skip
+#   deploy/setup.sh test    and what the lab and Docker's clients in it need; missing root or apt is no error: the tests say what they skip
 # Says what is missing and what to type when it can't go on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,11 +17,12 @@ need_node() {
     { say "Node $(node --version) is too old: Shoal needs 20.19 or newer."; exit 1; }
 }
 
-# program:package pairs whose program is not there
+# program:package pairs whose program, or file when it begins with a slash, is not there
 missing_packages() {
   local pair program
   for pair in "$@"; do
     program=${pair%%:*}
+    [ -e "/${program#/}" ] && [ "${program#/}" != "$program" ] && continue
     PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || printf '%s ' "${pair##*:}"
   done
 }
@@ -58,6 +59,7 @@ need_modules() {
 }
 
 need_node
+client_packages="/usr/lib/python3/dist-packages/docker/__init__.py:python3-docker"
 engine_packages="dockerd:docker.io docker:docker.io containerd:containerd runc:runc nft:nftables iptables:iptables ip:iproute2 busybox:busybox-static curl:curl"
 # shellcheck disable=SC2086
 case $purpose in

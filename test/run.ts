@@ -29,11 +29,16 @@ const stages: Stage[] = [
     name: 'unit',
     kind: 'mocha',
     specs: ['dist/test/**/*.test.js'],
-    ignore: ['dist/test/lab/**', 'dist/test/simulation/**'],
+    ignore: ['dist/test/lab/**', 'dist/test/simulation/**', 'dist/test/conformance/clients/**'],
     timeoutMs: 30_000,
   },
   { name: 'simulation', kind: 'mocha', specs: ['dist/test/simulation/**/*.test.js'], timeoutMs: 600_000 },
-  { name: 'lab', kind: 'mocha', specs: ['dist/test/lab/**/*.test.js'], timeoutMs: 300_000 },
+  {
+    name: 'lab',
+    kind: 'mocha',
+    specs: ['dist/test/lab/**/*.test.js', 'dist/test/conformance/clients/**/*.test.js'],
+    timeoutMs: 300_000,
+  },
 ];
 
 function runStage(stage: Stage, reportPath: string): Outcome {
