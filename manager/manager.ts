@@ -18,6 +18,7 @@ import { issueLocally } from './ca/root.ts';
 import { CertificateService } from './ca/service.ts';
 import type { Dispatcher } from './dispatcher/dispatcher.ts';
 import { Leader, type LeaderOptions } from './leader.ts';
+import type { CompactionPolicy } from './raft/compaction.ts';
 import type {
   Disk,
   Member,
@@ -131,6 +132,7 @@ export class Manager {
       random,
       log,
       stateMachine: store,
+      compactionPolicy: () => compactionPolicy(store, tuning),
       ...(options.observeCommit ? { onCommit: options.observeCommit } : {}),
       onFailure: options.onFailure,
       ...tuning,
@@ -358,6 +360,16 @@ function committed({ index, result }: ProposalResult): number {
   const applied = result as ApplyResult;
   if (!applied.ok) throw new ShoalError(applied.code, applied.message);
   return index;
+}
+
+/** How often a snapshot is made and what is kept, as the cluster's settings say (`docker swarm update`). */
+function compactionPolicy(store: Store, tuning: ManagerOptions['tuning']): CompactionPolicy {
+  const said = store.cluster()?.Spec.Raft;
+  return {
+    snapshotEntries: tuning?.snapshotEntries ?? (said?.SnapshotInterval || undefined),
+    keepEntries: tuning?.keepEntries ?? said?.LogEntriesForSlowFollowers,
+    keepSnapshots: said?.KeepOldSnapshots,
+  };
 }
 
 /** A member number that was never used: 48 random bits, not 0. */

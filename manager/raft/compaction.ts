@@ -16,7 +16,10 @@ import { Gathering } from './slices.ts';
 import { removeOlderSnapshots, saveSnapshot } from './snapshot.ts';
 import type { Wal } from './wal.ts';
 
-const keptSnapshots = 2;
+/** The newest, and one that can stand in for it. */
+const leastKeptSnapshots = 2;
+/** After a failure a tenth of the entries between two snapshots is waited for. */
+const retryShare = 0.1;
 /** Snapshots of a state of so many bytes are made as often as asked for; of larger ones, more seldom. */
 const smallStateBytes = 32 * 2 ** 20;
 const longestSpacing = 10;
@@ -26,6 +29,14 @@ export interface StateInPieces {
   readonly index: number;
   readonly confState: ConfState;
   readonly pieces: Iterable<Uint8Array>;
+}
+
+/** What the cluster's settings say, where they say something; they may change while the member runs. */
+export interface CompactionPolicy {
+  readonly snapshotEntries?: number | undefined;
+  readonly keepEntries?: number | undefined;
+  /** Snapshots kept besides the newest. */
+  readonly keepSnapshots?: number | undefined;
 }
 
 export interface CompactionOptions {
@@ -39,6 +50,7 @@ export interface CompactionOptions {
   readonly snapshotEntries: number;
   /** Entries before the snapshot that stay in memory for followers that are a little behind. */
   readonly keepEntries: number;
+  readonly compactionPolicy?: (() => CompactionPolicy) | undefined;
   readonly marks: readonly SnapshotMark[];
   /** A snapshot's file is durable: its mark may go into the log. */
   readonly ready: () => void;
@@ -47,8 +59,9 @@ export interface CompactionOptions {
 export class Compaction {
   readonly #options: CompactionOptions;
   #marks: readonly SnapshotMark[];
-  /** The next snapshot is made at this applied index. */
-  #nextIndex: number;
+  /** The next snapshot is made so many times the setting's entries after this index. */
+  #from: number;
+  #times = 1;
   #isSaving = false;
   #saving: Promise<void> = Promise.resolve();
   #cleaning: Promise<void> = Promise.resolve();
@@ -57,7 +70,21 @@ export class Compaction {
   constructor(options: CompactionOptions) {
     this.#options = options;
     this.#marks = options.marks;
-    this.#nextIndex = (options.marks.at(-1)?.index ?? 0) + options.snapshotEntries;
+    this.#from = options.marks.at(-1)?.index ?? 0;
+  }
+
+  #policy(): { snapshotEntries: number; keepEntries: number; keptSnapshots: number } {
+    const { compactionPolicy, snapshotEntries, keepEntries } = this.#options;
+    const said = compactionPolicy?.() ?? {};
+    return {
+      snapshotEntries: said.snapshotEntries ?? snapshotEntries,
+      keepEntries: said.keepEntries ?? keepEntries,
+      keptSnapshots: Math.max(leastKeptSnapshots, 1 + (said.keepSnapshots ?? 0)),
+    };
+  }
+
+  get #nextIndex(): number {
+    return this.#from + Math.ceil(this.#policy().snapshotEntries * this.#times);
   }
 
   /** The mark of a saved snapshot that the log does not hold yet. */
@@ -82,24 +109,23 @@ export class Compaction {
   }
 
   #start(now: StateInPieces, gathering: Gathering): void {
-    this.#nextIndex = now.index + this.#spacing(0);
+    this.#from = now.index;
+    this.#times = 1;
     this.#isSaving = true;
     this.#saving = this.#save(now, gathering);
-  }
-
-  /** Entries between snapshots of a state of `sizeBytes`: a large one is not written again for every few changes. */
-  #spacing(sizeBytes: number): number {
-    const times = Math.min(longestSpacing, Math.max(1, Math.ceil(sizeBytes / smallStateBytes)));
-    return this.#options.snapshotEntries * times;
   }
 
   /** The log holds `mark` now: what only older snapshots needed may go. */
   marked(mark: SnapshotMark): void {
     if (this.#pendingMark !== undefined && this.#pendingMark.index <= mark.index)
       this.#pendingMark = undefined;
+    const { snapshotEntries, keepEntries, keptSnapshots } = this.#policy();
     this.#marks = [...this.#marks.filter(({ index }) => index !== mark.index), mark].slice(-keptSnapshots);
-    this.#nextIndex = Math.max(this.#nextIndex, mark.index + this.#options.snapshotEntries);
-    const { storage, keepEntries } = this.#options;
+    if (mark.index + snapshotEntries > this.#nextIndex) {
+      this.#from = mark.index;
+      this.#times = 1;
+    }
+    const { storage } = this.#options;
     const compactTo = mark.index - keepEntries;
     if (compactTo >= storage.firstIndex()) storage.compact(compactTo);
     this.#cleaning = this.#cleaning.then(() => this.#clean());
@@ -125,7 +151,7 @@ export class Compaction {
   }
 
   async #save(now: StateInPieces, gathering: Gathering): Promise<void> {
-    const { disk, sealer, clock, log, ready, storage, snapshotEntries } = this.#options;
+    const { disk, sealer, clock, log, ready, storage } = this.#options;
     const { index } = now;
     try {
       const data = gathering.workOneSlice() ?? (await gathering.whole());
@@ -133,17 +159,24 @@ export class Compaction {
       const { term } = snapshot.metadata;
       // One that came from the leader meanwhile is newer, and saved already.
       if (snapshot.metadata.index !== index) return;
-      this.#nextIndex = index + this.#spacing(data.length);
+      this.#from = index;
+      this.#times = spacing(data.length);
       await saveSnapshot(disk, sealer, snapshot, clock);
       // One that came from the leader meanwhile is newer.
       if (index > (this.#marks.at(-1)?.index ?? 0)) this.#pendingMark = { index, term };
       log.info({ index, bytes: snapshot.data.length }, 'snapshot of the cluster state written');
     } catch (error) {
-      this.#nextIndex = index + Math.ceil(snapshotEntries / 10);
+      this.#from = index;
+      this.#times = retryShare;
       log.warn({ index, problem: messageOf(error) }, 'cannot write a snapshot of the cluster state');
     } finally {
       this.#isSaving = false;
     }
     ready();
   }
+}
+
+/** A large state is not written again for every few changes: how many times the entries asked for lie between. */
+function spacing(sizeBytes: number): number {
+  return Math.min(longestSpacing, Math.max(1, Math.ceil(sizeBytes / smallStateBytes)));
 }

@@ -3,7 +3,9 @@
  *
  * In: RaftNodeOptions. Out: a running RaftNode. It decides nothing itself.
  */
+
 import type { Clock, Log, Random } from '../../proto/ports.ts';
+import type { CompactionPolicy } from './compaction.ts';
 import type { Disk, RaftNode, RaftStart, RaftTransport, StateMachine } from './contract.ts';
 import { createRawNode } from './core/core.ts';
 import { RaftMember } from './member.ts';
@@ -29,6 +31,8 @@ export interface RaftNodeOptions {
   readonly snapshotEntries?: number;
   /** Entries kept behind a snapshot for followers that are a little behind. */
   readonly keepEntries?: number;
+  /** Asked each time, in place of both: the cluster's settings. */
+  readonly compactionPolicy?: () => CompactionPolicy;
   /** How long a proposal, a read or a membership change waits for a leader and its majority. */
   readonly proposalTimeoutMs?: number;
   /** How often a full disk is tried again. */

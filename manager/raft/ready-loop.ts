@@ -9,7 +9,7 @@
  */
 import { isShoalError, messageOf, type ShoalError } from '../../proto/errors.ts';
 import { type Clock, delay, type Log } from '../../proto/ports.ts';
-import { Compaction, type StateInPieces } from './compaction.ts';
+import { Compaction, type CompactionPolicy, type StateInPieces } from './compaction.ts';
 import type { Disk, StateMachine } from './contract.ts';
 import { ConfChangeError, decodeConfChange, StepError } from './core/core.ts';
 import type {
@@ -60,6 +60,7 @@ export interface LoopOptions {
   readonly send: (to: MemberId, messages: readonly Message[]) => void;
   readonly snapshotEntries: number;
   readonly keepEntries: number;
+  readonly compactionPolicy?: (() => CompactionPolicy) | undefined;
   readonly diskRetryMs: number;
   readonly events: LoopEvents;
 }
