@@ -40,11 +40,13 @@ export function addImportCommand(program: Command, context: Context): void {
 
 async function run(context: Context, flags: ImportFlags): Promise<void> {
   const source = await readSwarm(parseSource(flags.from, flags.fromCertPath));
+  const client = context.client();
+  const here = await client.get<{ Spec: { Name: string } }[]>('/secrets');
   const { body, untaken } = importOf(source, {
     secrets: new Map((flags.secret ?? []).map(readSecret)),
+    secretsHere: new Set(here.map(({ Spec }) => Spec.Name)),
     keepSubnets: flags.keepSubnets ?? false,
   });
-  const client = context.client();
   const cluster = await client.get<Cluster>('/swarm');
   const shared = sharedSubnets(source, cluster.DefaultAddrPool);
   const DryRun = flags.dryRun ?? false;

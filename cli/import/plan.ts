@@ -67,6 +67,8 @@ export interface SourceSwarm {
 export interface ImportChoices {
   /** Name → content in base64. */
   readonly secrets: ReadonlyMap<string, string>;
+  /** Names of secrets that are here already. */
+  readonly secretsHere: ReadonlySet<string>;
   /** Networks get the subnets that they have there; else new ones, for both may run on the same hosts a while. */
   readonly keepSubnets: boolean;
 }
@@ -158,7 +160,7 @@ function subnetOf({ Subnet, Gateway, IPRange }: Readonly<Record<string, string>>
 function secretOf(
   spec: Named & { readonly Driver?: { readonly Name: string } | null },
   source: SourceSwarm,
-  { secrets }: ImportChoices,
+  { secrets, secretsHere }: ImportChoices,
   untaken: Untaken[],
 ): Json[] {
   const Data = secrets.get(spec.Name);
@@ -166,6 +168,7 @@ function secretOf(
     const { Driver: _driver, ...rest } = labelled(spec);
     return [{ ...rest, Data }];
   }
+  if (secretsHere.has(spec.Name)) return [];
   const users = source.services
     .filter(({ Spec }) =>
       (Spec.TaskTemplate.ContainerSpec?.Secrets ?? []).some(({ SecretName }) => SecretName === spec.Name),

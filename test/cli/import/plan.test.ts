@@ -49,7 +49,11 @@ function swarm(over: Partial<SourceSwarm> = {}): SourceSwarm {
     ...over,
   };
 }
-const nothing = { secrets: new Map<string, string>(), keepSubnets: false };
+const nothing = {
+  secrets: new Map<string, string>(),
+  secretsHere: new Set(['vault-of-ours']),
+  keepSubnets: false,
+};
 
 describe('import: what is asked of the manager', () => {
   it('keeps names, labels, digests and options; ids become names, what the network was given goes', () => {
@@ -79,6 +83,8 @@ describe('import: what is asked of the manager', () => {
     const { body, untaken } = importOf(swarm(), { ...nothing, secrets: new Map([['key', 'aHVzaA==']]) });
     assert.deepEqual(body.Secrets, [{ Name: 'key', Labels: { s: '1' }, Data: 'aHVzaA==' }]);
     assert.ok(!untaken.some(({ what }) => what === 'secret key'));
+    const here = importOf(swarm(), { ...nothing, secretsHere: new Set(['key']) });
+    assert.ok(!here.untaken.some(({ what }) => what === 'secret key'), 'it is here already');
     const told = importOf(swarm(), { ...nothing, secrets: new Map([['nobody', '']]) }).untaken;
     const text = told.map(({ what, why }) => `${what}: ${why}`).join('\n');
     assert.match(text, /secret key: .*\(needed by web\): give it with --secret key=FILE/);

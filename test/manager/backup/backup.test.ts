@@ -79,6 +79,19 @@ describe('backup: the sealed file', function () {
     );
   });
 
+  it('takes a store’s state in pieces, which make the same store', async () => {
+    const backup = await makeBackup();
+    const store = new Store();
+    store.restore(41, backup.state);
+    const opened = await openBackup(
+      await buffer(sealBackup({ ...backup, state: store.snapshotPieces() }, key, random)),
+      key,
+    );
+    const again = new Store();
+    again.restore(41, opened.state);
+    assert.ok(Buffer.from(again.snapshot()).equals(store.snapshot()));
+  });
+
   it('shows its head without the key, and nothing of the cluster’s state', async () => {
     const backup = await makeBackup();
     const file = await seal(backup);
