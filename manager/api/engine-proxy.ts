@@ -61,7 +61,10 @@ function answerWith(answer: IncomingMessage, request: IncomingMessage, response:
   // Such an answer ends when the connection does, and so does ours.
   if (!hasEnd) response.useChunkedEncodingByDefault = false;
   if (!hasEnd || !request.complete) response.shouldKeepAlive = false;
-  response.writeHead(answer.statusCode ?? 502, answer.statusMessage, passedHeaders(answer.rawHeaders));
+  // HTTP/1.0 knows no chunks: there, too, the connection's end is the answer's.
+  const dropped = request.httpVersion === '1.0' ? ['transfer-encoding'] : [];
+  const passed = passedHeaders(answer.rawHeaders, dropped);
+  response.writeHead(answer.statusCode ?? 502, answer.statusMessage, passed);
   // What is followed may have nothing to say for hours.
   response.flushHeaders();
   pipeline(answer, response, () => {});
@@ -69,6 +72,8 @@ function answerWith(answer: IncomingMessage, request: IncomingMessage, response:
 
 function requestHeaders(request: IncomingMessage): string[] {
   const headers = passedHeaders(request.rawHeaders);
+  // HTTP/1.0 knows no hosts, and what is passed on is HTTP/1.1.
+  if (request.headers.host === undefined) headers.push('Host', 'docker');
   const isSized =
     request.headers['content-length'] !== undefined || request.headers['transfer-encoding'] !== undefined;
   const mayHaveBody = !['GET', 'HEAD', 'DELETE', 'OPTIONS'].includes(request.method ?? '');
@@ -77,8 +82,11 @@ function requestHeaders(request: IncomingMessage): string[] {
 }
 
 /** Names and values in turn, in their order, without those that end here. */
-function passedHeaders(raw: readonly string[]): string[] {
-  return raw.filter((_text, index) => !ofOneConnection.has(raw[index - (index % 2)]!.toLowerCase()));
+function passedHeaders(raw: readonly string[], dropped: readonly string[] = []): string[] {
+  return raw.filter((_text, index) => {
+    const name = raw[index - (index % 2)]!.toLowerCase();
+    return !ofOneConnection.has(name) && !dropped.includes(name);
+  });
 }
 
 function refuse(request: IncomingMessage, response: ServerResponse, error: unknown): void {

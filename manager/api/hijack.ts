@@ -8,10 +8,12 @@
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { isShoalError, messageOf } from '../../proto/errors.ts';
+import type { Clock } from '../../proto/ports.ts';
 import type { LocalEngine } from './local-engine.ts';
 
 const headEnd = Buffer.from('\r\n\r\n');
 const maximumHeadBytes = 256 * 1024;
+const lingerMs = 5_000;
 
 /** Joins `client`, of which `sent` has been read already, to the engine. */
 export async function takeOver(client: Duplex, sent: Buffer, engine: LocalEngine): Promise<void> {
@@ -28,7 +30,7 @@ export async function takeOver(client: Duplex, sent: Buffer, engine: LocalEngine
     other.destroy();
     return;
   }
-  keepTogether(client, other);
+  keepTogether(client, other, engine.clock);
   other.write(sent);
   client.pipe(other);
   readHead(other, (head, rest) => {
@@ -45,10 +47,11 @@ export async function takeOver(client: Duplex, sent: Buffer, engine: LocalEngine
 }
 
 /**
- * A client may end what it sends and still listen. An engine that has said all has no use for more: when the client has
- * been told, both connections end. Whoever breaks off ends both at once.
+ * A client may end what it sends and still listen. An engine that has said all has no use for more: the client is told
+ * the end, and has a moment to hear it and hang up, for a connection that is closed on what is still being written to it
+ * looks broken to its writer. Whoever breaks off ends both at once.
  */
-function keepTogether(client: Duplex, engine: Duplex): void {
+function keepTogether(client: Duplex, engine: Duplex, clock: Clock): void {
   const end = (): void => {
     client.destroy();
     engine.destroy();
@@ -61,8 +64,18 @@ function keepTogether(client: Duplex, engine: Duplex): void {
   engine.once('end', () => {
     client.unpipe(engine);
     client.resume();
-    if (client.writableFinished) end();
-    else client.once('finish', end);
+    engine.end();
+    const linger = (): void => {
+      if (client.readableEnded) {
+        end();
+        return;
+      }
+      const timer = clock.after(lingerMs, end);
+      client.once('end', end);
+      client.once('close', () => timer.cancel());
+    };
+    if (client.writableFinished) linger();
+    else client.once('finish', linger);
   });
 }
 

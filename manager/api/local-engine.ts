@@ -6,6 +6,7 @@
 import http, { type IncomingHttpHeaders, type IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
+import type { Clock } from '../../proto/ports.ts';
 import type { ApiHost } from './contract.ts';
 import { maximumMinor } from './request.ts';
 
@@ -38,6 +39,10 @@ export class LocalEngine {
 
   constructor(host: ApiHost) {
     this.#host = host;
+  }
+
+  get clock(): Clock {
+    return this.#host.clock;
   }
 
   /** A connection of one's own; rejects with a ShoalError that says why there is none. */

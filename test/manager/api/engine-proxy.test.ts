@@ -127,6 +127,21 @@ describe('api: requests of the container engine', () => {
     wire.socket.destroy();
   });
 
+  it('sends no chunks to a client of HTTP/1.0', async () => {
+    await behind(
+      FakeEngine.http((_request, response) => {
+        response.write('one ');
+        response.end('two');
+      }),
+    );
+    const wire = new Wire(api.socketPath);
+    wire.socket.write('GET /containers/a/logs HTTP/1.0\r\n\r\n');
+    await waitFor(() => wire.hasEnded, boundMs);
+    assert.match(wire.text, /^HTTP\/1\.1 200 OK\r\n[\s\S]*\r\n\r\none two$/);
+    assert.doesNotMatch(wire.text, /transfer-encoding/i);
+    wire.socket.destroy();
+  });
+
   it('sends a stream on as it comes, and ends the engine’s request when the client goes', async () => {
     let isClosed = false;
     await behind(
