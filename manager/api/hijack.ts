@@ -33,7 +33,7 @@ export async function takeOver(client: Duplex, sent: Buffer, engine: LocalEngine
   keepTogether(client, other, engine.clock);
   other.write(sent);
   client.pipe(other);
-  readHead(other, (head, rest) => {
+  const answered = (head: Buffer, rest: Buffer): void => {
     const isStream = isBareStream(head);
     client.write(Buffer.concat([isStream ? head : lastAnswer(head), rest]));
     if (!isStream) {
@@ -43,7 +43,8 @@ export async function takeOver(client: Duplex, sent: Buffer, engine: LocalEngine
       other.end();
     }
     other.pipe(client);
-  });
+  };
+  readHead(other, answered);
 }
 
 /**
