@@ -135,15 +135,18 @@ export class SimulatedCluster {
     const isIn = this.ask(first, async (manager) => {
       await manager.readBarrier();
       const { store } = manager;
-      await manager.propose(
-        this.#firstChanges().flatMap((change): Change[] => {
-          if (change.op !== 'create' || change.kind === 'cluster') return [];
-          const known = store.get(change.kind, change.object.ID as never);
-          if (known === undefined) return [change];
-          const object = { ...change.object, Version: known.Version };
-          return [{ op: 'update', kind: change.kind, object } as Change];
-        }),
-      );
+      const wanted = this.#firstChanges().flatMap((change): Change[] => {
+        if (change.op !== 'create' || change.kind === 'cluster') return [];
+        const known = store.get(change.kind, change.object.ID as never);
+        if (known === undefined) return [change];
+        const object = { ...change.object, Version: known.Version };
+        return [{ op: 'update', kind: change.kind, object } as Change];
+      });
+      const strangers = store.list('node').filter(({ ID }) => this.machineOfNode(ID) === undefined);
+      await manager.propose([
+        ...wanted,
+        ...strangers.map(({ ID }): Change => ({ op: 'remove', kind: 'node', id: ID })),
+      ]);
     });
     let isDone = false;
     this.#background(

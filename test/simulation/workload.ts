@@ -21,6 +21,7 @@ import type { RegisterOperation } from './linearizability.ts';
 import type { Machine } from './machine.ts';
 import { seededRandom } from './random.ts';
 import { networkOf, serviceSpecOf } from './specs.ts';
+import { stackChanges } from './stacks.ts';
 
 const mostServices = 6;
 const mostNetworks = 3;
@@ -98,7 +99,9 @@ export class Workload {
     if (draw < 0.81) return (manager) => this.#remove(manager, 'service');
     if (draw < 0.88) return (manager) => this.#createNetwork(manager);
     if (draw < 0.9) return (manager) => this.#remove(manager, 'network');
-    if (draw < 0.94) return (manager) => this.#createSecret(manager);
+    if (draw < 0.92) return (manager) => this.#createSecret(manager);
+    if (draw < 0.97)
+      return (manager, now) => stackChanges(manager.store, this.#random, { now, newId: this.#newId });
     return (manager) => this.#setAvailability(manager);
   }
 

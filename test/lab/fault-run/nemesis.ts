@@ -137,7 +137,8 @@ export class Nemesis {
       'one-way cut': { weight: 2, fits: isManager, begin: (host) => this.#cutOneWay(host) },
       'full disk': {
         weight: 2,
-        fits: isManager,
+        // A fragile image takes up all its blocks when it is full, and could not fail (or not be mended) afterwards.
+        fits: (host) => isManager(host) && !disks.of(host).isFragile,
         begin: async (host) => {
           await disks.of(host).fill();
           return () => disks.of(host).makeRoom();
