@@ -103,9 +103,12 @@ secrets:
   it('says in Docker’s words what is wrong', async () => {
     await assert.rejects(host.docker('service', 'inspect', 'nobody'), /no such service: nobody/);
     await assert.rejects(host.docker('swarm', 'init'), /already part of a swarm/);
+    const publish = ['service', 'create', '--detach', '--publish', '8080:80'];
+    await host.docker(...publish, '--name', 'mesh', 'busybox:lab');
     await assert.rejects(
-      host.docker('service', 'create', '--publish', '8080:80', 'busybox:lab'),
-      /mode=host/,
+      host.docker(...publish, 'busybox:lab'),
+      /port '8080' is already in use by service 'mesh' \(\w+\) as an ingress port/,
     );
+    await host.docker('service', 'rm', 'mesh');
   });
 });
