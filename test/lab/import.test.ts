@@ -189,6 +189,15 @@ describe('lab: a Docker Swarm is imported', () => {
     await waitForRunning(ours, 'alone', 2);
   });
 
+  it('the stack goes on to be deployed from its own file, and nothing that is the same is replaced', async () => {
+    const idsOf = async (name: string) =>
+      (await waitForRunning(ours, name, name === 'app_web' ? 2 : 1)).map(({ ID }) => ID).sort();
+    const before = [await idsOf('app_web'), await idsOf('app_db')];
+    await ours.docker('stack', 'deploy', '--resolve-image', 'never', '-c', join(folder, 'stack.yml'), 'app');
+    await ours.shoal('stack', 'deploy', '--detach', '-c', join(folder, 'stack.yml'), 'app');
+    assert.deepEqual([await idsOf('app_web'), await idsOf('app_db')], before);
+  });
+
   it('refuses what is no Swarm’s manager, and what it can’t speak to, in words', async () => {
     await assert.rejects(
       ours.shoal('import', '--from', from),
