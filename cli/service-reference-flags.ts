@@ -21,7 +21,8 @@ async function findFile(client: ApiClient, kind: 'secret' | 'config', text: stri
 const targetOf = (reference: SecretReference | ConfigReference): string => reference.File?.Name ?? '';
 
 async function networkId(client: ApiClient, name: string): Promise<string> {
-  return (await client.get<{ Id: string }>(`/networks/${encodeURIComponent(name)}`)).Id;
+  // The cluster's, or of the engine's own those that services may name.
+  return (await client.get<{ Id: string }>(`/networks/${encodeURIComponent(name)}`, { scope: 'swarm' })).Id;
 }
 
 /** --secret, --config and --network. */

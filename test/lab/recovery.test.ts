@@ -62,8 +62,8 @@ describe('lab: managers are lost for good', () => {
       });
     }
     const token = await tokenOf('manager', witness);
+    await Promise.all(hosts.map((host) => host.startShoald()));
     for (const host of hosts) {
-      await host.startShoald();
       const flags = ['--token', token, '--availability', 'drain'];
       await host.shoal('swarm', 'join', ...flags, `${witness.address}:2377`);
     }
