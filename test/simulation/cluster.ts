@@ -3,8 +3,8 @@
  * from one seed. It starts and tends what runs, as the daemon does; what goes wrong, and what users ask for, comes
  * from faults.ts and workload.ts.
  */
-import type { Manager } from '../../manager/manager.ts';
-import type { Member } from '../../manager/raft/contract.ts';
+import { type Manager, newRaftId } from '../../manager/manager.ts';
+import type { Member, RaftStart } from '../../manager/raft/contract.ts';
 import { type Change, newMeta } from '../../manager/store/change.ts';
 import type { ClusterNode, Config } from '../../proto/docker.ts';
 import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
@@ -179,8 +179,30 @@ export class SimulatedCluster {
   startManager(machine: Machine): void {
     if (machine.isManagerRunning || machine.isOff || !machine.hasLog) return;
     this.trace.note(`${machine.name}: the manager starts`);
-    const started = machine.startManager(this.places, { kind: 'restart' });
+    const { nodeId, address } = machine;
+    const self = { raftId: newRaftId(this.random), nodeId, address };
+    // Until it leads, the operator repeats it.
+    const start: RaftStart =
+      this.#forced?.machine === machine ? { kind: 'force-new-cluster', self } : { kind: 'restart' };
+    const started = machine.startManager(this.places, start);
     this.#background(machine.damage === undefined ? started : this.#onDamage(machine, started));
+  }
+
+  /** Called when a history begins anew after `index`; until the promise that it gets resolves, clients are to wait. */
+  onNewHistory: (index: number, begun: Promise<void>) => void = () => {};
+
+  #histories = 0;
+  #forced: { readonly machine: Machine; readonly done: () => void } | undefined;
+
+  /** The manager on `machine`, which had applied everything up to `index`, goes on alone by force. */
+  force(machine: Machine, index: number): void {
+    this.#histories += 1;
+    this.invariants.forgetAfter(index);
+    const begun = new Promise<void>((resolve) => {
+      this.#forced = { machine, done: resolve };
+    });
+    this.onNewHistory(index, begun);
+    this.startManager(machine);
   }
 
   /** A log that is damaged is refused; then the operator clears the disk away, and the manager joins anew. */
@@ -262,6 +284,10 @@ export class SimulatedCluster {
   /** A node that is to be a manager joins the group; one that was taken out of it stops and forgets. */
   #tend(): void {
     const leader = this.leader();
+    if (this.#forced && leader?.machine === this.#forced.machine.name) {
+      this.#forced.done();
+      this.#forced = undefined;
+    }
     for (const machine of this.machines) {
       const role = machine.manager?.manager.raft.status().role;
       if (machine.manager) this.#connect(machine.manager);
@@ -316,10 +342,11 @@ export class SimulatedCluster {
     const leader = this.leader();
     if (leader === undefined) return;
     this.#joining.add(machine);
+    const history = this.#histories;
     const joined = this.ask(this.machine(leader.machine), (manager) =>
       manager.admit(machine.nodeId, machine.address),
     ).then(async ({ raftId, members }) => {
-      if (machine.isOff || machine.hasLog) return;
+      if (machine.isOff || machine.hasLog || history !== this.#histories) return;
       const self = { raftId, nodeId: machine.nodeId, address: machine.address };
       this.trace.note(`${machine.name}: a manager joins as member ${raftId}`);
       this.#background(machine.startManager(this.places, { kind: 'join', self, members }));

@@ -52,6 +52,7 @@ export class Faults {
       weather: [3, () => this.#change()],
       transfer: [3, () => this.#transfer()],
       role: [4, (machine) => this.#changeRole(machine)],
+      force: [1, (machine) => this.#force(machine)],
     };
     const { has, hasServices } = cluster.scope;
     this.#kinds = Object.entries(kinds).filter(
@@ -301,6 +302,23 @@ export class Faults {
         { op: 'update', kind: 'node', object: { ...node, Spec: { ...node.Spec, Role } } },
       ]);
     });
+  }
+
+  /**
+   * Every manager's machine but one's loses its disk; the operator goes on from that one by force. What others had
+   * acknowledged and it had not heard of is lost with them: from there on another history begins.
+   */
+  #force(machine: Machine): void {
+    const running = machine.manager;
+    const others = this.#cluster.machines.filter((other) => other !== machine && other.hasLog);
+    if (running === undefined || machine.damage !== undefined || others.length === 0 || this.#isMending())
+      return;
+    if (!isVoter(machine)) return;
+    this.#note(machine, 'is the only manager left, and goes on by force');
+    const { appliedIndex } = running.manager.raft.status();
+    for (const other of others) void other.wipe();
+    machine.killManager();
+    this.#cluster.force(machine, appliedIndex);
   }
 
   #ask(machine: Machine, what: string, work: Parameters<SimulatedCluster['ask']>[1]): void {

@@ -112,6 +112,15 @@ export class Invariants implements StoreObserver {
     this.#trace.note(`VIOLATION ${invariant}: ${what}`);
   }
 
+  /** What was applied after `index` is lost with those who had it, and so is all that was known of them. */
+  forgetAfter(index: number): void {
+    for (const at of [...this.#applied.keys()]) if (at > index) this.#applied.delete(at);
+    for (const at of [...this.#stores.keys()]) if (at > index) this.#stores.delete(at);
+    this.#leaders.clear();
+    this.#containers.clear();
+    this.#lastIndex = index;
+  }
+
   // ------------------------------------------------------------ the log and the stores
 
   applied(

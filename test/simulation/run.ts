@@ -159,7 +159,7 @@ function checkHistory(cluster: SimulatedCluster, workload: Workload): void {
     }
   }
   try {
-    const fault = linearizabilityFault(workload.operations, 'initial');
+    const fault = linearizabilityFault(workload.operations, workload.initial);
     if (fault !== undefined) invariants.violate('linearizable', fault);
   } catch (error) {
     invariants.violate('nothing-thrown', `the checker: ${messageOf(error)}`);

@@ -30,6 +30,7 @@ interface Acknowledged {
   readonly kind: Kind;
   readonly id: string;
   index: number;
+  readonly createdIndex: number;
 }
 
 type Outcome = 'done' | 'refused' | 'unknown';
@@ -50,6 +51,34 @@ export class Workload {
   constructor(cluster: SimulatedCluster) {
     this.#cluster = cluster;
     this.#random = seededRandom(cluster.seed + 0x20000000);
+    cluster.onNewHistory = (index, begun) => void this.#beginAnew(index, begun);
+  }
+
+  /** What the register held when the history began that `operations` tells. */
+  initial = 'initial';
+  #isWaiting = false;
+
+  /** What was acknowledged after `index` is given up; the register's history begins with what it then holds. */
+  async #beginAnew(index: number, begun: Promise<void>): Promise<void> {
+    this.#isWaiting = true;
+    for (const [id, known] of this.acknowledged) {
+      if (known.createdIndex > index) this.acknowledged.delete(id);
+      else known.index = Math.min(known.index, known.createdIndex);
+    }
+    await begun.catch(() => {});
+    const leader = this.#cluster.leader();
+    if (leader === undefined) return;
+    try {
+      this.initial = await this.#cluster.ask(this.#cluster.machine(leader.machine), async (manager) => {
+        await manager.readBarrier();
+        return registerValue(manager);
+      });
+      this.operations.length = 0;
+      this.#isWaiting = false;
+    } catch {
+      // It died before it could go on: nobody is asked any more in this run.
+      this.operations.length = 0;
+    }
   }
 
   start(clients: number): void {
@@ -71,7 +100,7 @@ export class Workload {
 
   async #request(client: number): Promise<void> {
     const running = this.#cluster.managers();
-    if (running.length === 0) return;
+    if (running.length === 0 || this.#isWaiting) return;
     const machine = this.#cluster.machine(running[this.#random.integer(running.length)]!.machine);
     const draw = this.#random.float();
     if (draw < 0.18) return this.#read(machine);
@@ -139,7 +168,8 @@ export class Workload {
     const id = idOf(change);
     const known = this.acknowledged.get(id);
     if (known) known.index = Math.max(known.index, index);
-    else if (change.op === 'create') this.acknowledged.set(id, { kind: change.kind, id, index });
+    else if (change.op === 'create')
+      this.acknowledged.set(id, { kind: change.kind, id, index, createdIndex: index });
   }
 
   // ------------------------------------------------------------ changes
