@@ -31,6 +31,7 @@ import type {
 import { createRaftNode } from './raft/node.ts';
 import { changeOver, type DataKeys, sealKeyFile, withNewDataKey } from './raft/seal.ts';
 import { type Change, encodeEntry } from './store/change.ts';
+import { sameValue } from './store/normalize.ts';
 import { type ApplyResult, Store } from './store/store.ts';
 
 export interface ManagerOptions {
@@ -71,7 +72,7 @@ const bootstrapIndex = 1;
 const raftIdBytes = 6;
 const applyPollMs = 5;
 /** How often addresses that others took meanwhile are given out anew for one proposal. */
-const maxAllocations = 5;
+const maxAllocations = 10;
 
 export class Manager {
   readonly store: Store;
@@ -86,6 +87,8 @@ export class Manager {
   private unlockKey: string | undefined;
   private sealing: Promise<void> = Promise.resolve();
   private hasCaughtUp = false;
+  /** Ends with the last entry that gives something out. */
+  private givingOut: Promise<void> = Promise.resolve();
   private catchingUp = false;
 
   private constructor(options: ManagerOptions, store: Store, raft: RaftNode) {
@@ -161,19 +164,37 @@ export class Manager {
 
   /**
    * See Propose: through whichever manager leads. What the changes make has its addresses and ports in the same
-   * entry; when another entry took one of them meanwhile, they are given out anew.
+   * entry. Of entries in which this manager gives something out, one is on its way at a time; when one of another
+   * manager took the same meanwhile, it is given out anew.
    */
   async propose(changes: readonly Change[]): Promise<number> {
-    const { clock } = this.options;
+    if (!this.givesOut(changes)) return this.proposeOnce(changes);
+    const turn = this.givingOut.then(() => this.proposeWithAddresses(changes));
+    this.givingOut = turn.then(
+      () => {},
+      () => {},
+    );
+    return turn;
+  }
+
+  private givesOut(changes: readonly Change[]): boolean {
+    const allocated = allocate(this.store, changes, this.options.clock.now());
+    return !sameValue(changes, allocated);
+  }
+
+  private async proposeWithAddresses(changes: readonly Change[]): Promise<number> {
     for (let attempt = 1; ; attempt += 1) {
-      const now = clock.now();
-      const data = encodeEntry({ now, changes: allocate(this.store, changes, now) });
       try {
-        return committed(await this.raft.propose(data));
+        return await this.proposeOnce(allocate(this.store, changes, this.options.clock.now()));
       } catch (error) {
         if (!isShoalError(error, 'taken') || attempt >= maxAllocations) throw error;
       }
     }
+  }
+
+  private async proposeOnce(changes: readonly Change[]): Promise<number> {
+    const data = encodeEntry({ now: this.options.clock.now(), changes });
+    return committed(await this.raft.propose(data));
   }
 
   readBarrier(): Promise<void> {

@@ -7,6 +7,7 @@ import type { TaskId } from '../../proto/ids.ts';
 import { isTerminal } from '../../proto/task-state.ts';
 import { type Change, mayBecomeDesired, monotonicTaskFields } from './change.ts';
 import { claimsOf, describeClaim, type Holder } from './claims.ts';
+import { portKey } from './endpoint.ts';
 import { addedReferences, type ReferredKind, referencesOf, referredKinds } from './references.ts';
 import type { ApplyResult, View } from './store.ts';
 import { type AnyObject, type Kind, nameOf, type ObjectOf, tables } from './tables.ts';
@@ -69,19 +70,19 @@ export class Draft {
         const before = holderOf(claim);
         const isKept = before !== undefined && !this.objects.has(`${before.kind} ${before.id}`);
         const other = taken.get(claim) ?? (isKept ? before : undefined);
-        if (other) return this.refuseClaim(claim, other);
+        if (other) return this.refuseClaim(claim, other, object);
         taken.set(claim, { kind, id: object.ID });
       }
     }
     return undefined;
   }
 
-  private refuseClaim(claim: string, holder: Holder): Refusal {
+  private refuseClaim(claim: string, holder: Holder, claimer: AnyObject): Refusal {
     const name = nameOf(holder.kind, this.current(holder.kind, holder.id as never) as never) ?? holder.id;
     if (claim === 'ingress') {
       return refuse('already-exists', `ingress network (${holder.id}) is already present`);
     }
-    if (claim.startsWith('port ')) {
+    if (claim.startsWith('port ') && isAskedFor(claim, claimer as ObjectOf['service'])) {
       const port = claim.slice(claim.indexOf('/') + 1);
       return refuse(
         'invalid-argument',
@@ -202,6 +203,11 @@ export class Draft {
     const key = `${kind} ${name}`;
     return this.holders.has(key) ? this.holders.get(key) : this.view.find(kind, 'name', name)[0]?.ID;
   }
+}
+
+/** Whether a service's spec names the port of a claim; else it was given out, and another can be. */
+function isAskedFor(claim: string, service: ObjectOf['service']): boolean {
+  return (service.Spec.EndpointSpec?.Ports ?? []).some((port) => claim === `port ${portKey(port)}`);
 }
 
 function isReferred(kind: Kind): kind is ReferredKind {

@@ -5,6 +5,7 @@ import { createServiceChanges } from '../../manager/store/service-change.ts';
 import { isShoalError } from '../../proto/errors.ts';
 import { newUnlockKey } from '../../proto/identity.ts';
 import { asId, type Id, type NewId, type NodeId, newId, type SecretId } from '../../proto/ids.ts';
+import { seededRandom } from '../simulation/random.ts';
 import { type GroupSeat, ManagerGroup } from './manager-group.ts';
 import { makeSpec } from './orchestrator/objects.ts';
 
@@ -55,6 +56,29 @@ describe('managers together', function () {
     await group.wait(back.readBarrier());
     assert.ok(back.store.get('secret', 'after' as SecretId));
     assert.equal(back.leading(), undefined);
+  });
+
+  it('give services that are made on all of them at once addresses and ports of their own', async () => {
+    await setUp(3);
+    const [ingress] = group.leader().store.list('network');
+    assert.deepEqual(ingress?.IPAMOptions.Configs, [{ Subnet: '10.0.0.0/24', Gateway: '10.0.0.1' }]);
+    const random = seededRandom(9);
+    const makeId: NewId = <I extends Id<string>>() => newId<I>(random);
+    const proposals = group.seats.flatMap(({ manager }) =>
+      [1, 2, 3].map(() => {
+        const spec = makeSpec({ Name: makeId(), EndpointSpec: { Ports: [{ TargetPort: 80 }] } });
+        return manager!.propose(createServiceChanges(spec, 0, makeId).changes);
+      }),
+    );
+    await group.wait(Promise.all(proposals));
+    const endpoints = group
+      .leader()
+      .store.list('service')
+      .map((service) => service.Endpoint);
+    const vips = endpoints.flatMap(({ VirtualIPs }) => VirtualIPs?.map(({ Addr }) => Addr) ?? []);
+    const ports = endpoints.flatMap(({ Ports }) => Ports?.map((port) => port.PublishedPort) ?? []);
+    assert.deepEqual([vips.length, new Set(vips).size], [9, 9]);
+    assert.deepEqual([ports.length, new Set(ports).size], [9, 9]);
   });
 
   it('close them on a leader that is cut off, which can write nothing more', async () => {
