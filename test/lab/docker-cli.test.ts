@@ -100,6 +100,23 @@ secrets:
     );
   });
 
+  it('tells what happened in the cluster, in order, by docker events', async () => {
+    const seconds = (ms: number) => (ms / 1000).toFixed(3);
+    const since = Date.now();
+    await host.docker('config', 'create', '--label', 'a=b', 'told', join(folder, 'secret.txt'));
+    await host.docker('config', 'rm', 'told');
+    const events = (...flags: string[]) =>
+      host.docker('events', '--since', seconds(since), '--until', seconds(Date.now()), ...flags);
+    const format = ['--format', '{{.Type}} {{.Action}} {{.Actor.Attributes.name}} {{.Scope}}'];
+    const { stdout } = await events('--filter', 'type=config', ...format);
+    assert.equal(stdout, 'config create told swarm\nconfig remove told swarm\n');
+    assert.equal(
+      (await events('--filter', 'config=told', '--filter', 'event=remove', ...format)).stdout.trim(),
+      'config remove told swarm',
+    );
+    assert.equal((await events('--filter', 'config=other')).stdout, '');
+  });
+
   it('says in Docker’s words what is wrong', async () => {
     await assert.rejects(host.docker('service', 'inspect', 'nobody'), /no such service: nobody/);
     await assert.rejects(host.docker('swarm', 'init'), /already part of a swarm/);

@@ -19,6 +19,7 @@ export function page(client: string, rows: readonly Row[]): string {
     'Made by `npm run flags`: each command and each flag of the swarm commands is run by the stock client against',
     '`shoald` and a real engine (Debian’s 20.10), and its effect is looked for in the object (`inspect`), in the',
     'container, or in the output. What is not done is refused, in words that name it; nothing is ignored in silence.',
+    'With `SHOAL_DOCKER_CLI=/usr/bin/docker` another client is tried, such as Debian’s 20.10, for the flags that it has.',
     '',
     `Client ${client}: ${commands.length} commands, ${flags} flags; ${flags - refused - unsent} have their effect, ${refused} are refused, ${unsent} the client itself forgets.`,
     ...commands.flatMap((command) => [

@@ -5,6 +5,8 @@ import { RaftCluster } from './raft-cluster.ts';
 describe('raft: compaction', () => {
   let cluster: RaftCluster;
 
+  afterEach(() => cluster.stop());
+
   it('snapshots as often, and keeps as many, as the settings of the moment say', async () => {
     let policy = { snapshotEntries: 1_000, keepEntries: 2, keepSnapshots: 0 };
     cluster = new RaftCluster({ compactionPolicy: () => policy, segmentBytes: 2_000 });
