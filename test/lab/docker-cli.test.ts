@@ -13,7 +13,7 @@ describe('lab: the stock docker command', () => {
 
   before(async function () {
     if (labMissing()) return this.skip();
-    lab = await Lab.up(1);
+    lab = await Lab.up(1, 'shoal-cli-docker');
     await formCluster(lab, 1);
     host = lab.host(1);
     folder = mkdtempSync(join(tmpdir(), 'shoal-lab-'));
