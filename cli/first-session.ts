@@ -5,7 +5,7 @@ import { type Clock, delay } from '../proto/ports.ts';
 
 const joinWaitMs = 20_000;
 /** A first manager answers without its agent, too: an engine that hangs must not hold up the cluster. */
-const initWaitMs = 3_000;
+const initWaitMs = 2_000;
 const pollMs = 50;
 
 /** Resolves when the agent has its session with the managers; throws 'timeout', in Docker's words, when not. */

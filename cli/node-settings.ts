@@ -60,10 +60,7 @@ export function chooseSettings(
   // Docker's CLI always sends its own default, which is not this daemon's --listen-addr.
   const isDefault = !asked.listen || asked.listen === '0.0.0.0:2377';
   const listenAddress = isDefault ? flags.listenAddress : listenOn(asked.listen);
-  const chosen = asked.advertise || flags.advertiseAddress;
-  const advertiseAddress = chosen
-    ? withPort(ofInterface(chosen, 'AdvertiseAddr'), 'AdvertiseAddr', portOf(listenAddress))
-    : guessAdvertiseAddress(listenAddress);
+  const advertiseAddress = advertised(asked.advertise, listenAddress, flags);
   const dataPath = asked.dataPath ? ofInterface(asked.dataPath, 'DataPathAddr') : '';
   const isOwn = dataPath === '' || dataPath === hostOf(advertiseAddress);
   if (!isOwn && isIP(dataPath) === 0) {
@@ -77,4 +74,17 @@ export function chooseSettings(
 
 function listenOn(asked: string): string {
   return withPort(ofInterface(asked, 'ListenAddr'), 'ListenAddr');
+}
+
+/** The port is the one that is listened on, unless it was said with the address; the flag's goes with the flag's. */
+function advertised(
+  asked: string | undefined,
+  listenAddress: string,
+  flags: { readonly listenAddress: string; readonly advertiseAddress: string | undefined },
+): string {
+  const port = portOf(listenAddress);
+  if (asked) return withPort(ofInterface(asked, 'AdvertiseAddr'), 'AdvertiseAddr', port);
+  if (!flags.advertiseAddress) return guessAdvertiseAddress(listenAddress);
+  const flag = withPort(ofInterface(flags.advertiseAddress, '--advertise-addr'), '--advertise-addr', port);
+  return listenAddress === flags.listenAddress ? flag : `${hostOf(flag)}:${port}`;
 }

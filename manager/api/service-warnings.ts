@@ -13,5 +13,12 @@ export function serviceWarnings(body: unknown, spec: ServiceSpec): string[] {
     .map(mountFault)
     .filter((fault) => fault !== undefined)
     .map((fault) => `every task will be rejected by its engine: ${fault}`);
-  return [...obsolete, ...mounts];
+  const named = (spec.TaskTemplate.Resources?.Reservations?.GenericResources ?? [])
+    .map((resource) => resource.NamedResourceSpec)
+    .filter((resource) => resource !== undefined)
+    .map(
+      ({ Kind, Value }) =>
+        `a service asks for an amount of ${Kind}: any one is reserved, be it ${Value} or not`,
+    );
+  return [...obsolete, ...mounts, ...named];
 }

@@ -111,11 +111,6 @@ function checkResources(task: TaskSpec): void {
       throw invalid(`invalid memory value ${MemoryBytes}: Must be at least 4MiB`);
     }
   }
-  for (const { NamedResourceSpec } of task.Resources?.Reservations?.GenericResources ?? []) {
-    if (!NamedResourceSpec) continue;
-    const { Kind, Value } = NamedResourceSpec;
-    throw invalid(`invalid argument for resource ${Kind}: a service asks for an amount, not for ${Value}`);
-  }
   const { SwapBytes, Limits } = task.Resources ?? {};
   if (SwapBytes !== undefined && !Limits?.MemoryBytes) {
     throw invalid('TaskSpec: a swap limit (SwapBytes) needs a memory limit beside it');

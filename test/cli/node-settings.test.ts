@@ -51,6 +51,10 @@ describe('a node’s settings', () => {
       advertiseAddress: '10.0.0.1:5000',
     });
     assert.equal(asked('127.0.0.1:5000', '10.0.0.1:6000').advertiseAddress, '10.0.0.1:6000');
+    const flagged = { ...flags, advertiseAddress: '10.0.0.9:4001' };
+    const byFlag = (listen?: string) => chooseSettings({ listen, advertise: undefined }, flagged);
+    assert.equal(byFlag().advertiseAddress, '10.0.0.9:4001');
+    assert.equal(byFlag('0.0.0.0:4500').advertiseAddress, '10.0.0.9:4500');
     assert.throws(
       () => asked('nonsense:port'),
       (error) => isShoalError(error, 'invalid-argument'),

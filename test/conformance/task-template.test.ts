@@ -269,14 +269,6 @@ describe('conformance: every field of a task template', () => {
     ['a swappiness beyond 100', {}, { Resources: { MemorySwappiness: 101 } }, /MemorySwappiness/],
     ['an OOM score out of range', { OomScoreAdj: 1001 }, {}, /range for oom score adj is \[-1000, 1000\]/],
     ['an unknown seccomp mode', { Privileges: { Seccomp: { Mode: 'x' } } }, {}, /Seccomp\.Mode: "x" is none/],
-    [
-      'a reservation of a named resource',
-      {},
-      {
-        Resources: { Reservations: { GenericResources: [{ NamedResourceSpec: { Kind: 'a', Value: 'b' } }] } },
-      },
-      /invalid argument for resource a: a service asks for an amount/,
-    ],
     ['a plugin', {}, { PluginSpec: { Name: 'p' } }, /plugins as services/],
   ];
   for (const [what, container, template, words] of refused) {

@@ -401,6 +401,18 @@ describe('api: services', () => {
       assert.match(created.json.Warnings[1], /rejected.*source must be an absolute path: "here"/);
     });
 
+    it('takes a reservation of one named resource, as Docker does, for one of its kind', async () => {
+      const GenericResources = [{ NamedResourceSpec: { Kind: 'gpu', Value: 'left' } }];
+      const created = await api.post(
+        '/services/create',
+        withField('TaskTemplate.Resources', { Reservations: { GenericResources } }),
+      );
+      assert.match(created.json.Warnings[0], /amount of gpu: any one is reserved, be it left or not/);
+      assert.deepEqual((await inspect('web')).Spec.TaskTemplate.Resources, {
+        Reservations: { GenericResources },
+      });
+    });
+
     it('keeps networks where the client named them, and the tasks join them', async () => {
       const create = (Name: string) => api.post('/networks/create', { Name, Driver: 'overlay' });
       const [one, two] = [(await create('one')).json.Id, (await create('two')).json.Id];
