@@ -11,7 +11,7 @@ import type { Member, RaftNode, RaftStart, StateMachine } from '../../manager/ra
 import { openDisk } from '../../manager/raft/disk.ts';
 import { createRaftNode } from '../../manager/raft/node.ts';
 import { createPeers } from '../../manager/raft/peers.ts';
-import { createKeyFile } from '../../manager/raft/seal.ts';
+import { createKeyFile, openKeyFile } from '../../manager/raft/seal.ts';
 import { registerRaftServices } from '../../manager/raft/services.ts';
 import { silentLog } from '../../proto/ports.ts';
 import { createRpcServer, type NodeIdentity } from '../../proto/rpc.ts';
@@ -31,11 +31,15 @@ type Order =
       folder: string;
       identity: NodeIdentity;
       members: readonly Member[];
+      /** Where it was reached before: it goes on from its folder. */
+      again?: string;
     }
-  | { kind: 'admit'; member: Member };
+  | { kind: 'admit'; member: Member }
+  | { kind: 'who-leads' };
 type Reply =
   | { kind: 'started'; member: Member; clientAddress: string }
   | { kind: 'admitted' }
+  | { kind: 'role'; leads: boolean; term: number; leaderId: number | undefined; applied: number }
   | { kind: 'failed'; reason: string };
 
 /** A member as its parent sees it. */
@@ -58,6 +62,27 @@ export class MemberProcess {
   async admit(member: Member): Promise<void> {
     const reply = await this.ask({ kind: 'admit', member });
     if (reply.kind !== 'admitted') throw new Error(`a member was not admitted: ${JSON.stringify(reply)}`);
+  }
+
+  get pid(): number | undefined {
+    return this.child.pid;
+  }
+
+  /** Whether it takes itself for the leader; not if it is gone. */
+  async leads(): Promise<boolean> {
+    return this.child.connected && (await this.role()).leads;
+  }
+
+  /** How it sees the group. */
+  async role() {
+    const reply = await this.ask({ kind: 'who-leads' });
+    if (reply.kind !== 'role') throw new Error(`a member does not say who leads: ${JSON.stringify(reply)}`);
+    return reply;
+  }
+
+  /** Ends it at once, without waiting for that. */
+  kill(): void {
+    this.child.kill('SIGKILL');
   }
 
   async end(): Promise<void> {
@@ -101,6 +126,10 @@ export function runMember(): void {
       node = started.node;
       return { kind: 'started', member: started.member, clientAddress: started.clientAddress };
     }
+    if (order.kind === 'who-leads') {
+      const { role, term = 0, leader, appliedIndex: applied = 0 } = node?.status() ?? {};
+      return { kind: 'role', leads: role === 'leader', term, leaderId: leader?.raftId, applied };
+    }
     const { raftId } = order.member;
     await node?.addMember(order.member);
     await waitFor(`member ${raftId} to vote`, boundMs, () =>
@@ -117,18 +146,21 @@ export function runMember(): void {
   process.on('disconnect', () => process.exit(0));
 }
 
-async function startMember({ raftId, folder, identity, members }: Order & { kind: 'start' }) {
+async function startMember({ raftId, folder, identity, members, again }: Order & { kind: 'start' }) {
   const server = createRpcServer({ credentials: identity });
-  const port = await server.listen('127.0.0.1:0');
+  const port = await server.listen(again ?? '127.0.0.1:0');
   const member: Member = { raftId, nodeId: `node-${raftId}`, address: `127.0.0.1:${port}` };
-  const start: RaftStart =
-    members.length === 0 ? { kind: 'bootstrap', self: member } : { kind: 'join', self: member, members };
+  const start: RaftStart = again
+    ? { kind: 'restart' }
+    : members.length === 0
+      ? { kind: 'bootstrap', self: member }
+      : { kind: 'join', self: member, members };
   const disk = await openDisk(folder);
   const peers = createPeers({ clusterId, identity: () => identity, clock: realClock, log: silentLog });
   const node = await createRaftNode({
     start,
     disk,
-    dataKeys: await createKeyFile(disk, realRandom),
+    dataKeys: await (again ? openKeyFile(disk) : createKeyFile(disk, realRandom)),
     clock: realClock,
     random: realRandom,
     log: silentLog,
@@ -137,7 +169,7 @@ async function startMember({ raftId, folder, identity, members }: Order & { kind
   });
   peers.attach(node);
   registerRaftServices(server, node, peers, { clusterId, clock: realClock });
-  if (members.length === 0) {
+  if (members.length === 0 && !again) {
     await waitFor('the first member to lead', boundMs, () => node.status().role === 'leader');
   }
   return { node, member, clientAddress: await servePuts((request) => node.propose(Buffer.from(request))) };

@@ -1,5 +1,7 @@
 /** What a bench answers: samples of ours and of a peer, with the limit that ours keeps to. No I/O. */
 
+import { assertNever } from '../../proto/errors.ts';
+
 export interface Metric {
   /** e.g. `all-running`. */
   readonly name: string;
@@ -15,7 +17,9 @@ export type Limit =
   /** No run of ours above this, in the metric's unit. */
   | { readonly kind: 'worst'; readonly atMost: number }
   /** Our median over the peer's not above this; nothing without a peer. */
-  | { readonly kind: 'ratio'; readonly atMost: number };
+  | { readonly kind: 'ratio'; readonly atMost: number }
+  /** The same not below this, where more is better. */
+  | { readonly kind: 'ratio-least'; readonly atLeast: number };
 
 export interface Summary {
   readonly min: number;
@@ -63,11 +67,29 @@ export function lineOf(bench: string, metric: Metric): Line {
 }
 
 function holds(limit: Limit, ours: Summary, ratio: number | null): boolean {
-  return limit.kind === 'worst' ? ours.max <= limit.atMost : ratio === null || ratio <= limit.atMost;
+  switch (limit.kind) {
+    case 'worst':
+      return ours.max <= limit.atMost;
+    case 'ratio':
+      return ratio === null || ratio <= limit.atMost;
+    case 'ratio-least':
+      return ratio === null || ratio >= limit.atLeast;
+    default:
+      return assertNever(limit);
+  }
 }
 
 function wordsOf(limit: Limit, unit: string): string {
-  return limit.kind === 'worst' ? `max <= ${limit.atMost} ${unit}` : `ratio <= ${limit.atMost}`;
+  switch (limit.kind) {
+    case 'worst':
+      return `max <= ${limit.atMost} ${unit}`;
+    case 'ratio':
+      return `ratio <= ${limit.atMost}`;
+    case 'ratio-least':
+      return `ratio >= ${limit.atLeast}`;
+    default:
+      return assertNever(limit);
+  }
 }
 
 function round(value: number): number {

@@ -1,0 +1,117 @@
+/**
+ * Three members in processes of their own, on real disks and TLS, under load: the leader is killed (SIGKILL), another one
+ * takes over, the killed one is started again; it must never depose that healthy leader, and nothing that was
+ * acknowledged may be missing. Two rounds here; SHOAL_KILL_ROUNDS says how many (20 for the record).
+ */
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Member } from '../../../manager/raft/contract.ts';
+import { PutClient, putRequest } from '../../bench/put-protocol.ts';
+import { clusterId, MemberProcess } from '../../bench/raft-member.ts';
+import { waitFor } from '../../lab/lab.ts';
+import { makeRoot, type TestRoot } from '../../proto/certificates.ts';
+
+const rounds = Number(process.env.SHOAL_KILL_ROUNDS ?? 2);
+const clients = 8;
+const boundMs = 60_000;
+
+interface Seat {
+  process: MemberProcess;
+  member: Member;
+  clientAddress: string;
+}
+
+describe('a killed leader that comes back under load', function () {
+  this.timeout(rounds * boundMs + boundMs);
+  const seats: Seat[] = [];
+  let folder: string;
+  let root: TestRoot;
+  let isLoading = true;
+  let acknowledged = 0;
+
+  async function start(raftId: number, again?: string): Promise<Seat> {
+    const identity = await root.issue({ nodeId: `node-${raftId}`, role: 'manager', clusterId });
+    const child = new MemberProcess();
+    const members = seats.map(({ member }) => member);
+    const order = { raftId, folder: join(folder, String(raftId)), identity, members };
+    try {
+      const { member, clientAddress } = await child.start({ ...order, ...(again && { again }) });
+      return { process: child, member, clientAddress };
+    } catch (error) {
+      await child.end();
+      throw error;
+    }
+  }
+
+  before(async () => {
+    root = await makeRoot();
+    folder = mkdtempSync(join(tmpdir(), 'shoal-killed-'));
+    for (let raftId = 1; raftId <= 3; raftId += 1) {
+      const seat = await start(raftId);
+      seats.push(seat);
+      if (raftId > 1) await seats[0]!.process.admit(seat.member);
+    }
+  });
+
+  after(async () => {
+    isLoading = false;
+    await Promise.all(seats.map(({ process: child }) => child.end()));
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  /** Puts through one member after the other, whichever answers. */
+  async function load(number: number): Promise<void> {
+    for (let turn = number; isLoading; turn += 1) {
+      const client = new PutClient(seats[turn % seats.length]!.clientAddress);
+      try {
+        while (isLoading) {
+          await client.put(putRequest(Buffer.from(`key-${number}`), randomBytes(256)));
+          acknowledged += 1;
+        }
+      } catch {
+        // It was killed, or nobody leads: the next one is asked.
+      } finally {
+        client.close();
+      }
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+
+  const leader = async (): Promise<Seat | undefined> => {
+    for (const seat of seats) if (await seat.process.leads()) return seat;
+    return undefined;
+  };
+
+  it(`never deposes the healthy leader, in ${rounds} rounds`, async () => {
+    const loading = Array.from({ length: clients }, (_, number) => load(number));
+    for (let round = 1; round <= rounds; round += 1) {
+      const killed = await waitFor('one to lead', boundMs, leader);
+      killed.process.kill();
+      const next = await waitFor('another one to lead', boundMs, async () => {
+        const found = await leader();
+        return found !== killed && found;
+      });
+      const { term } = await next.process.role();
+      const { raftId, address } = killed.member;
+      Object.assign(killed, await start(raftId, address));
+      const { applied } = await next.process.role();
+      await waitFor('the killed one to catch up', boundMs, async () => {
+        const role = await killed.process.role();
+        return role.leaderId === next.member.raftId && role.applied >= applied;
+      });
+      const before = acknowledged;
+      await waitFor('the load to go on', boundMs, () => acknowledged >= before + 10 * clients);
+      const after = await next.process.role();
+      assert.deepEqual(
+        [after.leads, after.term],
+        [true, term],
+        `round ${round}: the leader and its term stay`,
+      );
+    }
+    isLoading = false;
+    await Promise.all(loading);
+  });
+});
