@@ -4,7 +4,7 @@
  * survives, 2 when the tests fail without any or the list is out of date. `--only WORDS` takes those whose name has the
  * words in it; `--jobs N` runs so many at once (two by default).
  */
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -58,6 +58,9 @@ class Plot {
     const intact = readFileSync(path, 'utf8');
     writeFileSync(path, planted(intact, mutant));
     try {
+      // What does not even load would be found by any test.
+      const { status, stderr } = spawnSync(process.execPath, ['--check', path], { encoding: 'utf8' });
+      if (status !== 0) throw new Error(`the planted bug "${mutant.name}" is no code: ${stderr}`);
       return await this.failure(specsFor(mutant.file));
     } finally {
       writeFileSync(path, intact);

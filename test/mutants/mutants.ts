@@ -365,7 +365,7 @@ const answers: readonly Mutant[] = [
     'nobody stands where a leader is gone',
     'succession',
     'this.#loop.report((core) => core.campaign());',
-    '',
+    'return;',
   ),
   store(
     'a stale update is taken',
