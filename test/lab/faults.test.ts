@@ -97,6 +97,10 @@ describe('lab: engines, hosts and networks that fail', () => {
       await movedFrom(worker);
       await lab.script('start', worker.name);
       await converged(first);
+      // Nothing moves back by itself; what comes next needs tasks there.
+      await first.shoal('service', 'update', '--force', '--quiet', '--update-parallelism', '0', 'web');
+      await converged(first);
+      assert.ok((await containersOn(worker)).length > 0);
     });
   });
 
