@@ -26,7 +26,7 @@ export function clusterAnswer(cluster: Cluster, options: { tokens: boolean }): A
 }
 
 export function nodeAnswer(node: ClusterNode): Answer {
-  const { Private: _private, Description, ManagerStatus, ...shown } = node;
+  const { Private: _private, Attachments: _own, Description, ManagerStatus, ...shown } = node;
   const { Labels, ...engine } = Description.Engine;
   const Engine = Object.keys(Labels).length === 0 ? engine : Description.Engine;
   const status = ManagerStatus ? { ManagerStatus } : {};

@@ -1,7 +1,15 @@
 /** Nodes, secrets, configs and networks through the HTTP door. */
 import assert from 'node:assert/strict';
 import type { ClusterNode } from '../../../proto/docker.ts';
-import { asId, type NodeId, newId, type SecretId, type ServiceId, type TaskId } from '../../../proto/ids.ts';
+import {
+  asId,
+  type NetworkId,
+  type NodeId,
+  newId,
+  type SecretId,
+  type ServiceId,
+  type TaskId,
+} from '../../../proto/ids.ts';
 import { TestApi, testNode, testTask } from './host.ts';
 
 const base64 = (text: string): string => Buffer.from(text).toString('base64');
@@ -26,6 +34,13 @@ describe('api: nodes', () => {
   const inspect = async (id: string) => (await api.get(`/nodes/${id}`)).json;
   const update = async (id: string, spec: unknown) =>
     api.post(`/nodes/${id}/update?version=${(await inspect(id)).Version.Index}`, spec);
+
+  it('shows nothing of a node that Docker’s API has no word for', async () => {
+    const Attachments = [{ NetworkID: 'net' as NetworkId, Addresses: ['10.0.1.9/24'] }];
+    api.host.apply([{ op: 'merge', kind: 'node', id: worker.ID, fields: { Attachments } }]);
+    const shown = await inspect('w1');
+    assert.deepEqual([shown.Attachments, shown.Private], [undefined, undefined]);
+  });
 
   it('lists by every filter', async () => {
     const list = async (value: Record<string, string[]>) => {
