@@ -17,6 +17,7 @@ import { ingressNetwork } from '../store/attachment.ts';
 import { parseConstraints } from '../store/constraint.ts';
 import { describePortConflict, isIngressPort, needsIngress } from '../store/endpoint.ts';
 import { acceptedSpec } from '../store/normalize.ts';
+import { readServiceOptions } from '../store/service-options.ts';
 import type { View } from '../store/store.ts';
 import { predefinedNetworks } from './answers.ts';
 import { checkDataTemplate, checkDataTemplates, checkSpecTemplates } from './check-templates.ts';
@@ -32,7 +33,6 @@ const minimumMemoryBytes = 4 * 1024 * 1024;
 const minimumDurationNs = 1e6;
 const maximumSecretBytes = 500 * 1024;
 const maximumConfigBytes = 1000 * 1024;
-const shoalLabelPrefix = 'shoal.';
 
 /** A name, as of services and networks. */
 export function checkName(name: string): void {
@@ -73,7 +73,7 @@ export function acceptServiceSpec(view: View, spec: ServiceSpec, self?: ServiceI
  */
 export function checkServiceShape(spec: ServiceSpec, references: 'by-id' | 'by-name' = 'by-id'): void {
   checkName(spec.Name);
-  checkShoalLabels(spec);
+  readServiceOptions(spec.Labels);
   const task = spec.TaskTemplate;
   checkResources(task);
   checkRestart(task);
@@ -90,15 +90,6 @@ export function checkServiceShape(spec: ServiceSpec, references: 'by-id' | 'by-n
   checkUpdate(spec.UpdateConfig);
   checkUpdate(spec.RollbackConfig);
   checkPorts(spec);
-}
-
-function checkShoalLabels(spec: ServiceSpec): void {
-  const unknown = Object.keys(spec.Labels).find((label) => label.startsWith(shoalLabelPrefix));
-  if (unknown === undefined) return;
-  throw new ShoalError(
-    'invalid-argument',
-    `ServiceSpec.Labels: "${unknown}" is no label that Shoal knows; labels that begin with "${shoalLabelPrefix}" are its own`,
-  );
 }
 
 function checkResources(task: TaskSpec): void {

@@ -1,0 +1,144 @@
+/**
+ * What a service can ask of Shoal that Docker's API has no field for: labels `shoal.*` of the service (in a compose
+ * file `deploy.labels`), which survive every client's read, change and write. This is the one table of them; a label
+ * that is not in it, or whose value can't be read, is refused by name when the spec is accepted.
+ *
+ * A change of such a label restarts no task: labels of a service are no part of what a container is made of
+ * (revision.ts).
+ */
+import type { Labels } from '../../proto/docker.ts';
+import { ShoalError } from '../../proto/errors.ts';
+
+/** What labels beginning with this are: Shoal's own. */
+export const optionPrefix = 'shoal.';
+
+export const dependencyConditions = [
+  'service_started',
+  'service_healthy',
+  'service_completed_successfully',
+] as const;
+export type DependencyCondition = (typeof dependencyConditions)[number];
+
+/** A service that has to be so far before tasks of another one may start. */
+export interface Dependency {
+  /** As written: a name within the service's own stack, or the whole name of a service. */
+  readonly service: string;
+  readonly condition: DependencyCondition;
+}
+
+/** The options of one service, with what holds when its labels do not say. */
+export interface ServiceOptions {
+  /** Which tasks a node's published ingress ports lead to: those of all nodes, or its own alone. */
+  readonly ingress: 'all' | 'local';
+  /** What its tasks wait for before they start. */
+  readonly dependsOn: readonly Dependency[];
+}
+
+interface Option<T> {
+  /** What holds without the label. */
+  readonly absent: T;
+  /** Reads the label's value; throws BadOption with what it must be. */
+  parse(value: string): T;
+}
+
+/** Says what a value must be, for the end of a sentence. */
+class BadOption extends Error {}
+
+/** One row an option. The label of `dependsOn` is `shoal.depends-on`, and so on. */
+const options: { readonly [K in keyof ServiceOptions]: Option<ServiceOptions[K]> } = {
+  ingress: { absent: 'all', parse: (value) => oneOf(['all', 'local'], value) },
+  dependsOn: { absent: [], parse: parseDependencies },
+};
+
+/** The label of an option. */
+export function optionLabel(option: keyof ServiceOptions): string {
+  return optionPrefix + option.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+}
+
+const names = Object.keys(options) as (keyof ServiceOptions)[];
+const byLabel = new Map(names.map((option) => [optionLabel(option), option]));
+
+/**
+ * The options that `labels` ask for. Throws ShoalError 'invalid-argument' for the first label of Shoal's that nobody
+ * knows or whose value is not one of its.
+ */
+export function readServiceOptions(labels: Labels): ServiceOptions {
+  const read: Record<string, unknown> = {};
+  for (const name of names) read[name] = options[name].absent;
+  for (const [label, value] of Object.entries(labels)) {
+    if (!label.startsWith(optionPrefix)) continue;
+    const option = byLabel.get(label);
+    if (option === undefined) throw unknownOption(label);
+    read[option] = readOption(option, value);
+  }
+  return read as unknown as ServiceOptions;
+}
+
+/**
+ * One option of a stored service, for rooms that need no other. Where an older version stored a value that this one
+ * does not take, it is as if the label were not there.
+ */
+export function serviceOption<K extends keyof ServiceOptions>(labels: Labels, option: K): ServiceOptions[K] {
+  const value = labels[optionLabel(option)];
+  if (value === undefined) return options[option].absent;
+  try {
+    return options[option].parse(value);
+  } catch {
+    return options[option].absent;
+  }
+}
+
+function readOption(option: keyof ServiceOptions, value: string): unknown {
+  try {
+    return options[option].parse(value);
+  } catch (error) {
+    if (!(error instanceof BadOption)) throw error;
+    throw new ShoalError(
+      'invalid-argument',
+      `ServiceSpec.Labels: ${optionLabel(option)} ${error.message}, not ${JSON.stringify(value)}`,
+    );
+  }
+}
+
+function unknownOption(label: string): ShoalError {
+  return new ShoalError(
+    'invalid-argument',
+    `ServiceSpec.Labels: "${label}" is no label that Shoal knows; labels that begin with "${optionPrefix}" are its own: ${[...byLabel.keys()].join(', ')}`,
+  );
+}
+
+// ---------------------------------------------------------------- values
+
+function oneOf<T extends string>(allowed: readonly T[], value: string): T {
+  const found = allowed.find((one) => one === value);
+  if (found === undefined) throw new BadOption(`must be one of ${allowed.join(', ')}`);
+  return found;
+}
+
+const dependencyForm =
+  'must be names of services with commas between, each with a condition behind a colon if it is not service_started (db:service_healthy,migrate:service_completed_successfully)';
+const serviceName = /^[a-zA-Z0-9](?:[a-zA-Z0-9_-]*[a-zA-Z0-9])?$/;
+
+function parseDependencies(value: string): Dependency[] {
+  const dependencies = value.split(',').map((part): Dependency => {
+    const [service = '', condition = 'service_started', ...more] = part.trim().split(':');
+    const known = dependencyConditions.find((one) => one === condition);
+    if (!serviceName.test(service) || known === undefined || more.length > 0) {
+      throw new BadOption(dependencyForm);
+    }
+    return { service, condition: known };
+  });
+  const seen = new Set<string>();
+  for (const { service } of dependencies) {
+    if (seen.has(service)) throw new BadOption(`must name each service once (${service} is there twice)`);
+    seen.add(service);
+  }
+  return dependencies;
+}
+
+/** The value of the label that says the same as `dependencies`. */
+export function formatDependencies(dependencies: readonly Dependency[]): string {
+  return dependencies
+    .map(({ service, condition }) => (condition === 'service_started' ? service : `${service}:${condition}`))
+    .join(',');
+}

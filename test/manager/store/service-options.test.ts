@@ -1,0 +1,74 @@
+import assert from 'node:assert/strict';
+import fc from 'fast-check';
+import {
+  dependencyConditions,
+  formatDependencies,
+  optionLabel,
+  readServiceOptions,
+  serviceOption,
+} from '../../../manager/store/service-options.ts';
+import { isShoalError } from '../../../proto/errors.ts';
+
+describe('options of services in labels', () => {
+  it('what labels do not say is as it always was', () => {
+    const none = { ingress: 'all', dependsOn: [] };
+    assert.deepEqual(readServiceOptions({}), none);
+    assert.deepEqual(readServiceOptions({ 'com.example.team': 'x', shoal: 'y' }), none);
+  });
+
+  it('reads what is asked for', () => {
+    const labels = {
+      'shoal.ingress': 'local',
+      'shoal.depends-on': 'db:service_healthy, cache,migrate:service_completed_successfully',
+    };
+    const expected = {
+      ingress: 'local',
+      dependsOn: [
+        { service: 'db', condition: 'service_healthy' },
+        { service: 'cache', condition: 'service_started' },
+        { service: 'migrate', condition: 'service_completed_successfully' },
+      ],
+    };
+    assert.deepEqual(readServiceOptions(labels), expected);
+    assert.deepEqual(serviceOption(labels, 'dependsOn'), expected.dependsOn);
+    assert.equal(serviceOption(labels, 'ingress'), 'local');
+  });
+
+  for (const [label, value, complaint] of [
+    ['shoal.bogus', 'x', /"shoal\.bogus" is no label that Shoal knows; .*shoal\.ingress/],
+    ['shoal.', 'x', /"shoal\." is no label that Shoal knows/],
+    ['shoal.ingress', 'near', /shoal\.ingress must be one of all, local, not "near"/],
+    ['shoal.depends-on', '', /shoal\.depends-on must be names of services/],
+    ['shoal.depends-on', 'db:healthy', /must be names of services.*not "db:healthy"/],
+    ['shoal.depends-on', 'db,,x', /must be names of services/],
+    ['shoal.depends-on', 'db,db:service_healthy', /each service once \(db is there twice\)/],
+  ] as const) {
+    it(`refuses ${label}=${JSON.stringify(value)} by name`, () => {
+      assert.throws(
+        () => readServiceOptions({ [label]: value }),
+        (error) => isShoalError(error, 'invalid-argument') && complaint.test((error as Error).message),
+      );
+    });
+  }
+
+  it('a stored value that is not understood counts as absent', () => {
+    assert.equal(serviceOption({ 'shoal.ingress': 'planet' }, 'ingress'), 'all');
+  });
+
+  it('dependencies written out are read as they were', () => {
+    const dependency = fc.record(
+      {
+        service: fc.stringMatching(/^[a-z][a-z0-9_-]{0,5}[a-z0-9]$/),
+        condition: fc.constantFrom(...dependencyConditions),
+      },
+      { noNullPrototype: true },
+    );
+    const some = fc.uniqueArray(dependency, { minLength: 1, selector: ({ service }) => service });
+    fc.assert(
+      fc.property(some, (dependencies) => {
+        const labels = { [optionLabel('dependsOn')]: formatDependencies(dependencies) };
+        assert.deepEqual(readServiceOptions(labels).dependsOn, dependencies);
+      }),
+    );
+  });
+});
