@@ -48,7 +48,9 @@ class Setting {
     await Promise.all(daemons.map((host) => host.startShoald()));
     const [first, ...others] = this.managers;
     const drained = ['--availability', 'drain'];
-    await this.on(first!, 'swarm', 'init', '--advertise-addr', first!.address, ...drained);
+    // Docker's own default, for both: on a busy machine a daemon needs longer to start than our second allows.
+    const heartbeat = ['--dispatcher-heartbeat', '5s'];
+    await this.on(first!, 'swarm', 'init', '--advertise-addr', first!.address, ...drained, ...heartbeat);
     const token = await this.token('manager');
     for (const host of others) {
       await this.on(host, 'swarm', 'join', '--token', token, ...drained, `${first!.address}:2377`);
