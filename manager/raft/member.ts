@@ -66,7 +66,8 @@ export class RaftMember implements RaftNode {
     this.#recovered = recovered;
     const { clock, random, proposalTimeoutMs, onCommit, electionTicks, transport } = settings;
     this.#pending = new PendingProposals({ clock, random, timeoutMs: proposalTimeoutMs, onCommit });
-    this.#waiters = new AppliedWaiters(recovered.storage.snapshot().metadata.index);
+    const { index } = recovered.storage.snapshot().metadata;
+    this.#waiters = new AppliedWaiters(index, () => this.#refuseWhenUnable());
     this.#changes = new MembershipChanges(this.#changeDoor(), proposalTimeoutMs);
     this.#readPoints = new ReadPoints((context) => {
       this.#refuseUnlessLeading();

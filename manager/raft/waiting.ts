@@ -16,14 +16,18 @@ interface Waiter {
 export class AppliedWaiters {
   #waiters: Waiter[] = [];
   #applied: number;
+  readonly #refuse: () => void;
 
-  constructor(applied: number) {
+  /** `refuse` throws where nothing will be applied any more, and nobody would call `expire`. */
+  constructor(applied: number, refuse: () => void) {
     this.#applied = applied;
+    this.#refuse = refuse;
   }
 
   /** Resolves once `index` is applied; `expire` rejects it after `deadlineMs` (monotonic). */
-  wait(index: number, deadlineMs: number): Promise<void> {
-    if (index <= this.#applied) return Promise.resolve();
+  async wait(index: number, deadlineMs: number): Promise<void> {
+    if (index <= this.#applied) return;
+    this.#refuse();
     return new Promise((resolve, reject) => {
       this.#waiters.push({ index, deadlineMs, resolve, reject });
     });

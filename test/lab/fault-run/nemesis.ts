@@ -234,7 +234,10 @@ export class Nemesis {
     return () =>
       waitFor(`${host.name} to be a worker again`, 60_000, async () => {
         await role('demote');
-        const info = await clientOf(host).get<{ Swarm: { ControlAvailable: boolean } }>('/info');
+        const info = await Promise.race([
+          clientOf(host).get<{ Swarm: { ControlAvailable: boolean } }>('/info'),
+          pause(10_000).then(() => Promise.reject(new Error(`${host.name} does not answer /info`))),
+        ]);
         return !info.Swarm.ControlAvailable;
       }).then(() => undefined);
   }
