@@ -66,8 +66,7 @@ export class RaftMember implements RaftNode {
     this.#recovered = recovered;
     const { clock, random, proposalTimeoutMs, onCommit, electionTicks, transport } = settings;
     this.#pending = new PendingProposals({ clock, random, timeoutMs: proposalTimeoutMs, onCommit });
-    const { index } = recovered.storage.snapshot().metadata;
-    this.#waiters = new AppliedWaiters(index, () => this.#refuseWhenUnable());
+    this.#waiters = new AppliedWaiters(recovered.storage, () => this.#refuseWhenUnable());
     this.#changes = new MembershipChanges(this.#changeDoor(), proposalTimeoutMs);
     this.#readPoints = new ReadPoints((context) => {
       this.#refuseUnlessLeading();

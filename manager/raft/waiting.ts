@@ -4,6 +4,7 @@
  * In: callers, and the progress they wait for. Out: their promises settled. No timers of its own.
  */
 import type { ShoalError } from '../../proto/errors.ts';
+import type { Snapshot } from './core/types.ts';
 
 interface Waiter {
   readonly index: number;
@@ -18,9 +19,9 @@ export class AppliedWaiters {
   #applied: number;
   readonly #refuse: () => void;
 
-  /** `refuse` throws where nothing will be applied any more, and nobody would call `expire`. */
-  constructor(applied: number, refuse: () => void) {
-    this.#applied = applied;
+  /** What a snapshot holds is applied. `refuse` throws where nothing more will be, and nobody would call `expire`. */
+  constructor(storage: { snapshot(): Snapshot }, refuse: () => void) {
+    this.#applied = storage.snapshot().metadata.index;
     this.#refuse = refuse;
   }
 

@@ -19,6 +19,7 @@ import { connectionRefused, type Endpoint, type Network, StreamPipe } from './ne
 
 const forwardTimeoutMs = 10_000;
 const reportTimeoutMs = 10_000;
+const snapshotTimeoutMs = 4_000;
 
 /** Who is where. */
 export interface Places {
@@ -74,7 +75,15 @@ export function raftTransport(
       if (to === undefined || !self.process.isAlive) return;
       const snapshots = messages.filter((message) => message.type === 'MsgSnap');
       const carried = places.isExact ? encoded(messages) : () => messages;
+      let isDelivered = false;
+      // A snapshot goes in a call of its own, which breaks when the way is cut under it.
+      if (snapshots.length > 0) {
+        self.process.after(snapshotTimeoutMs, () => {
+          if (!isDelivered) node()?.manager.raft.reportSnapshot(member.raftId, false);
+        });
+      }
       const arrived = network.datagram(self.machine, to, () => {
+        isDelivered = true;
         deliver(to, carried());
         if (snapshots.length > 0) {
           self.process.run(() => node()?.manager.raft.reportSnapshot(member.raftId, true));
