@@ -15,6 +15,7 @@ import { ShoalError } from '../../proto/errors.ts';
 import type { ServiceId } from '../../proto/ids.ts';
 import { ingressNetwork } from '../store/attachment.ts';
 import { parseConstraints } from '../store/constraint.ts';
+import { circleOf, describeCircle } from '../store/dependencies.ts';
 import { describePortConflict, isIngressPort, needsIngress } from '../store/endpoint.ts';
 import { acceptedSpec } from '../store/normalize.ts';
 import { readServiceOptions } from '../store/service-options.ts';
@@ -58,6 +59,8 @@ export function acceptServiceSpec(view: View, spec: ServiceSpec, self?: ServiceI
   const { TaskTemplate } = accepted;
   checkReferences(view, TaskTemplate);
   checkDataTemplates(view, accepted);
+  const circle = circleOf(view, [accepted]);
+  if (circle) throw invalid(describeCircle(circle));
   const Networks = TaskTemplate.Networks?.map((attachment) => resolveNetwork(view, attachment));
   if (!Networks) return accepted;
   return {

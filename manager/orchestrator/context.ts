@@ -4,6 +4,7 @@ import type { NewId, NodeId, TaskId } from '../../proto/ids.ts';
 import { isTerminal } from '../../proto/task-state.ts';
 import { type Change, newMeta } from '../store/change.ts';
 import { explainConstraints, parseConstraints } from '../store/constraint.ts';
+import { unmetDependencies } from '../store/dependencies.ts';
 import { dirtyTest } from '../store/revision.ts';
 import type { View } from '../store/store.ts';
 import { goalState, isHandedOut, type Slot } from './slots.ts';
@@ -15,10 +16,19 @@ export interface Context {
   readonly now: number;
   readonly newId: NewId;
   isDirty(task: Task): boolean;
+  /** Whether the service's tasks may not start yet, for what it depends on is not so far. */
+  mustHold(): boolean;
 }
 
 export function makeContext(view: View, service: Service, now: number, newId: NewId): Context {
-  return { view, service, now, newId, isDirty: dirtyTest(view, service) };
+  let held: boolean | undefined;
+  const mustHold = () => {
+    // A job that is run again comes after what was changed along with it.
+    const isUpdate = (service.JobStatus?.JobIteration.Index ?? 0) > 0;
+    held ??= unmetDependencies(view, service, isUpdate).length > 0;
+    return held;
+  };
+  return { view, service, now, newId, isDirty: dirtyTest(view, service), mustHold };
 }
 
 /** The spec that a task was made from; the service's own when its revision is gone. */
@@ -88,7 +98,7 @@ export function createTask(context: Context, place: Slot['place'], succession: S
       State: 'pending',
       Message: reason === undefined ? message : `${message}: ${reason}`,
     },
-    DesiredState: isDelayed || waits ? 'ready' : goalState(service),
+    DesiredState: isDelayed || waits || context.mustHold() ? 'ready' : goalState(service),
     ...(service.JobStatus ? { JobIteration: service.JobStatus.JobIteration } : {}),
     Private: {
       ...(isDelayed ? { StartAt: startAt } : {}),

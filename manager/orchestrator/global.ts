@@ -25,18 +25,14 @@ import {
   stopTask,
 } from './context.ts';
 import { mendSlot, mustWait, type SlotPlan } from './mend.ts';
+import { waitersFor } from './order.ts';
 import { concernsTasks } from './replicated.ts';
 import { rollOut } from './rollout.ts';
 import { isActive, isRollingOut, lastWord, type Slot } from './slots.ts';
 
 export const global: Reconciler = {
   name: 'global',
-  keysFor(event, view) {
-    if (event.kind === 'service') return isGlobal(event.object) ? [event.object.ID] : [];
-    if (event.kind === 'task') return keysForTask(event.object, view);
-    if (event.kind === 'node') return keysForNode(event, view);
-    return [];
-  },
+  keysFor: (event, view) => [...ownKeys(event, view), ...waitersFor(event, view, 'Global')],
   allKeys: (view) => view.find('service', 'mode', 'Global').map((service) => service.ID),
   distinct: (keys) => [...keys].filter((key) => !key.includes('@') || !keys.has(partsOf(key)[0])),
   reconcile(view, key, now, newId) {
@@ -50,6 +46,12 @@ export const global: Reconciler = {
     return reconciliation(changes, wakeAt);
   },
 };
+
+function ownKeys(event: StoreEvent, view: View): readonly string[] {
+  if (event.kind === 'service') return isGlobal(event.object) ? [event.object.ID] : [];
+  if (event.kind === 'task') return keysForTask(event.object, view);
+  return event.kind === 'node' ? keysForNode(event, view) : [];
+}
 
 function isGlobal(service: Service): boolean {
   return modeName(service.Spec.Mode) === 'Global';

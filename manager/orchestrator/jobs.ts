@@ -35,6 +35,7 @@ import {
   stopTask,
 } from './context.ts';
 import { mendSlot, mustWait } from './mend.ts';
+import { waitersFor } from './order.ts';
 import { concernsTasks } from './replicated.ts';
 import { endedByItself, isActive, isOfIteration, lastWord, type Slot } from './slots.ts';
 
@@ -50,15 +51,16 @@ function jobReconciler(
 ): Reconciler {
   const isOurs = (service: Service | undefined): service is Service =>
     service !== undefined && modeName(service.Spec.Mode) === mode;
+  const ownKeys = (event: StoreEvent, view: View): readonly string[] => {
+    if (event.kind === 'service') return isOurs(event.object) ? [event.object.ID] : [];
+    if (event.kind === 'node') return keysForNode(event, view, mode);
+    if (event.kind !== 'task') return [];
+    const service = view.get('service', event.object.ServiceID);
+    return isOurs(service) ? [keyForTask(event)] : [];
+  };
   return {
     name,
-    keysFor(event, view) {
-      if (event.kind === 'service') return isOurs(event.object) ? [event.object.ID] : [];
-      if (event.kind === 'node') return keysForNode(event, view, mode);
-      if (event.kind !== 'task') return [];
-      const service = view.get('service', event.object.ServiceID);
-      return isOurs(service) ? [keyForTask(event)] : [];
-    },
+    keysFor: (event, view) => [...ownKeys(event, view), ...waitersFor(event, view, mode)],
     allKeys: (view) => view.find('service', 'mode', mode).map((service) => service.ID),
     distinct: (keys) => [...keys].filter((key) => serviceOf(key) === key || !keys.has(serviceOf(key))),
     reconcile(view, key, now, newId) {

@@ -163,7 +163,7 @@ function promote(
     const patienceEnds = Math.max(startAt, createdAtMs(task)) + stopWaitMs(context);
     const dueAt = mustWait(context, slot, stopped) ? patienceEnds : startAt;
     if (dueAt > context.now) wakeAt = earlier(wakeAt, dueAt);
-    else
+    else if (!context.mustHold())
       changes.push({
         op: 'merge',
         kind: 'task',

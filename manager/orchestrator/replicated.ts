@@ -17,17 +17,13 @@ import { modeName, slotKey } from '../store/tables.ts';
 import type { StoreEvent } from '../store/watch.ts';
 import { type Context, createTask, makeContext, removeTask } from './context.ts';
 import { mendSlot, mustWait, type SlotPlan } from './mend.ts';
+import { waitersFor } from './order.ts';
 import { rollOut } from './rollout.ts';
 import { isActive, isRollingOut, type Slot, slotsByNumber, sparingOrder } from './slots.ts';
 
 export const replicated: Reconciler = {
   name: 'replicated',
-  keysFor(event, view) {
-    if (event.kind === 'service') return isReplicated(event.object) ? [event.object.ID] : [];
-    if (event.kind === 'task') return keysForTask(event.op, event.object, view);
-    if (event.kind === 'node') return keysForNode(event, view);
-    return [];
-  },
+  keysFor: (event, view) => [...ownKeys(event, view), ...waitersFor(event, view, 'Replicated')],
   allKeys: (view) => view.find('service', 'mode', 'Replicated').map((service) => service.ID),
   distinct: (keys) => [...keys].filter((key) => !key.includes('/') || !keys.has(serviceOf(key))),
   reconcile(view, key, now, newId) {
@@ -37,6 +33,12 @@ export const replicated: Reconciler = {
     return key.includes('/') ? reconcileSlot(context, key) : reconcileService(context);
   },
 };
+
+function ownKeys(event: StoreEvent, view: View): readonly string[] {
+  if (event.kind === 'service') return isReplicated(event.object) ? [event.object.ID] : [];
+  if (event.kind === 'task') return keysForTask(event.op, event.object, view);
+  return event.kind === 'node' ? keysForNode(event, view) : [];
+}
 
 function isReplicated(service: Service): boolean {
   return modeName(service.Spec.Mode) === 'Replicated';

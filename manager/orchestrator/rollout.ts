@@ -9,6 +9,7 @@
  */
 import type { Service, Task, UpdateConfig, UpdateState, UpdateStatus } from '../../proto/docker.ts';
 import type { Change } from '../store/change.ts';
+import { unmetDependencies } from '../store/dependencies.ts';
 import { earlier, nothing, type Reconciliation, reconciliation } from '../store/reconciler.ts';
 import { firstMissing, referencesOf } from '../store/references.ts';
 import { type Context, createTask, stopTask } from './context.ts';
@@ -49,14 +50,34 @@ const defaultMonitorMs = 5_000;
 
 /** The next step of the service's update, given what is known of its slots. */
 export function rollOut(context: Context, plans: readonly SlotPlan[]): Reconciliation {
-  const { service } = context;
+  const { service, view } = context;
   if (isPaused(service)) return nothing;
   const settings = settingsOf(service);
   const rows = plans.map((plan) => rowOf(context, plan, settings));
   if (!isRollingOut(service)) return rows.some(isUnderWay) ? begin(context) : nothing;
   const failed = failureToActOn(rows, settings);
   if (failed) return { changes: [actOnFailure(context, failed, settings)] };
+  const held = rows.some(isToBeTried) ? unmetDependencies(view, service, true) : [];
+  const message = held[0] ?? messageUnderWay(service);
+  if (service.UpdateStatus && service.UpdateStatus.Message !== message && mayRetell(service)) {
+    return { changes: [setStatus(service, service.UpdateStatus.State, message)] };
+  }
+  // What is up is not taken down for what could not start.
+  if (held.length > 0) return nothing;
   return advance(context, rows, settings);
+}
+
+const updatingMessage = 'update in progress';
+const holdingPrefix = 'waiting for dependency ';
+
+function messageUnderWay(service: Service): string {
+  const message = service.UpdateStatus?.Message ?? '';
+  return message.startsWith(holdingPrefix) ? updatingMessage : message;
+}
+
+/** A rollback's message says why it is rolled back, which is not to be lost. */
+function mayRetell(service: Service): boolean {
+  return service.UpdateStatus?.State === 'updating';
 }
 
 /** Whether a task was made by the update of the service that is stored, still under way or not. */
@@ -185,7 +206,7 @@ function begin({ service, now }: Context): Reconciliation {
   const UpdateStatus: UpdateStatus = {
     State: 'updating',
     StartedAt: new Date(now).toISOString(),
-    Message: 'update in progress',
+    Message: updatingMessage,
   };
   return { changes: [{ op: 'update', kind: 'service', object: { ...service, UpdateStatus } }] };
 }

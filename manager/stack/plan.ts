@@ -21,6 +21,7 @@ import {
 import { type ErrorCode, isShoalError, ShoalError } from '../../proto/errors.ts';
 import type { ConfigId, NetworkId, NewId, SecretId, StackId } from '../../proto/ids.ts';
 import { type Change, newMeta } from '../store/change.ts';
+import { circleOf, describeCircle } from '../store/dependencies.ts';
 import { describePortConflict } from '../store/endpoint.ts';
 import { describeSubnetConflict } from '../store/ip.ts';
 import { sameServiceSpec, sameValue } from '../store/normalize.ts';
@@ -82,6 +83,7 @@ export function planStack(
   for (const spec of compiled.secrets) plan.secret(spec);
   for (const spec of compiled.configs) plan.config(spec);
   for (const spec of compiled.services) plan.service(spec);
+  plan.order(compiled.services);
   if (options.prune) plan.prune();
   plan.stack(source);
   return plan.finish();
@@ -191,6 +193,12 @@ class Plan {
       this.changes.push(...changes);
       this.done[existing ? 'updated' : 'created'].push({ kind: 'service', name: Name });
     });
+  }
+
+  /** Services that wait for each other in a circle would never start. */
+  order(specs: readonly ServiceSpec[]): void {
+    const circle = circleOf(this.view, specs);
+    if (circle) this.problem('invalid-argument', 'service', circle[0]!, describeCircle(circle));
   }
 
   /** Removes the stack's services that the files have no more. */

@@ -177,7 +177,6 @@ export const ignoredServiceKeys = [
   'cgroup_parent',
   'cgroupns_mode',
   'container_name',
-  'depends_on',
   'devices',
   'domainname',
   'expose',
@@ -211,6 +210,12 @@ export const refusedServiceKeys: Readonly<Record<string, string>> = {
   volumes_from: 'define a volume under the top-level volumes and mount it in both services',
 };
 
+const dependency = shapeOrNothing({
+  condition: text.optional(),
+  required: boolean.optional(),
+  restart: boolean.optional(),
+});
+
 const serviceShape = {
   ...(Object.fromEntries(ignoredServiceKeys.map((name) => [name, anything.optional()])) as Record<
     (typeof ignoredServiceKeys)[number],
@@ -220,6 +225,11 @@ const serviceShape = {
   cap_drop: textList.optional(),
   command: command.optional(),
   configs: z.array(fileReference).optional(),
+  depends_on: z
+    .union([textList, z.record(z.string(), dependency)], {
+      error: 'must be a list of services, or a map of services to conditions',
+    })
+    .optional(),
   deploy: shape(deployShape).optional(),
   dns: textList.optional(),
   dns_search: textList.optional(),

@@ -9,6 +9,7 @@ import type {
   TaskSpec,
 } from '../../proto/docker.ts';
 import { asId } from '../../proto/ids.ts';
+import { dependencyConditions, formatDependencies, optionLabel } from '../store/service-options.ts';
 import { endpointOf, modeOf, placementOf, resourcesOf, restartOf, updateConfigOf } from './deploy.ts';
 import { type ComposeMount, parseShortMount, parseTmpfs } from './mount.ts';
 import { BadValue, parseDuration, splitWords } from './quantity.ts';
@@ -41,7 +42,11 @@ export function serviceSpecOf(scope: Scope, key: string, service: ComposeService
   });
   const spec = present<ServiceSpec>({
     Name: `${scope.stackName}_${key}`,
-    Labels: scope.labels({ ...deploy?.labels, [imageLabel]: service.image ?? '' }),
+    Labels: scope.labels({
+      ...deploy?.labels,
+      ...dependencyLabel(scope, path, service),
+      [imageLabel]: service.image ?? '',
+    }),
     TaskTemplate: task,
     Mode: modeOf(scope, deployPath, deploy),
     UpdateConfig: updateConfigOf(scope, [...deployPath, 'update_config'], deploy?.update_config),
@@ -52,14 +57,45 @@ export function serviceSpecOf(scope: Scope, key: string, service: ComposeService
   return spec;
 }
 
+/** What the service waits for, as the option of services that says so. */
+function dependencyLabel(scope: Scope, path: Path, service: ComposeService): Record<string, string> {
+  const at = [...path, 'depends_on'];
+  const given = service.depends_on ?? [];
+  type Conditions = Exclude<NonNullable<ComposeService['depends_on']>, string[]>;
+  const entries = Object.entries(
+    Array.isArray(given) ? (Object.fromEntries(given.map((name) => [name, {}])) as Conditions) : given,
+  );
+  if (entries.length === 0) return {};
+  const label = optionLabel('dependsOn');
+  if (service.deploy?.labels?.[label] !== undefined) {
+    scope.error(at, `says the same as the label ${label} under deploy.labels: keep one of the two`);
+  }
+  const dependencies = entries.flatMap(([name, { condition = 'service_started', required, restart }]) => {
+    const known = dependencyConditions.find((one) => one === condition);
+    if (known === undefined) {
+      scope.error([...at, name, 'condition'], `must be one of ${dependencyConditions.join(', ')}`);
+    }
+    if (restart) {
+      scope.warn(
+        [...at, name, 'restart'],
+        `ignored: a service is not restarted because ${name} was; it must connect anew itself`,
+      );
+    }
+    const isThere = scope.file.services?.[name] !== undefined;
+    if (!isThere && required !== false) {
+      scope.error(at, `undefined service ${JSON.stringify(name)}: define it under services`);
+    }
+    return isThere && known ? [{ service: name, condition: known }] : [];
+  });
+  return dependencies.length === 0 ? {} : { [label]: formatDependencies(dependencies) };
+}
+
 function ignoredMessage(key: (typeof ignoredServiceKeys)[number]): string {
   switch (key) {
     case 'container_name':
       return 'ignored: setting the container name is not supported, a service may have many containers';
     case 'expose':
       return "ignored: services on the same network can access each other's containers on any port";
-    case 'depends_on':
-      return 'ignored: the services of a stack start at the same time, and must wait for each other themselves';
     case 'network_mode':
       return "ignored: not supported for services; to join an engine's own network, define it under the top-level networks as external, with name: host";
     case 'build':

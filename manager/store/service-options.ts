@@ -6,7 +6,7 @@
  * A change of such a label restarts no task: labels of a service are no part of what a container is made of
  * (revision.ts).
  */
-import type { Labels } from '../../proto/docker.ts';
+import { type Labels, stackLabel } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
 
 /** What labels beginning with this are: Shoal's own. */
@@ -141,4 +141,15 @@ export function formatDependencies(dependencies: readonly Dependency[]): string 
   return dependencies
     .map(({ service, condition }) => (condition === 'service_started' ? service : `${service}:${condition}`))
     .join(',');
+}
+
+/** The names that a dependency of a service with `labels` may mean, the nearest first: one of its own stack, then any. */
+export function namesOfDependency(labels: Labels, dependency: Dependency): string[] {
+  const stack = labels[stackLabel];
+  return stack ? [`${stack}_${dependency.service}`, dependency.service] : [dependency.service];
+}
+
+/** Every name that a service with `labels` may be waiting for. */
+export function dependencyNames(labels: Labels): string[] {
+  return serviceOption(labels, 'dependsOn').flatMap((one) => namesOfDependency(labels, one));
 }

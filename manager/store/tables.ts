@@ -16,6 +16,7 @@ import {
   type Task,
 } from '../../proto/docker.ts';
 import { isIngressPort, needsIngress, portKey } from './endpoint.ts';
+import { dependencyNames } from './service-options.ts';
 
 export interface ObjectOf {
   cluster: Cluster;
@@ -93,6 +94,8 @@ export const tables: { readonly [K in Kind]: Table<ObjectOf[K]> } = {
         ),
       /** `true` for those that publish ports in ingress mode. */
       ingress: (service) => (needsIngress(service.Spec) ? ['true'] : []),
+      /** By the names that it may depend on; see dependencies.ts. */
+      dependency: (service) => dependencyNames(service.Spec.Labels),
       /** By the field of Spec.Mode that is set; `Replicated` when none is, as Docker takes it. */
       mode: (service) => [modeName(service.Spec.Mode)],
     },

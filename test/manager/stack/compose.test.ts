@@ -85,28 +85,41 @@ describe('compose: files', () => {
     assert.equal(again.source, first.source);
   });
 
+  it('say what they depend on, short and long', () => {
+    const labels = (...lines: string[]) =>
+      compile([web(...lines), '  db: {image: db}', '  cache: {image: c}'].join('\n')).services[0]!.Labels;
+    const label = 'shoal.depends-on';
+    assert.equal(labels('depends_on: [db, cache]')[label], 'db,cache');
+    const long = 'depends_on: {db: {condition: service_healthy}, cache: {}, no: {required: false}}';
+    assert.equal(labels(long)[label], 'db:service_healthy,cache');
+    assert.throws(
+      () => labels('depends_on: [nobody]'),
+      /services\.web\.depends_on: undefined service "nobody"/,
+    );
+    assert.throws(
+      () => labels('depends_on: {db: {condition: soon}}'),
+      /condition: must be one of service_started/,
+    );
+    assert.throws(
+      () => labels('depends_on: [db]', 'deploy: {labels: {shoal.depends-on: db}}'),
+      /says the same as the label shoal\.depends-on/,
+    );
+  });
+
   it('warn of what Docker ignores too', () => {
     const { warnings } = compile(
       [
-        web(
-          'build: .',
-          'container_name: x',
-          'depends_on: [db]',
-          'restart: always',
-          'ports: ["127.0.0.1:80:80"]',
-          'user: $WHO',
-        ),
+        web('build: .', 'container_name: x', 'restart: always', 'ports: ["127.0.0.1:80:80"]', 'user: $WHO'),
         'networks: {idle: {}}',
       ].join('\n'),
     );
     const expected = [
-      'compose.yml:9: services.web.user: the WHO variable is not set: taken as a blank string',
+      'compose.yml:8: services.web.user: the WHO variable is not set: taken as a blank string',
       'compose.yml:4: services.web.build: ignored: a stack does not build; push the image first',
       'compose.yml:5: services.web.container_name: ignored: setting the container name is not supported, a service may have many containers',
-      'compose.yml:6: services.web.depends_on: ignored: the services of a stack start at the same time, and must wait for each other themselves',
-      'compose.yml:7: services.web.restart: is read as a restart policy; write deploy.restart_policy instead',
-      "compose.yml:8: services.web.ports[0]: ignoring IP-address (127.0.0.1:80:80) service will listen on '0.0.0.0'",
-      'compose.yml:10: networks.idle: not created: no service uses it',
+      'compose.yml:6: services.web.restart: is read as a restart policy; write deploy.restart_policy instead',
+      "compose.yml:7: services.web.ports[0]: ignoring IP-address (127.0.0.1:80:80) service will listen on '0.0.0.0'",
+      'compose.yml:9: networks.idle: not created: no service uses it',
     ];
     assert.deepEqual(
       warnings.map((warning) => warning.replace('/home/me/app/', '')),
