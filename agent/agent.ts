@@ -13,6 +13,9 @@ import type { NodeForTasks } from './engine/container-spec.ts';
 import type { Engine, EngineDescription, EngineEvent } from './engine/engine.ts';
 import { FileJournal, type Journal } from './journal.ts';
 import { LogForwarder } from './logs.ts';
+import { DataPlane } from './network/data-plane.ts';
+import type { Kernel } from './network/kernel.ts';
+import { EndpointsWatch } from './network/watch.ts';
 import { Remotes } from './remotes.ts';
 import { Reporter } from './reporter.ts';
 import { MemoryFolder, type TaskFiles } from './secrets.ts';
@@ -54,6 +57,12 @@ export interface AgentOptions {
   readonly runDir: string;
   /** Generic resources of the node; of a kind that the engine tells of too, these count. */
   readonly genericResources?: readonly GenericResource[];
+  /** Networks between hosts; absent: none. */
+  readonly dataPlane?: {
+    readonly kernel: Kernel;
+    /** This node's address that vxlan packets come from; empty: the host's own choice. */
+    readonly local: string;
+  };
   /** In place of gRPC, the journal on disk and the files in memory. */
   readonly connect?: ConnectDispatcher;
   readonly journal?: Journal;
@@ -68,6 +77,7 @@ export class Agent {
   readonly #remotes: Remotes;
   readonly #worker: Worker;
   readonly #session: Session;
+  readonly #dataPlane: DataPlane | undefined;
   readonly #listeners = new Set<(message: WireSessionMessage) => void>();
   #engine: EngineDescription | undefined;
   #unavailableBecause: string | undefined;
@@ -99,6 +109,8 @@ export class Agent {
       onEngineEvent: (event) => this.#onEngineEvent(event),
     });
     this.#worker = worker;
+    const dataPlane = this.#makeDataPlane();
+    this.#dataPlane = dataPlane;
     const logs = new LogForwarder({
       engine,
       clock,
@@ -118,6 +130,7 @@ export class Agent {
       worker,
       reporter,
       logs,
+      ...(dataPlane === undefined ? {} : { endpoints: new EndpointsWatch(dataPlane, clock, log) }),
       onMessage: (message) => this.#onMessage(message),
       onManagers: (managers) => this.#journal.putManagers(managers),
     });
@@ -137,6 +150,7 @@ export class Agent {
     ]);
     await this.#lookAtEngine();
     if (!this.#isRunning) return;
+    await this.#dataPlane?.start();
     this.#worker.start(tasks);
     this.#offIdentity = this.#options.identity.onChange(() => this.#session.reopen());
     this.#session.start();
@@ -152,6 +166,7 @@ export class Agent {
     this.#tellUnavailable?.cancel();
     this.#session.stop();
     this.#worker.stop();
+    await this.#dataPlane?.stop();
     await this.#journal.flush();
   }
 
@@ -166,6 +181,7 @@ export class Agent {
       this.#worker.leave().then(() => true),
     );
     if (left !== true) this.#log.error({}, 'containers of this node are left: the engine does not answer');
+    await this.#dataPlane?.leave();
     await this.stop();
     await this.#journal.clear();
     await this.#files
@@ -204,6 +220,16 @@ export class Agent {
     this.#session.leaderHint(address);
   }
 
+  #makeDataPlane(): DataPlane | undefined {
+    const { dataPlane, clock, log, dataDir } = this.#options;
+    if (dataPlane === undefined) return undefined;
+    const { networks } = this.#worker;
+    const folder = join(dataDir, 'agent');
+    const made = new DataPlane({ ...dataPlane, networks, clock, log, folder, nodeId: () => this.#nodeId });
+    networks.useDataPlane(made);
+    return made;
+  }
+
   #held() {
     const held = this.#options.identity.current();
     if (held !== undefined) return held;
@@ -224,6 +250,7 @@ export class Agent {
     const description = describeNode({
       hostname,
       dataPathAddress,
+      hasDataPlane: this.#dataPlane !== undefined,
       engine: this.#engine,
       unavailableBecause: this.#unavailableBecause,
       genericResources: genericResources ?? [],
@@ -243,6 +270,9 @@ export class Agent {
   }
 
   #onEngineEvent(event: EngineEvent): void {
+    if (event.kind === 'engine-back' || (event.kind === 'container' && event.action === 'start')) {
+      this.#dataPlane?.onEngine();
+    }
     if (event.kind === 'engine-back') {
       this.#tellUnavailable?.cancel();
       this.#tellUnavailable = undefined;

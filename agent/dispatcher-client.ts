@@ -5,6 +5,8 @@
 import type { ClientWritableStream, Metadata } from '@grpc/grpc-js';
 import { messageOf, type ShoalError } from '../proto/errors.ts';
 import type { PublishLogsMessage } from '../proto/generated/docker/swarmkit/v1/PublishLogsMessage.ts';
+import type { EndpointsReport } from '../proto/generated/shoal/v1/EndpointsReport.ts';
+import type { EndpointsUpdate } from '../proto/generated/shoal/v1/EndpointsUpdate.ts';
 import type { Clock } from '../proto/ports.ts';
 import { createChannel, type NodeIdentity, type RpcChannel } from '../proto/rpc.ts';
 import { fromGrpcError, managerHeader } from '../proto/rpc-status.ts';
@@ -37,6 +39,11 @@ export interface SessionHandlers extends StreamHandlers<WireSessionMessage> {
 /** Whether the managers are ours or Docker Engines. */
 export type ManagerKind = 'shoal' | 'docker';
 
+/** A node's watch of endpoints, on which it also says what it holds. */
+export interface EndpointsStream extends Stream {
+  report(report: EndpointsReport): void;
+}
+
 /** Log lines on their way to a manager. */
 export interface LogUpload {
   /** Resolves when there is room for more; rejects when the other side is gone. */
@@ -55,6 +62,8 @@ export interface DispatcherClient {
   assignments(sessionId: string, handlers: StreamHandlers<WireAssignments>): Stream;
   listenSubscriptions(handlers: StreamHandlers<WireSubscription>): Stream;
   publishLogs(): LogUpload;
+  /** Absent where no data plane listens. */
+  watchEndpoints?(handlers: StreamHandlers<EndpointsUpdate>): EndpointsStream;
   close(): void;
 }
 
@@ -157,6 +166,12 @@ class GrpcDispatcherClient implements DispatcherClient {
         if (failure !== undefined) throw failure;
       },
     };
+  }
+
+  watchEndpoints(handlers: StreamHandlers<EndpointsUpdate>): EndpointsStream {
+    const call = this.#channel.client('Endpoints').Watch();
+    const stream = follow(call, handlers);
+    return { ...stream, report: (report) => void call.write(report) };
   }
 
   close(): void {

@@ -9,6 +9,7 @@ import type { NodeIdentity } from '../proto/rpc.ts';
 import {
   type ConnectDispatcher,
   type DispatcherClient,
+  type ManagerKind,
   reasonOfEnd,
   type Stream,
 } from './dispatcher-client.ts';
@@ -47,8 +48,15 @@ export interface SessionOptions {
   readonly worker: Worker;
   readonly reporter: Reporter;
   readonly logs: LogForwarder;
+  /** Told of each session with managers of ours, and of its end; absent on a node without a data plane. */
+  readonly endpoints?: EndpointsListener;
   readonly onMessage: (message: WireSessionMessage) => void;
   readonly onManagers: (managers: readonly RememberedManager[]) => void;
+}
+
+export interface EndpointsListener {
+  connect(client: DispatcherClient): void;
+  disconnect(): void;
 }
 
 /** How the session stands, for `docker info`. */
@@ -62,6 +70,7 @@ interface Attempt {
   readonly client: DispatcherClient;
   readonly streams: Stream[];
   sessionId: string | undefined;
+  managers: ManagerKind | undefined;
   timer: Timer | undefined;
   assignments: Stream | undefined;
   isOver: boolean;
@@ -145,6 +154,7 @@ export class Session {
       client,
       streams: [],
       sessionId: undefined,
+      managers: undefined,
       timer: undefined,
       assignments: undefined,
       isOver: false,
@@ -158,6 +168,7 @@ export class Session {
     attempt.streams.push(
       client.session(description(), {
         onManagerKind: (kind) => {
+          attempt.managers = kind;
           if (!attempt.isOver) worker.managersAre(kind);
         },
         onMessage: (message) => this.#onMessage(attempt, message),
@@ -200,6 +211,7 @@ export class Session {
     for (const { taskId, status } of worker.statuses()) reporter.report(taskId, status);
     reporter.connect((updates) => attempt.client.updateTaskStatus(sessionId, updates));
     logs.connect(attempt.client);
+    if (attempt.managers === 'shoal') this.#options.endpoints?.connect(attempt.client);
   }
 
   #assign(attempt: Attempt, sessionId: string): void {
@@ -270,6 +282,7 @@ export class Session {
     if (attempt.sessionId !== undefined) {
       this.#options.reporter.connect(undefined);
       this.#options.logs.disconnect();
+      this.#options.endpoints?.disconnect();
     }
     attempt.assignments?.cancel();
     for (const stream of attempt.streams) stream.cancel();

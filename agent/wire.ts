@@ -5,6 +5,7 @@
 
 import {
   dataPathLabel,
+  dataPlaneLabel,
   engineIdLabel,
   engineUnavailableLabel,
   type GenericResource,
@@ -144,14 +145,18 @@ export interface NodeFacts {
   readonly genericResources: readonly GenericResource[];
   /** Where the traffic of networks comes from; undefined where that is the node's own address. */
   readonly dataPathAddress?: string | undefined;
+  /** Whether the node's networks reach other hosts. */
+  readonly hasDataPlane?: boolean;
 }
 
 /** A node's description. A node whose engine never answered has no resources, so that nothing is placed there. */
 export function describeNode(facts: NodeFacts): WireDescription {
-  const { hostname, engine, unavailableBecause, genericResources, dataPathAddress } = facts;
+  const { hostname, engine, unavailableBecause, genericResources, dataPathAddress, hasDataPlane } = facts;
   // The label also tells managers that this is an agent of ours: it is there even before the engine answered.
   const labels: Record<string, string> = { ...engine?.labels, [engineIdLabel]: engine?.engineId ?? '' };
   if (unavailableBecause !== undefined) labels[engineUnavailableLabel] = unavailableBecause;
+  if (hasDataPlane) labels[dataPlaneLabel] = 'vxlan';
+  if (hasDataPlane === true) labels[dataPlaneLabel] = 'vxlan';
   if (dataPathAddress !== undefined) labels[dataPathLabel] = dataPathAddress;
   return {
     hostname,

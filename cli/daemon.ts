@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { Agent } from '../agent/agent.ts';
 import type { Engine } from '../agent/engine/engine.ts';
 import { AgentIdentity, type HeldIdentity } from '../agent/identity.ts';
+import type { Kernel } from '../agent/network/kernel.ts';
 import type {
   ApiHost,
   EngineFacts,
@@ -54,6 +55,8 @@ export interface DaemonOptions {
   readonly hostname: string;
   readonly genericResources?: readonly GenericResource[];
   readonly engine: Engine;
+  /** The host's network, for networks between hosts; undefined: none. */
+  readonly kernel?: Kernel | undefined;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
@@ -331,6 +334,7 @@ export class Daemon implements ApiHost {
   /** Starts the agent, and lets it know of the leader that this node's own manager sees. */
   private async becomeMember(manager: ManagerServer | undefined, remotes: readonly string[]): Promise<Agent> {
     const { clock, random, log } = this;
+    const { dataPathAddress } = this.mustSettings();
     const agent = new Agent({
       identity: this.identity,
       engine: this.options.engine,
@@ -341,8 +345,11 @@ export class Daemon implements ApiHost {
       runDir: this.options.runDir,
       hostname: this.options.hostname,
       genericResources: this.options.genericResources ?? [],
-      dataPathAddress: this.mustSettings().dataPathAddress,
+      dataPathAddress,
       managers: remotes,
+      ...(this.options.kernel
+        ? { dataPlane: { kernel: this.options.kernel, local: dataPathAddress ?? '' } }
+        : {}),
     });
     agent.onSessionMessage((message) => this.onSessionMessage(message));
     this.state = { kind: 'member', agent, manager };

@@ -23,6 +23,7 @@ export interface Flags {
   engine: string;
   metricsAddr: string;
   gossipAddr?: string;
+  dataPlane: 'auto' | 'off';
   logLevel: LogLevel;
   name?: string;
   nodeGenericResource?: string[];
@@ -53,6 +54,14 @@ export function makeProgram(): Command {
     .option(
       '--gossip-addr <address>',
       "where a manager lets stock Docker engines find each other, which always ask at port 7946; empty: nowhere (default the advertised host's 7946)",
+    )
+    .addOption(
+      new Option(
+        '--data-plane <mode>',
+        "networks between hosts: auto (where the host can), off (a network's tasks stay on one engine)",
+      )
+        .choices(['auto', 'off'])
+        .default('auto'),
     )
     .addOption(
       new Option('--log-level <level>', 'least level that is logged').choices(logLevels).default('info'),

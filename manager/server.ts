@@ -20,7 +20,7 @@ import { sealBackup } from './backup/backup.ts';
 import type { RestoredState, RestorePlan } from './backup/restore.ts';
 import { certificateHandlers } from './ca/rpc.ts';
 import { callerRules, mayReturn } from './callers.ts';
-import { registerDispatcher } from './dispatcher/service.ts';
+import { registerDispatcher, registerEndpoints } from './dispatcher/service.ts';
 import { GossipRelay } from './gossip-relay.ts';
 import { notLeader } from './logs/broker.ts';
 import { type OpenLogs, readLogs } from './logs/reader.ts';
@@ -202,6 +202,7 @@ export class ManagerServer {
     server.addService('CA', handlers.CA);
     server.addService('NodeCA', handlers.NodeCA);
     registerDispatcher(server, { dispatcher: () => manager.dispatcher(), leader }, requireCaller);
+    registerEndpoints(server, { dispatcher: () => manager.dispatcher(), leader }, requireCaller);
     registerLogs(server, { broker: () => manager.leading()?.logs, leader }, requireCaller);
     registerRaftServices(server, manager.raft, this.peers, {
       clusterId,

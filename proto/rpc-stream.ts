@@ -2,9 +2,17 @@
  * A server stream as the code that feeds it sees it: somewhere to send that says when it can take more. What is
  * written against these interfaces runs over gRPC and, in a simulator, over nothing.
  */
-import type * as grpc from '@grpc/grpc-js';
+import type { EventEmitter } from 'node:events';
 import type { ShoalError } from './errors.ts';
 import { failStream } from './rpc-status.ts';
+
+/** The server's end of a stream to the client, whether or not the client streams too. */
+type Writable<Message> = EventEmitter & {
+  readonly cancelled: boolean;
+  readonly closed: boolean;
+  write(message: Message): boolean;
+  end(): unknown;
+};
 
 /** The sending end of one stream. */
 export interface Sink<Message> {
@@ -20,7 +28,7 @@ export interface StreamHandle {
 }
 
 /** A gRPC server stream as a Sink: a full buffer is waited for, so that a slow reader costs no memory. */
-export function sinkOf<Message>(call: grpc.ServerWritableStream<unknown, Message>): Sink<Message> {
+export function sinkOf<Message>(call: Writable<Message>): Sink<Message> {
   let isOver = false;
   call.once('close', () => {
     isOver = true;
@@ -40,7 +48,7 @@ export function sinkOf<Message>(call: grpc.ServerWritableStream<unknown, Message
 }
 
 /** Resolves when the stream's buffer is empty again, or the stream is over. */
-function drained(call: grpc.ServerWritableStream<unknown, never>): Promise<void> {
+function drained(call: Writable<never>): Promise<void> {
   return new Promise((resolve) => {
     const done = () => {
       for (const event of ['drain', 'close', 'cancelled']) call.off(event, done);
@@ -51,7 +59,7 @@ function drained(call: grpc.ServerWritableStream<unknown, never>): Promise<void>
 }
 
 /** Tells the handle when the other side has ended the stream, even if it did so before there was a handle. */
-export function closeWith(call: grpc.ServerWritableStream<unknown, unknown>, handle: StreamHandle): void {
+export function closeWith(call: Writable<never>, handle: StreamHandle): void {
   if (call.cancelled || call.closed) handle.close();
   else {
     call.once('cancelled', () => handle.close());

@@ -34,6 +34,8 @@ export interface AttachedNetwork {
   readonly addresses: readonly string[];
   readonly aliases: readonly string[];
   readonly driverOptions: Readonly<Record<string, string>>;
+  /** DNS servers that know the network's names; empty where the engine's own does. */
+  readonly nameservers: readonly string[];
 }
 
 /** What a container is attached to: networks of the cluster, or one of the engine's own modes. */
@@ -168,7 +170,7 @@ function hostConfig(
     ],
     ReadonlyRootfs: spec.read_only === true,
     GroupAdd: spec.groups ?? [],
-    Dns: spec.dns_config?.nameservers ?? [],
+    Dns: nameservers(attachment, spec.dns_config?.nameservers ?? []),
     DnsSearch: spec.dns_config?.search ?? [],
     DnsOptions: spec.dns_config?.options ?? [],
     ExtraHosts: (spec.hosts ?? []).flatMap(extraHosts),
@@ -240,6 +242,13 @@ function portBindings(task: WireTask): Record<string, { HostIp: string; HostPort
     bindings[key].push({ HostIp: '', HostPort: port.published_port ? String(port.published_port) : '' });
   }
   return bindings;
+}
+
+/** The engine asks them in order, at most three: the networks' own first, for only they know services. */
+function nameservers(attachment: Attachment, own: readonly string[]): readonly string[] {
+  return attachment.kind === 'mode'
+    ? own
+    : [...attachment.networks.flatMap((one) => one.nameservers), ...own];
 }
 
 function endpoints(attachment: Attachment): Record<string, unknown> {

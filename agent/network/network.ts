@@ -5,17 +5,22 @@
  * network's id.
  */
 import { networkIdLabel } from '../../proto/docker.ts';
-import { isShoalError, messageOf } from '../../proto/errors.ts';
+import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
 import type { Clock, Log, Timer } from '../../proto/ports.ts';
 import type { ManagerKind } from '../dispatcher-client.ts';
 import type { Attachment } from '../engine/container-spec.ts';
 import type { Engine, EngineNetworkRequest } from '../engine/engine.ts';
 import type { WireNetwork, WireTask } from '../wire.ts';
+import type { DesiredNetwork, ReadyNetwork } from './desired.ts';
 import {
   attachedNetwork,
   engineNetwork,
   isClusterNetwork,
+  isOverlay,
   networkIdsOf,
+  outdatedNetworks,
+  overlayEnd,
+  overlayEngineNetwork,
   refuseDockersOverlay,
   unusedNetworks,
   wantedAttachment,
@@ -25,6 +30,11 @@ import {
 const lingerMs = 5_000;
 const rememberMs = 60_000;
 const maxNameAttempts = 3;
+
+/** The data plane, as far as a task's attachment needs it. */
+export interface OverlayNetworks {
+  network(id: string): Promise<ReadyNetwork>;
+}
 
 interface Known {
   readonly name: string;
@@ -42,11 +52,19 @@ export class Networks {
   #prune: Timer | undefined;
   #isStopped = false;
   #managers: ManagerKind = 'shoal';
+  #dataPlane: OverlayNetworks | undefined;
+  /** Ids of the networks that the data plane holds. */
+  #overlays: ReadonlySet<string> = new Set();
 
   constructor(engine: Engine, clock: Clock, log: Log) {
     this.#engine = engine;
     this.#clock = clock;
     this.#log = log;
+  }
+
+  /** Networks between hosts are `dataPlane`'s from now on. */
+  useDataPlane(dataPlane: OverlayNetworks): void {
+    this.#dataPlane = dataPlane;
   }
 
   /** Whose networks the tasks that come from now on are attached to. */
@@ -66,6 +84,9 @@ export class Networks {
     const networks = await Promise.all(
       wanted.attachments.map(async (attachment) => {
         const network = attachment.network!;
+        if (this.#dataPlane !== undefined && isOverlay(network)) {
+          return overlayEnd(attachment, await this.#dataPlane.network(network.id ?? ''));
+        }
         const name = isClusterNetwork(network)
           ? await this.#ensure(network)
           : (network.spec?.annotations?.name ?? network.id ?? '');
@@ -118,6 +139,31 @@ export class Networks {
     }
   }
 
+  /**
+   * Makes sure of the engine's network for an overlay; resolves with its name. Throws 'conflict' while containers hold
+   * on to one that was made when this node had other addresses.
+   */
+  async ensureOverlay(network: DesiredNetwork): Promise<string> {
+    const existing = await this.#engine.listNetworks({});
+    const request = overlayEngineNetwork(network, existing);
+    for (const name of outdatedNetworks(network, request, existing)) {
+      if (await this.#engine.removeNetwork(name)) continue;
+      throw new ShoalError(
+        'conflict',
+        `the engine's network ${name} is of an earlier life and containers still use it: remove them`,
+      );
+    }
+    await this.#engine.ensureNetwork(request);
+    return request.name;
+  }
+
+  /** The overlays that are to stay; the engine's networks of others go when no container uses them. */
+  async pruneOverlays(ids: ReadonlySet<string>): Promise<void> {
+    const gone = [...this.#overlays].some((id) => !ids.has(id));
+    this.#overlays = ids;
+    if (gone) await this.prune();
+  }
+
   /** No more pruning; the networks stay. */
   stop(): void {
     this.#isStopped = true;
@@ -125,7 +171,7 @@ export class Networks {
   }
 
   #usedIds(): Set<string> {
-    return new Set([...this.#uses.values()].flat());
+    return new Set([...this.#uses.values(), ...this.#overlays].flat());
   }
 
   #ensure(network: WireNetwork): Promise<string> {

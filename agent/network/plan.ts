@@ -9,6 +9,7 @@ import { ShoalError } from '../../proto/errors.ts';
 import type { AttachedNetwork } from '../engine/container-spec.ts';
 import type { EngineNetworkRequest } from '../engine/engine.ts';
 import type { WireAttachment, WireNetwork, WireTask } from '../wire.ts';
+import { bridgeName, type DesiredNetwork, isIpv6, type ReadyNetwork } from './desired.ts';
 
 const shortIdLength = 12;
 const modes: Readonly<Record<string, string>> = {
@@ -129,7 +130,76 @@ export function attachedNetwork(task: WireTask, attachment: WireAttachment, name
     addresses: isCluster ? (attachment.addresses ?? []) : [],
     aliases: [...new Set(aliases)],
     driverOptions: attachment.driver_attachment_opts ?? {},
+    nameservers: [],
   };
+}
+
+/** The task's end of an overlay: names are answered by the data plane's DNS server alone. */
+export function overlayEnd(attachment: WireAttachment, ready: ReadyNetwork): AttachedNetwork {
+  return {
+    name: ready.name,
+    addresses: attachment.addresses ?? [],
+    aliases: [],
+    driverOptions: attachment.driver_attachment_opts ?? {},
+    nameservers: ready.nameservers,
+  };
+}
+
+/** Whether the network is one between hosts, for the data plane to make. */
+export function isOverlay(network: WireNetwork): boolean {
+  return network.driver_state?.name === 'overlay';
+}
+
+/** Labels of the engine's network for an overlay: what can't be changed once it stands is told by them. */
+const bridgeLabel = 'shoal.network.bridge';
+const gatewayLabel = 'shoal.network.gateway';
+
+/** How the engine's network for an overlay is to be; its name as in engineNetwork. */
+export function overlayEngineNetwork(
+  network: DesiredNetwork,
+  existing: readonly ExistingNetwork[],
+): EngineNetworkRequest {
+  const labels: Record<string, string> = {
+    [networkIdLabel]: network.id,
+    [bridgeLabel]: bridgeName(network),
+    [gatewayLabel]: network.gateways.join(','),
+  };
+  for (const [key, value] of Object.entries(network.labels)) {
+    if (copiedLabels.test(key)) labels[key] = value;
+  }
+  const gateways = network.gateways.map((gateway) => gateway.replace(/\/\d+$/, ''));
+  const isTaken = existing.some(
+    (other) => other.name === network.name && other.labels[networkIdLabel] !== network.id,
+  );
+  return {
+    name: isTaken ? `${network.name}.${network.id.slice(0, shortIdLength)}` : network.name,
+    labels,
+    subnets: network.subnets.map((subnet) => {
+      const gateway = gateways.find((one) => isIpv6(one) === isIpv6(subnet));
+      return { subnet, ...(gateway === undefined ? {} : { gateway }) };
+    }),
+    internal: network.isInternal,
+    options: {
+      'com.docker.network.bridge.name': bridgeName(network),
+      'com.docker.network.driver.mtu': String(network.mtu),
+    },
+  };
+}
+
+/** Names of the engine's networks for `network` that are not as `request` says: its addresses here were others. */
+export function outdatedNetworks(
+  network: DesiredNetwork,
+  request: EngineNetworkRequest,
+  existing: readonly ExistingNetwork[],
+): string[] {
+  return existing
+    .filter(({ labels }) => labels[networkIdLabel] === network.id)
+    .filter(
+      ({ name, labels }) =>
+        name !== request.name ||
+        [bridgeLabel, gatewayLabel].some((key) => labels[key] !== request.labels[key]),
+    )
+    .map(({ name }) => name);
 }
 
 /** Ids of the cluster networks that `task` uses on this node. */

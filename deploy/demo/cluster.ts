@@ -89,6 +89,7 @@ export class Cluster {
       '--listen-addr': address,
       '--advertise-addr': address,
       '--engine': this.engine.flag,
+      '--data-plane': 'off',
       '--metrics-addr': '127.0.0.1:0',
       '--name': name,
     };

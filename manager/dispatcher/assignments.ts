@@ -34,12 +34,15 @@ interface Changes {
 /** What one node's assignment stream has been told so far. */
 export class AssignmentSet {
   private readonly nodeId: NodeId;
+  private readonly isWithheld: (id: TaskId) => boolean;
   private sent = new Map<TaskId, Sent>();
   private users = new Map<string, Set<TaskId>>();
   private sequence = 0;
 
-  constructor(nodeId: NodeId) {
+  /** `isWithheld`: whether the node may not be told yet that the task is to stop. */
+  constructor(nodeId: NodeId, isWithheld: (id: TaskId) => boolean = () => false) {
     this.nodeId = nodeId;
+    this.isWithheld = isWithheld;
   }
 
   /** Everything that the node should have, whatever it was told before. */
@@ -88,6 +91,8 @@ export class AssignmentSet {
       });
       return;
     }
+    // Once more when its endpoint is withdrawn.
+    if (before !== undefined && this.isWithheld(id)) return;
     const revision = view.get('revision', task.RevisionID);
     if (revision === undefined) return;
     const dependencies = isTerminal(task.Status.State)

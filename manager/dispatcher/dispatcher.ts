@@ -12,6 +12,7 @@ import type { AssignmentsMessage__Output as WireAssignments } from '../../proto/
 import type { HeartbeatResponse__Output as WireHeartbeat } from '../../proto/generated/docker/swarmkit/v1/HeartbeatResponse.ts';
 import type { SessionMessage__Output as WireSession } from '../../proto/generated/docker/swarmkit/v1/SessionMessage.ts';
 import type { SessionRequest__Output as WireSessionRequest } from '../../proto/generated/docker/swarmkit/v1/SessionRequest.ts';
+import type { EndpointsUpdate } from '../../proto/generated/shoal/v1/EndpointsUpdate.ts';
 import { type Id, type NodeId, newId, type TaskId } from '../../proto/ids.ts';
 import type { Clock, Log, Random } from '../../proto/ports.ts';
 import type { Sink, StreamHandle } from '../../proto/rpc-stream.ts';
@@ -20,6 +21,7 @@ import type { View } from '../store/store.ts';
 import type { Commit, StoreEvent } from '../store/watch.ts';
 import { AssignmentSet } from './assignments.ts';
 import { wireDuration } from './container-spec.ts';
+import { EndpointsBoard, type Programmed, type WatchHandle } from './endpoints.ts';
 import { Pump } from './pump.ts';
 import { downAfterMs, heartbeatPeriodMs, type Missed, SessionTable } from './sessions.ts';
 import { splitAssignments } from './split.ts';
@@ -81,6 +83,7 @@ export class Dispatcher {
   private readonly batch: StatusBatch;
   private readonly table: SessionTable;
   private readonly connections = new Map<NodeId, Connection>();
+  private readonly endpoints: EndpointsBoard;
   /** How many descriptions of a node are on their way into the store. */
   private readonly describing = new Map<NodeId, number>();
   private unsubscribe: (() => void) | undefined;
@@ -91,6 +94,12 @@ export class Dispatcher {
     this.random = options.random;
     this.log = options.log;
     this.batch = new StatusBatch(options.propose);
+    this.endpoints = new EndpointsBoard({
+      store: options.store,
+      clock: options.clock,
+      log: options.log,
+      onWithdrawn: (task) => this.wakeTask(task.NodeID, task.ID),
+    });
     this.table = new SessionTable(options.clock, (missed) => this.onMissed(missed));
   }
 
@@ -112,6 +121,7 @@ export class Dispatcher {
     this.unsubscribe?.();
     this.unsubscribe = undefined;
     this.table.clear();
+    this.endpoints.stop(notLeader(leaderAddress));
     for (const connection of [...this.connections.values()]) this.end(connection, notLeader(leaderAddress));
   }
 
@@ -181,7 +191,7 @@ export class Dispatcher {
     if (connection.assignments) {
       endStream(connection.assignments, new ShoalError('conflict', 'the node asked again'));
     }
-    const set = new AssignmentSet(nodeId);
+    const set = new AssignmentSet(nodeId, (id) => this.endpoints.isWithheld(id));
     const stream: AssignmentStream = {
       sink,
       dirty: 'all',
@@ -203,6 +213,18 @@ export class Dispatcher {
         if (connection.assignments === stream) connection.assignments = undefined;
       },
     };
+  }
+
+  /** Tells the node's data plane what it is to hold, and takes its reports. Throws while this manager does not lead. */
+  watchEndpoints(nodeId: NodeId, sink: Sink<EndpointsUpdate>): WatchHandle {
+    this.requireStarted();
+    this.requireNode(nodeId);
+    return this.endpoints.watch(nodeId, sink);
+  }
+
+  /** What the data planes of nodes hold. */
+  programmedEndpoints(): ReadonlyMap<NodeId, Programmed> {
+    return this.endpoints.programmed();
   }
 
   private connect(nodeId: NodeId, sink: Sink<WireSession>): Connection {
@@ -301,6 +323,8 @@ export class Dispatcher {
   // -------------------------------------------------------------- what the store says
 
   private onCommit(commit: Commit): void {
+    // First, for an assignment may have to wait for it.
+    this.endpoints.onCommit(commit);
     if (commit.kind === 'restored') {
       for (const connection of this.connections.values()) {
         this.wakeSession(connection);
@@ -323,9 +347,13 @@ export class Dispatcher {
 
   private onTask(event: Extract<StoreEvent, { kind: 'task' }>): void {
     for (const nodeId of new Set([event.object.NodeID, event.previous?.NodeID])) {
-      const stream = nodeId === undefined ? undefined : this.connections.get(nodeId)?.assignments;
-      if (stream) this.wakeAssignments(stream, event.object.ID);
+      this.wakeTask(nodeId, event.object.ID);
     }
+  }
+
+  private wakeTask(nodeId: NodeId | undefined, taskId: TaskId): void {
+    const stream = nodeId === undefined ? undefined : this.connections.get(nodeId)?.assignments;
+    if (stream) this.wakeAssignments(stream, taskId);
   }
 
   /** Answers whether the list of managers changed, which every agent is told of. */

@@ -3,9 +3,11 @@
  * from the certificate alone, and on a manager that does not lead says who does. It keeps no state.
  */
 import * as grpc from '@grpc/grpc-js';
+import type { EndpointsReport } from '../../proto/generated/shoal/v1/EndpointsReport.ts';
+import type { EndpointsUpdate } from '../../proto/generated/shoal/v1/EndpointsUpdate.ts';
 import { asId, type NodeId } from '../../proto/ids.ts';
 import { type RequireCaller, type RpcServer, requireRole } from '../../proto/rpc.ts';
-import { managerHeader, streamHandler, unaryHandler } from '../../proto/rpc-status.ts';
+import { failStream, managerHeader, streamHandler, unaryHandler } from '../../proto/rpc-status.ts';
 import { closeWith, sinkOf } from '../../proto/rpc-stream.ts';
 import { packageVersion } from '../../proto/version.ts';
 import { type Agent, type Dispatcher, notLeader } from './dispatcher.ts';
@@ -50,6 +52,27 @@ export function registerDispatcher(
       const sessionId = call.request.session_id ?? '';
       closeWith(call, required(leadership).assignments(nodeId, sessionId, sinkOf(call)));
     }),
+  });
+}
+
+/** Registers shoal.v1.Endpoints, for the data planes of our agents. */
+export function registerEndpoints(
+  server: RpcServer,
+  leadership: Leadership,
+  requireCaller: RequireCaller = requireRole,
+): void {
+  server.addService('Endpoints', {
+    Watch: (call: grpc.ServerDuplexStream<EndpointsReport, EndpointsUpdate>) => {
+      try {
+        const { nodeId } = agentFrom(call, requireCaller);
+        const handle = required(leadership).watchEndpoints(nodeId, sinkOf(call));
+        call.on('data', (report) => handle.report(report));
+        call.on('end', () => call.end());
+        closeWith(call, handle);
+      } catch (error) {
+        failStream(call, error);
+      }
+    },
   });
 }
 

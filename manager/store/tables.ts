@@ -72,6 +72,8 @@ export const tables: { readonly [K in Kind]: Table<ObjectOf[K]> } = {
       /** By hostname. */
       name: (node) => some(node.Description.Hostname),
       role: (node) => [node.Spec.Role],
+      /** That it has an address of its own on. */
+      network: (node) => (node.Attachments ?? []).map(({ NetworkID }) => NetworkID),
     },
   },
   service: {

@@ -294,8 +294,14 @@ describe('container spec', () => {
     const attachment: Attachment = {
       kind: 'networks',
       networks: [
-        { name: 'front', addresses: ['10.1.0.5/24', 'fd00::5/64'], aliases: ['web'], driverOptions: {} },
-        { name: 'back', addresses: [], aliases: ['web', 'api'], driverOptions: { a: 'b' } },
+        {
+          name: 'front',
+          addresses: ['10.1.0.5/24', 'fd00::5/64'],
+          aliases: ['web'],
+          driverOptions: {},
+          nameservers: [],
+        },
+        { name: 'back', addresses: [], aliases: ['web', 'api'], driverOptions: { a: 'b' }, nameservers: [] },
       ],
     };
     const made = config({ image: 'web:1' }, {}, attachment);

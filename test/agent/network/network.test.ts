@@ -83,6 +83,7 @@ describe('network plan', () => {
       addresses: ['10.0.1.5/24'],
       aliases: ['web', 'tasks.web', 'db'],
       driverOptions: {},
+      nameservers: [],
     });
   });
 

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import type { Task } from '../../../proto/docker.ts';
 import { type Plan, plan, serviceId, specOf, take } from './model.ts';
-import { makeSpec } from './objects.ts';
 import { World } from './world.ts';
 
 function checkAlways(world: World, of: Plan): void {

@@ -1,0 +1,381 @@
+/**
+ * The data plane of one node: keeps the kernel's network, the engine's bridges and the DNS server as the managers
+ * say. In: updates of shoal.v1.Endpoints/Watch, events of the engine. Out: the kernel reconciled at start, on each
+ * change, on events and every 30 s; the revision it holds and what it could not do, reported to the managers. What it
+ * was told last is kept on disk, and stands while no manager answers. It decides nothing: reconcile.ts does, kernel.ts
+ * is the only one that executes.
+ */
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
+import type { EndpointsReport } from '../../proto/generated/shoal/v1/EndpointsReport.ts';
+import type { EndpointsUpdate } from '../../proto/generated/shoal/v1/EndpointsUpdate.ts';
+import type { Clock, Log, Timer } from '../../proto/ports.ts';
+import { applyOperations, readActual } from './apply.ts';
+import {
+  bridgeName,
+  type Desired,
+  type DesiredNetwork,
+  isIpv6,
+  nothingDesired,
+  type ReadyNetwork,
+  withUpdate,
+} from './desired.ts';
+import { DnsServer } from './dns.ts';
+import { HeldPorts, portKey } from './held-ports.ts';
+import type { Kernel } from './kernel.ts';
+import { linksOf } from './links.ts';
+import { type Actual, describeOperation, type PlanOptions, planDataPlane, settingsOf } from './reconcile.ts';
+import { rulesetOf } from './ruleset.ts';
+
+/** Changes that come close together are one. */
+const gatherMs = 30;
+const periodMs = 30_000;
+const retryMs = 1_000;
+/** As long as an agent waits for the managers to tell it of a network that one of its tasks is on. */
+const networkTimeoutMs = 15_000;
+
+/** The engine's networks, one for each of ours. */
+export interface EngineNetworks {
+  /** Makes sure of the engine's network for `network`; resolves with its name. */
+  ensureOverlay(network: DesiredNetwork): Promise<string>;
+  /** Removes the engine's networks of ours that are not among `ids` and that no container uses. */
+  pruneOverlays(ids: ReadonlySet<string>): Promise<void>;
+}
+
+/** Sends a report to the managers. */
+export type SendReport = (report: EndpointsReport) => void;
+
+export interface DataPlaneOptions {
+  readonly kernel: Kernel;
+  readonly networks: EngineNetworks;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Where the last state is kept: <data-dir>/agent/network.json. */
+  readonly folder: string;
+  readonly nodeId: () => string;
+  /** This node's address that vxlan packets come from; empty: the host's own choice for each peer. */
+  readonly local: string;
+}
+
+interface Waiting {
+  readonly resolve: (ready: ReadyNetwork) => void;
+  readonly reject: (error: ShoalError) => void;
+  readonly timer: Timer;
+}
+
+export class DataPlane {
+  readonly #options: DataPlaneOptions;
+  readonly #dns: DnsServer;
+  readonly #ports = new HeldPorts();
+  readonly #waiting = new Map<string, Set<Waiting>>();
+  /** Networks that are wholly there, by id. */
+  readonly #ready = new Map<string, ReadyNetwork>();
+  /** Network id → the engine's name for it. */
+  readonly #names = new Map<string, string>();
+  #desired: Desired = nothingDesired;
+  /** What the kernel holds as far as is known; undefined: it has to be looked at. */
+  #assumed: Actual | undefined;
+  /** Rises with each reason to look anew, for one may come while a round is under way. */
+  #doubts = 0;
+  /** Bridges that were there at the last look. */
+  #present: ReadonlySet<string> = new Set();
+  #lookedAtMs = Number.NEGATIVE_INFINITY;
+  #timer: Timer | undefined;
+  #running: Promise<void> | undefined;
+  #isAsked = false;
+  #isStopped = false;
+  #send: SendReport | undefined;
+  #problems: readonly string[] = [];
+  #portProblems: ReadonlyMap<string, string> = new Map();
+  #programmed = '';
+
+  constructor(options: DataPlaneOptions) {
+    this.#options = options;
+    this.#dns = new DnsServer({ clock: options.clock, log: options.log });
+  }
+
+  /** Takes up the state of the last life, so that what runs goes on running. */
+  async start(): Promise<void> {
+    this.#desired = (await this.#read()) ?? nothingDesired;
+    this.#soon(0);
+  }
+
+  /** The kernel stays as it is: containers go on. */
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    this.#timer?.cancel();
+    await this.#running;
+    this.#dns.stop();
+    this.#ports.stop();
+    this.#refuseWaiting(new ShoalError('unavailable', 'the agent is stopping'));
+  }
+
+  /** Takes everything of ours out of the kernel and forgets it. */
+  async leave(): Promise<void> {
+    this.#timer?.cancel();
+    await this.#running;
+    this.#desired = nothingDesired;
+    this.#assumed = undefined;
+    await this.#reconcile();
+    await this.stop();
+    await rm(this.#file, { force: true });
+  }
+
+  /** From now on reports go to `send`; the first one at once. Undefined: no manager listens. */
+  connect(send: SendReport | undefined): void {
+    this.#send = send;
+    send?.({ revision: this.#programmed });
+  }
+
+  /** What a manager says. */
+  follow(update: EndpointsUpdate): void {
+    const before = this.#desired;
+    this.#desired = withUpdate(before, update);
+    if (before.networks !== this.#desired.networks) this.#doubt();
+    void this.#forgetUdp(before, this.#desired);
+    this.#soon(gatherMs);
+  }
+
+  /** Something of the engine changed: its bridges and the containers' ends are looked at. */
+  onEngine(): void {
+    this.#doubt();
+    this.#soon(gatherMs);
+  }
+
+  /** The engine's network for a network of the cluster, once packets pass on it. Errors: 'unavailable'. */
+  network(id: string): Promise<ReadyNetwork> {
+    const ready = this.#ready.get(id);
+    if (ready !== undefined) return Promise.resolve(ready);
+    return new Promise((resolve, reject) => {
+      const set = this.#waiting.get(id) ?? new Set();
+      this.#waiting.set(id, set);
+      const timer = this.#options.clock.after(networkTimeoutMs, () => {
+        set.delete(waiting);
+        reject(new ShoalError('unavailable', this.#whyNotReady(id)));
+      });
+      const waiting: Waiting = { resolve, reject, timer };
+      set.add(waiting);
+    });
+  }
+
+  /** What would be done now, line by line, without doing it. */
+  async difference(): Promise<string[]> {
+    const actual = await readActual(this.#options.kernel, this.#desired);
+    return this.#plan(actual).flatMap(describeOperation);
+  }
+
+  get desired(): Desired {
+    return this.#desired;
+  }
+
+  get #file(): string {
+    return join(this.#options.folder, 'network.json');
+  }
+
+  #whyNotReady(id: string): string {
+    const known = this.#desired.networks.find((network) => network.id === id);
+    if (known === undefined) return `the managers have not told this node of network ${id} yet`;
+    return `network ${known.name} is not ready on this node: ${this.#problems.join('; ') || 'it is being made'}`;
+  }
+
+  #doubt(): void {
+    this.#assumed = undefined;
+    this.#doubts += 1;
+  }
+
+  #soon(waitMs: number): void {
+    if (this.#isStopped) return;
+    if (this.#running !== undefined) {
+      this.#isAsked = true;
+      return;
+    }
+    this.#timer?.cancel();
+    this.#timer = this.#options.clock.after(waitMs, () => {
+      this.#running = this.#reconcile().then((isDone) => {
+        this.#running = undefined;
+        if (this.#isStopped) return;
+        const isAsked = this.#isAsked;
+        this.#isAsked = false;
+        this.#soon(isAsked ? gatherMs : isDone ? periodMs : retryMs);
+      });
+    });
+  }
+
+  /** One round. False when something could not be done: it is tried again soon. */
+  async #reconcile(): Promise<boolean> {
+    const { kernel, clock, log } = this.#options;
+    const desired = this.#desired;
+    const doubts = this.#doubts;
+    const problems: string[] = [];
+    const attempt = async (what: () => Promise<void>): Promise<void> => {
+      try {
+        await what();
+      } catch (error) {
+        problems.push(messageOf(error));
+      }
+    };
+    if (clock.monotonicMs() - this.#lookedAtMs >= periodMs) this.#assumed = undefined;
+    if (this.#assumed === undefined) {
+      this.#lookedAtMs = clock.monotonicMs();
+      await attempt(() => this.#bridges(desired));
+    }
+    await attempt(async () => {
+      this.#portProblems = await this.#ports.hold(desired.services.flatMap(({ ports }) => ports));
+    });
+    await attempt(async () => {
+      const actual = this.#assumed ?? (await readActual(kernel, desired));
+      this.#present = actual.bridges;
+      const operations = this.#plan(actual, desired);
+      this.#assumed = undefined;
+      await applyOperations(kernel, operations);
+      if (operations.length > 0) log.debug({ operations: operations.length }, 'data plane reconciled');
+      if (doubts === this.#doubts) this.#assumed = this.#resultOf(desired, actual);
+    });
+    problems.push(...(await this.#dns.follow(desired)));
+    await attempt(() => this.#write(desired));
+    this.#settle(desired, problems);
+    return problems.length === 0;
+  }
+
+  async #bridges(desired: Desired): Promise<void> {
+    const { networks } = this.#options;
+    const failures: string[] = [];
+    for (const network of desired.networks) {
+      try {
+        this.#names.set(network.id, await networks.ensureOverlay(network));
+      } catch (error) {
+        failures.push(`network ${network.name}: ${messageOf(error)}`);
+      }
+    }
+    await networks.pruneOverlays(new Set(desired.networks.map(({ id }) => id)));
+    if (failures.length > 0) throw new ShoalError('unavailable', failures.join('; '));
+  }
+
+  #plan(actual: Actual, desired = this.#desired) {
+    return planDataPlane(this.#allowed(desired), actual, this.#planOptions());
+  }
+
+  #planOptions(): PlanOptions {
+    return { nodeId: this.#options.nodeId(), local: this.#options.local };
+  }
+
+  /** Without the ports that are someone else's. */
+  #allowed(desired: Desired): Desired {
+    if (this.#portProblems.size === 0) return desired;
+    const services = desired.services.map((service) => ({
+      ...service,
+      ports: service.ports.filter((port) => !this.#portProblems.has(portKey(port))),
+    }));
+    return { ...desired, services };
+  }
+
+  /** What the kernel holds after a plan for `desired` was executed on `actual` without a fault. */
+  #resultOf(desired: Desired, actual: Actual): Actual {
+    const allowed = this.#allowed(desired);
+    return {
+      ...actual,
+      ruleset: rulesetOf(allowed, this.#planOptions()),
+      links: linksOf(allowed, actual.bridges, this.#planOptions()),
+      settings: settingsOf(allowed, actual.bridges),
+      hairpins: new Map([...actual.hairpins].map(([port]) => [port, true])),
+      firewalls: {},
+    };
+  }
+
+  #settle(desired: Desired, problems: readonly string[]): void {
+    const { log } = this.#options;
+    if (problems.length > 0 && problems.join() !== this.#problems.join()) {
+      log.warn({ reasons: problems }, 'the data plane is not as the managers want it; it is tried again');
+    }
+    this.#problems = problems;
+    const present = this.#present;
+    for (const network of desired.networks) {
+      const name = this.#names.get(network.id);
+      if (name === undefined || !present.has(bridgeName(network))) continue;
+      const nameservers = network.gateways
+        .filter((one) => !isIpv6(one))
+        .map((one) => one.replace(/\/\d+$/, ''));
+      this.#ready.set(network.id, { name, nameservers });
+    }
+    for (const id of this.#ready.keys()) {
+      if (desired.networks.some((network) => network.id === id)) continue;
+      this.#ready.delete(id);
+      this.#names.delete(id);
+    }
+    for (const [id, set] of this.#waiting) {
+      const ready = this.#ready.get(id);
+      if (ready === undefined) continue;
+      this.#waiting.delete(id);
+      for (const { resolve, timer } of set) {
+        timer.cancel();
+        resolve(ready);
+      }
+    }
+    if (problems.length === 0) this.#programmed = desired.revision;
+    this.#send?.({
+      revision: this.#programmed,
+      problems: [
+        ...problems.map((message) => ({ message })),
+        ...[...this.#portProblems].map(([key, message]) => ({
+          message,
+          service_id: serviceOf(desired, key),
+        })),
+      ],
+    });
+  }
+
+  #refuseWaiting(error: ShoalError): void {
+    for (const set of this.#waiting.values()) {
+      for (const { reject, timer } of set) {
+        timer.cancel();
+        reject(error);
+      }
+    }
+    this.#waiting.clear();
+  }
+
+  /** Flows of UDP have no end of their own: those to an address that takes no more are forgotten, so that they move. */
+  async #forgetUdp(before: Desired, after: Desired): Promise<void> {
+    const serving = (state: Desired) =>
+      new Set(
+        state.services.flatMap(({ endpoints }) =>
+          endpoints
+            .filter(({ isDraining }) => !isDraining)
+            .flatMap(({ addresses }) => Object.values(addresses).flat()),
+        ),
+      );
+    const still = serving(after);
+    for (const address of serving(before)) {
+      if (still.has(address)) continue;
+      // Exit code 1 says that there was none; without the program flows end after their idle time.
+      await this.#options.kernel
+        .run('conntrack', ['-D', '-p', 'udp', '-r', address])
+        .catch((error: unknown) =>
+          this.#options.log.debug({ reason: messageOf(error) }, 'no UDP flows forgotten'),
+        );
+    }
+  }
+
+  async #read(): Promise<Desired | undefined> {
+    try {
+      return JSON.parse(await readFile(this.#file, 'utf8')) as Desired;
+    } catch (error) {
+      if (!isShoalError(error) && (error as NodeJS.ErrnoException).code !== 'ENOENT') {
+        this.#options.log.warn({ reason: messageOf(error) }, 'the last state of the networks can’t be read');
+      }
+      return undefined;
+    }
+  }
+
+  async #write(desired: Desired): Promise<void> {
+    if (this.#programmed === desired.revision) return;
+    await mkdir(this.#options.folder, { recursive: true, mode: 0o700 });
+    await writeFile(`${this.#file}.new`, JSON.stringify(desired), { mode: 0o600 });
+    await rename(`${this.#file}.new`, this.#file);
+  }
+}
+
+function serviceOf(desired: Desired, key: string): string {
+  return desired.services.find(({ ports }) => ports.some((port) => portKey(port) === key))?.id ?? '';
+}

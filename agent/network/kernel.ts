@@ -1,0 +1,99 @@
+/**
+ * The kernel's network: the sole place that changes nftables, interfaces, routes, settings and iptables of the host. In:
+ * commands that others decided on. Out: what is there, as the tools print it. It decides nothing and keeps nothing.
+ * Errors: 'unavailable' with the tool's own words, and the first of the commands.
+ */
+import { spawn } from 'node:child_process';
+import { messageOf, ShoalError } from '../../proto/errors.ts';
+
+export type Tool =
+  | 'nft'
+  | 'ip'
+  | 'bridge'
+  | 'iptables'
+  | 'ip6tables'
+  | 'iptables-restore'
+  | 'ip6tables-restore'
+  | 'conntrack'
+  | 'sh';
+
+export interface KernelOptions {
+  /** Put before every command, e.g. to enter another network namespace. */
+  readonly prefix?: readonly string[];
+}
+
+const maxOutputBytes = 256 * 1024 * 1024;
+const shownCharacters = 300;
+
+export class Kernel {
+  readonly #prefix: readonly string[];
+
+  constructor(options: KernelOptions = {}) {
+    this.#prefix = options.prefix ?? [];
+  }
+
+  /** What `tool` prints. `input`: its standard input. */
+  run(tool: Tool, parameters: readonly string[], input = ''): Promise<string> {
+    const [program = '', ...rest] = [...this.#prefix, tool, ...parameters];
+    return new Promise((resolve, reject) => {
+      const child = spawn(program, rest, {
+        stdio: ['pipe', 'pipe', 'pipe'],
+        env: { ...process.env, LC_ALL: 'C' },
+      });
+      const output: Buffer[] = [];
+      const errors: Buffer[] = [];
+      let size = 0;
+      const refuse = (reason: string) => reject(new ShoalError('unavailable', `${tool}: ${reason}`));
+      child.on('error', (error) =>
+        refuse(isMissing(error) ? 'the program is not installed' : messageOf(error)),
+      );
+      child.stdin.on('error', () => {}); // It ended before it read everything: its exit code tells.
+      child.stdout.on('data', (chunk: Buffer) => {
+        size += chunk.length;
+        if (size <= maxOutputBytes) output.push(chunk);
+      });
+      child.stderr.on('data', (chunk: Buffer) => errors.push(chunk));
+      child.on('close', (code) => {
+        if (code === 0) resolve(Buffer.concat(output).toString());
+        else refuse(`${Buffer.concat(errors).toString().trim().slice(0, shownCharacters)} (exit ${code})`);
+      });
+      child.stdin.end(input);
+    });
+  }
+
+  /** Runs `commands` as one transaction of nftables. */
+  async nft(commands: readonly string[]): Promise<void> {
+    if (commands.length > 0) await this.run('nft', ['-f', '-'], `${commands.join('\n')}\n`);
+  }
+
+  /** Runs them in order; one that fails does not keep the rest from running, and is told at the end. */
+  async ip(commands: readonly string[]): Promise<void> {
+    if (commands.length > 0) await this.run('ip', ['-force', '-batch', '-'], `${commands.join('\n')}\n`);
+  }
+
+  /** As `ip`. */
+  async bridge(commands: readonly string[]): Promise<void> {
+    if (commands.length > 0) await this.run('bridge', ['-force', '-batch', '-'], `${commands.join('\n')}\n`);
+  }
+
+  /** Values of kernel settings by their path under /proc/sys; those that are not there are left out. */
+  async settings(paths: readonly string[]): Promise<Map<string, string>> {
+    if (paths.length === 0) return new Map();
+    const script = paths.map((path) => `[ -e /proc/sys/${path} ] && echo "${path} $(cat /proc/sys/${path})"`);
+    const output = await this.run('sh', ['-s'], `${script.join('\n')}\ntrue\n`);
+    const lines = output.split('\n').filter((line) => line.includes(' '));
+    return new Map(
+      lines.map((line) => [line.slice(0, line.indexOf(' ')), line.slice(line.indexOf(' ') + 1)]),
+    );
+  }
+
+  async set(settings: ReadonlyMap<string, string>): Promise<void> {
+    if (settings.size === 0) return;
+    const script = [...settings].map(([path, value]) => `echo ${value} > /proc/sys/${path}`);
+    await this.run('sh', ['-e', '-s'], `${script.join('\n')}\n`);
+  }
+}
+
+function isMissing(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException).code === 'ENOENT';
+}

@@ -1,0 +1,53 @@
+/**
+ * Whether this host can have a data plane. In: the kernel. Out: yes, or why not, in words. One process of a network
+ * namespace may have it: the name that it holds is free again when it ends, however it ends.
+ */
+import { createServer, type Server } from 'node:net';
+import { messageOf } from '../../proto/errors.ts';
+import type { Kernel } from './kernel.ts';
+
+/** A socket name of the network namespace, not of a file system. */
+const lockName = '\0shoal-data-plane';
+const trialLink = 'shoal-trial';
+
+export type Probe =
+  | { readonly kind: 'possible'; readonly lock: Server }
+  | { readonly kind: 'impossible'; readonly reason: string };
+
+/** Tries what a data plane is made of, and leaves nothing of it. */
+export async function probeDataPlane(kernel: Kernel): Promise<Probe> {
+  const lock = await takeLock();
+  if (lock === undefined) {
+    return { kind: 'impossible', reason: 'another shoald of this host has the networks between hosts' };
+  }
+  const reason = await missing(kernel);
+  if (reason === undefined) return { kind: 'possible', lock };
+  lock.close();
+  return { kind: 'impossible', reason };
+}
+
+function takeLock(): Promise<Server | undefined> {
+  const server = createServer((socket) => socket.destroy());
+  server.unref();
+  return new Promise((resolve) => {
+    server.once('error', () => resolve(undefined));
+    server.listen(lockName, () => resolve(server));
+  });
+}
+
+async function missing(kernel: Kernel): Promise<string | undefined> {
+  if (process.getuid?.() !== 0) return 'shoald does not run as root';
+  try {
+    await kernel.nft(['add table inet shoal_trial', 'delete table inet shoal_trial']);
+  } catch (error) {
+    return `nftables can't be used (install nftables): ${messageOf(error)}`;
+  }
+  try {
+    await kernel.ip([`link add ${trialLink} type vxlan id 1 dstport 4789`, `link delete ${trialLink}`]);
+  } catch (error) {
+    return `the kernel makes no vxlan interface: ${messageOf(error)}`;
+  }
+  const settings = await kernel.settings(['net/bridge/bridge-nf-call-iptables']);
+  if (settings.size === 0) return 'the kernel lacks br_netfilter (try "modprobe br_netfilter")';
+  return undefined;
+}

@@ -1,0 +1,104 @@
+/**
+ * The data plane's plan: from what stands in the kernel to what should, as operations. Pure. The same plan is executed
+ * (apply.ts), printed (`shoal network diff`) and tested.
+ */
+import { assertNever } from '../../proto/errors.ts';
+import { bridgeName, type Desired, isIpv6 } from './desired.ts';
+import { firewallCommands } from './firewall.ts';
+import { type LinkOptions, type Links, linkCommands, linksOf } from './links.ts';
+import { rulesetCommands } from './nftables.ts';
+import { type Ruleset, type RulesetOptions, rulesetOf } from './ruleset.ts';
+
+/** What stands in the kernel, of what can be ours. */
+export interface Actual {
+  readonly ruleset: Ruleset;
+  readonly links: Links;
+  /** Bridges of the engine that have the name of one of ours. */
+  readonly bridges: ReadonlySet<string>;
+  /** Ports of those bridges (containers' ends), and whether a frame may leave by the port it came from. */
+  readonly hairpins: ReadonlyMap<string, boolean>;
+  /** Path under /proc/sys → value. */
+  readonly settings: ReadonlyMap<string, string>;
+  /** `iptables -S` and `ip6tables -S` of the filter table; undefined where there is no such program. */
+  readonly firewalls: { readonly ipv4?: string; readonly ipv6?: string };
+}
+
+export type Operation =
+  | { readonly kind: 'nft'; readonly commands: readonly string[] }
+  | { readonly kind: 'ip'; readonly commands: readonly string[] }
+  | { readonly kind: 'bridge'; readonly commands: readonly string[] }
+  | { readonly kind: 'settings'; readonly settings: ReadonlyMap<string, string> }
+  | { readonly kind: 'firewall'; readonly family: 'ipv4' | 'ipv6'; readonly commands: readonly string[] };
+
+export type PlanOptions = RulesetOptions & LinkOptions;
+
+/** The settings that the desired state needs. */
+export function settingsOf(desired: Desired, bridges: ReadonlySet<string>): Map<string, string> {
+  const settings = new Map<string, string>();
+  if (desired.networks.length === 0) return settings;
+  // Packets between two ports of a bridge pass the rules of IP, too: virtual addresses live from it.
+  settings.set('net/bridge/bridge-nf-call-iptables', '1');
+  if (desired.networks.some(({ subnets }) => subnets.some(isIpv6))) {
+    settings.set('net/bridge/bridge-nf-call-ip6tables', '1');
+    settings.set('net/ipv6/conf/all/forwarding', '1');
+  }
+  for (const network of desired.networks) {
+    const bridge = bridgeName(network);
+    if (!bridges.has(bridge)) continue;
+    settings.set(`net/ipv4/conf/${bridge}/send_redirects`, '0');
+    // A published port answers on 127.0.0.1, too.
+    if (network.isIngress) settings.set(`net/ipv4/conf/${bridge}/route_localnet`, '1');
+  }
+  return settings;
+}
+
+/** Paths whose values a plan for `desired` looks at. */
+export function settingPaths(desired: Desired, bridges: ReadonlySet<string>): string[] {
+  return [...settingsOf(desired, bridges).keys()];
+}
+
+/** The operations that lead from `actual` to `desired`, in the order in which they are to run; none when it is so. */
+export function planDataPlane(desired: Desired, actual: Actual, options: PlanOptions): Operation[] {
+  const operations: Operation[] = [];
+  // The guard and the rules stand before the first frame can pass.
+  const nft = rulesetCommands(actual.ruleset, rulesetOf(desired, options));
+  if (nft.length > 0) operations.push({ kind: 'nft', commands: nft });
+  const links = linkCommands(actual.links, linksOf(desired, actual.bridges, options));
+  if (links.ip.length > 0) operations.push({ kind: 'ip', commands: links.ip });
+  const hairpins = [...actual.hairpins]
+    .filter(([, isOn]) => !isOn)
+    .map(([port]) => `link set dev ${port} hairpin on`);
+  if (links.bridge.length + hairpins.length > 0) {
+    operations.push({ kind: 'bridge', commands: [...links.bridge, ...hairpins] });
+  }
+  const wanted = settingsOf(desired, actual.bridges);
+  const settings = new Map(
+    [...wanted].filter(([path, value]) => (actual.settings.get(path) ?? value) !== value),
+  );
+  if (settings.size > 0) operations.push({ kind: 'settings', settings });
+  for (const family of ['ipv4', 'ipv6'] as const) {
+    const listing = actual.firewalls[family];
+    if (listing === undefined) continue;
+    const commands = firewallCommands(listing, desired.networks.length > 0);
+    if (commands.length > 0) operations.push({ kind: 'firewall', family, commands });
+  }
+  return operations;
+}
+
+/** An operation's lines for a person. */
+export function describeOperation(operation: Operation): string[] {
+  switch (operation.kind) {
+    case 'nft':
+    case 'ip':
+    case 'bridge':
+      return operation.commands.map((command) => `${operation.kind} ${command}`);
+    case 'settings':
+      return [...operation.settings].map(([path, value]) => `sysctl ${path.replaceAll('/', '.')}=${value}`);
+    case 'firewall':
+      return operation.commands.map(
+        (line) => `${operation.family === 'ipv4' ? 'iptables' : 'ip6tables'} ${line}`,
+      );
+    default:
+      return assertNever(operation);
+  }
+}

@@ -1,0 +1,291 @@
+/**
+ * The nftables rules that the desired state asks for: virtual addresses, the routing mesh, the guard on vxlan. Pure.
+ *
+ * Two tables are ours. `inet shoal`: destination addresses are rewritten before the engine's own rules see the packet;
+ * established connections go on to where they began, for the kernel remembers them. `bridge shoal`: who has a virtual
+ * address is asked and answered on the own host only, for every host answers for all of them.
+ *
+ * Rules are written as nft lists them (numbers in place of names), so that what stands in the kernel can be compared
+ * with what should.
+ */
+import {
+  bridgeName,
+  type Desired,
+  type DesiredService,
+  isIpv6,
+  type PublishedPort,
+  vxlanName,
+} from './desired.ts';
+
+/** A map or set: the words behind its name, and its elements, key → verdict ('' for a set's). */
+export interface Collection {
+  readonly kind: 'map' | 'set';
+  readonly type: string;
+  readonly elements: ReadonlyMap<string, string>;
+}
+
+export interface Chain {
+  /** `type … hook … priority …; policy …;` for one that the kernel calls; empty for one that others go to. */
+  readonly hook: string;
+  readonly rules: readonly string[];
+}
+
+export interface Table {
+  readonly collections: ReadonlyMap<string, Collection>;
+  readonly chains: ReadonlyMap<string, Chain>;
+}
+
+/** By family and name: 'inet shoal', 'bridge shoal'. */
+export type Ruleset = ReadonlyMap<string, Table>;
+
+export interface RulesetOptions {
+  readonly nodeId: string;
+}
+
+export const inetTable = 'inet shoal';
+export const bridgeTable = 'bridge shoal';
+
+/** Label of a service: a published port answers only on nodes that run a task of it, to which the client is known. */
+export const ingressOption = 'shoal.ingress';
+
+const tcpNumber = 6;
+const udpNumber = 17;
+/** Kernel's number of a neighbour solicitation, and of a connection whose destination was rewritten. */
+const solicitation = 'icmpv6 type 135';
+const isRewritten = 'ct status 0x20';
+const isLocalAddress = 'fib daddr type 2';
+const verdictOfPort = 'meta l4proto . th dport vmap @ports';
+
+interface Draft {
+  readonly vips: readonly [Map<string, string>, Map<string, string>];
+  /** Virtual addresses that nobody stands behind. */
+  readonly deadVips: readonly [Map<string, string>, Map<string, string>];
+  readonly ports: Map<string, string>;
+  readonly deadPorts: Map<string, string>;
+  /** Addresses of this node's tasks behind a virtual address, each paired with itself. */
+  readonly self: readonly [Map<string, string>, Map<string, string>];
+  /** Addresses of this node's tasks on the ingress network: their clients' addresses are kept. */
+  readonly locals: readonly [Map<string, string>, Map<string, string>];
+  readonly chains: Map<string, Chain>;
+}
+
+/** The tables as they should be. Nothing desired: no tables at all. */
+export function rulesetOf(desired: Desired, options: RulesetOptions): Ruleset {
+  if (desired.networks.length === 0) return new Map();
+  const draft: Draft = {
+    vips: [new Map(), new Map()],
+    deadVips: [new Map(), new Map()],
+    ports: new Map(),
+    deadPorts: new Map(),
+    self: [new Map(), new Map()],
+    locals: [new Map(), new Map()],
+    chains: new Map(),
+  };
+  const vxlanIds = new Map(desired.networks.map(({ id, vxlanId }) => [id, vxlanId]));
+  const ingress = desired.networks.find(({ isIngress }) => isIngress);
+  for (const service of desired.services) {
+    for (const network of service.networks) {
+      const vxlanId = vxlanIds.get(network.networkId);
+      if (vxlanId === undefined) continue;
+      for (const address of network.virtualAddresses) {
+        addVirtualAddress(draft, service, network.networkId, vxlanId, address, options);
+      }
+    }
+    if (ingress === undefined) continue;
+    for (const port of service.ports) addPort(draft, service, ingress.id, port, options);
+  }
+  return new Map([
+    [inetTable, inetRules(draft, desired)],
+    [bridgeTable, bridgeRules(draft)],
+  ]);
+}
+
+/** 0 for IPv4, 1 for IPv6: the index of a family's half of a draft. */
+function familyOf(address: string): 0 | 1 {
+  return isIpv6(address) ? 1 : 0;
+}
+
+/** Addresses that new connections may go to, of one family, in an order that depends on nothing else. */
+function backends(service: DesiredService, networkId: string, family: 0 | 1, onlyNodeId?: string): string[] {
+  return service.endpoints
+    .filter(({ isDraining, nodeId }) => !isDraining && (onlyNodeId === undefined || nodeId === onlyNodeId))
+    .flatMap(({ addresses }) => addresses[networkId] ?? [])
+    .filter((address) => familyOf(address) === family)
+    .sort();
+}
+
+function addVirtualAddress(
+  draft: Draft,
+  service: DesiredService,
+  networkId: string,
+  vxlanId: number,
+  address: string,
+  options: RulesetOptions,
+): void {
+  const family = familyOf(address);
+  const addresses = backends(service, networkId, family);
+  for (const endpoint of service.endpoints) {
+    if (endpoint.nodeId !== options.nodeId) continue;
+    for (const own of endpoint.addresses[networkId] ?? []) {
+      if (familyOf(own) === family) draft.self[family].set(`${own} . ${own}`, '');
+    }
+  }
+  if (addresses.length === 0) {
+    draft.deadVips[family].set(address, '');
+    return;
+  }
+  const name = `vip${family === 0 ? 4 : 6}_${vxlanId}_${service.id}`;
+  draft.chains.set(name, { hook: '', rules: [rewrite(family, addresses)] });
+  draft.vips[family].set(address, `goto ${name}`);
+}
+
+function addPort(
+  draft: Draft,
+  service: DesiredService,
+  ingressId: string,
+  port: PublishedPort,
+  { nodeId }: RulesetOptions,
+): void {
+  const isLocalOnly = service.options[ingressOption] === 'local';
+  const protocol = port.protocol === 'udp' ? udpNumber : tcpNumber;
+  const key = `${protocol} . ${port.publishedPort}`;
+  const rules: string[] = [];
+  for (const family of [0, 1] as const) {
+    const addresses = backends(service, ingressId, family, isLocalOnly ? nodeId : undefined);
+    if (addresses.length > 0) {
+      rules.push(
+        `meta nfproto ${family === 0 ? 2 : 10} meta l4proto ${protocol} ${rewrite(family, addresses, port.targetPort)}`,
+      );
+    }
+    for (const own of backends(service, ingressId, family, nodeId)) draft.locals[family].set(own, '');
+  }
+  if (rules.length === 0) {
+    draft.deadPorts.set(key, '');
+    return;
+  }
+  const name = `port_${port.protocol}_${port.publishedPort}`;
+  draft.chains.set(name, { hook: '', rules });
+  draft.ports.set(key, `goto ${name}`);
+}
+
+/** The rule that sends a new connection to one of `addresses`, each in turn. */
+function rewrite(family: 0 | 1, addresses: readonly string[], port?: number): string {
+  const verb = family === 0 ? 'dnat ip to' : 'dnat ip6 to';
+  if (addresses.length === 1) {
+    if (port === undefined) return `${verb} ${addresses[0]}`;
+    return `${verb} ${family === 0 ? addresses[0] : `[${addresses[0]}]`}:${port}`;
+  }
+  const behind = port === undefined ? '' : ` . ${port}`;
+  const list = addresses.map((address, index) => `${index} : ${address}${behind}`).join(', ');
+  return `${verb} numgen inc mod ${addresses.length} map { ${list} }`;
+}
+
+function inetRules(draft: Draft, desired: Desired): Table {
+  const underlays = [...new Set(desired.networks.flatMap(({ peers }) => peers.map((peer) => peer.underlay)))];
+  const peersOf = (family: 0 | 1) =>
+    new Map(underlays.filter((address) => familyOf(address) === family).map((address) => [address, '']));
+  const ingress = desired.networks.find(({ isIngress }) => isIngress);
+  const collections = new Map<string, Collection>([
+    ['vips4', { kind: 'map', type: 'type ipv4_addr : verdict', elements: draft.vips[0] }],
+    ['vips6', { kind: 'map', type: 'type ipv6_addr : verdict', elements: draft.vips[1] }],
+    ['dead4', { kind: 'set', type: 'type ipv4_addr', elements: draft.deadVips[0] }],
+    ['dead6', { kind: 'set', type: 'type ipv6_addr', elements: draft.deadVips[1] }],
+    ['ports', { kind: 'map', type: 'type inet_proto . inet_service : verdict', elements: draft.ports }],
+    ['closed', { kind: 'set', type: 'type inet_proto . inet_service', elements: draft.deadPorts }],
+    ['self4', { kind: 'set', type: 'type ipv4_addr . ipv4_addr', elements: draft.self[0] }],
+    ['self6', { kind: 'set', type: 'type ipv6_addr . ipv6_addr', elements: draft.self[1] }],
+    ['locals4', { kind: 'set', type: 'type ipv4_addr', elements: draft.locals[0] }],
+    ['locals6', { kind: 'set', type: 'type ipv6_addr', elements: draft.locals[1] }],
+    ['peers4', { kind: 'set', type: 'type ipv4_addr', elements: peersOf(0) }],
+    ['peers6', { kind: 'set', type: 'type ipv6_addr', elements: peersOf(1) }],
+  ]);
+  const destinations = [
+    'ip daddr vmap @vips4',
+    'ip6 daddr vmap @vips6',
+    `${isLocalAddress} ${verdictOfPort}`,
+  ];
+  const chains = new Map<string, Chain>([
+    // Before connections are tracked: a stranger's packet must not even make an entry.
+    ['guard', { hook: hook('filter', 'prerouting', -300), rules: guardRules(desired.dataPathPort) }],
+    ['pre', { hook: hook('nat', 'prerouting', -110), rules: destinations }],
+    ['out', { hook: hook('nat', 'output', -110), rules: destinations }],
+    ['post', { hook: hook('nat', 'postrouting', 90), rules: sourceRules(ingress && bridgeName(ingress)) }],
+    ['in', { hook: hook('filter', 'input', -10), rules: refusalRules() }],
+    ...draft.chains,
+  ]);
+  return { collections, chains };
+}
+
+function hook(type: string, point: string, priority: number): string {
+  return `type ${type} hook ${point} priority ${priority}; policy accept;`;
+}
+
+function guardRules(port: number): string[] {
+  return [`udp dport ${port} ip saddr != @peers4 drop`, `udp dport ${port} ip6 saddr != @peers6 drop`];
+}
+
+/** Whose source address is rewritten too: who reaches itself, and who was let in here to a task elsewhere. */
+function sourceRules(ingressBridge: string | undefined): string[] {
+  const rules = [
+    `${isRewritten} ip saddr . ip daddr @self4 masquerade`,
+    `${isRewritten} ip6 saddr . ip6 daddr @self6 masquerade`,
+  ];
+  if (ingressBridge === undefined) return rules;
+  const letIn = `oifname "${ingressBridge}" ${isRewritten} iifname != "${ingressBridge}"`;
+  return [
+    ...rules,
+    `${letIn} ip daddr != @locals4 masquerade`,
+    `${letIn} ip6 daddr != @locals6 masquerade`,
+    `oifname "${ingressBridge}" ${isRewritten} ip saddr 127.0.0.0/8 masquerade`,
+  ];
+}
+
+/** What nobody stands behind is refused at once; else it would fall through to the host's own listeners. */
+function refusalRules(): string[] {
+  return [
+    'ip daddr @dead4 meta l4proto 6 reject with tcp reset',
+    'ip daddr @dead4 reject with icmp 3',
+    'ip6 daddr @dead6 meta l4proto 6 reject with tcp reset',
+    'ip6 daddr @dead6 reject with icmpv6 4',
+    `${isLocalAddress} meta l4proto . th dport @closed meta l4proto 6 reject with tcp reset`,
+    `${isLocalAddress} meta l4proto . th dport @closed reject`,
+  ];
+}
+
+function bridgeRules(draft: Draft): Table {
+  const all = (family: 0 | 1) => [...draft.vips[family].keys(), ...draft.deadVips[family].keys()];
+  const rules = ['iifname', 'oifname'].flatMap((side) => [
+    `${side} "${vxlanPattern}" arp daddr ip @vips4 drop`,
+    `${side} "${vxlanPattern}" ${solicitation} @th,64,128 @vips6 drop`,
+  ]);
+  return {
+    collections: new Map<string, Collection>([
+      [
+        'vips4',
+        { kind: 'set', type: 'type ipv4_addr', elements: new Map(all(0).map((address) => [address, ''])) },
+      ],
+      [
+        'vips6',
+        {
+          kind: 'set',
+          type: 'typeof @th,64,128',
+          elements: new Map(all(1).map((address) => [hexadecimalOf(address), ''])),
+        },
+      ],
+    ]),
+    chains: new Map([['forward', { hook: hook('filter', 'forward', -200), rules }]]),
+  };
+}
+
+const vxlanPattern = `${vxlanName({ vxlanId: 0 }).slice(0, -1)}*`;
+
+/** An IPv6 address as the number that nft prints for raw payload: 0x and its digits without leading zeros. */
+export function hexadecimalOf(address: string): string {
+  const [head = '', tail] = address.split('::');
+  const groups = (part: string) => part.split(':').filter((group) => group !== '');
+  const front = groups(head);
+  const back = groups(tail ?? '');
+  const middle = tail === undefined ? [] : Array<string>(8 - front.length - back.length).fill('0');
+  const digits = [...front, ...middle, ...back].map((group) => group.padStart(4, '0')).join('');
+  return `0x${digits.replace(/^0+(?=.)/, '')}`;
+}

@@ -1,0 +1,46 @@
+/**
+ * The data plane's ear: one stream of shoal.v1.Endpoints/Watch with the manager that the session is with. In: the
+ * session's connections. Out: updates to the data plane, its reports to the manager. A stream that ends while the
+ * session stands is opened again.
+ */
+import type { Clock, Log, Timer } from '../../proto/ports.ts';
+import { type DispatcherClient, type EndpointsStream, reasonOfEnd } from '../dispatcher-client.ts';
+import type { DataPlane } from './data-plane.ts';
+
+const retryMs = 1_000;
+
+export class EndpointsWatch {
+  readonly #dataPlane: DataPlane;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  #stream: EndpointsStream | undefined;
+  #retry: Timer | undefined;
+
+  constructor(dataPlane: DataPlane, clock: Clock, log: Log) {
+    this.#dataPlane = dataPlane;
+    this.#clock = clock;
+    this.#log = log;
+  }
+
+  connect(client: DispatcherClient): void {
+    this.disconnect();
+    const stream = client.watchEndpoints?.({
+      onMessage: (update) => this.#dataPlane.follow(update),
+      onEnd: (error) => {
+        this.#log.info({ reason: reasonOfEnd(error) }, 'the watch of endpoints ended');
+        this.disconnect();
+        this.#retry = this.#clock.after(retryMs, () => this.connect(client));
+      },
+    });
+    this.#stream = stream;
+    if (stream !== undefined) this.#dataPlane.connect((report) => stream.report(report));
+  }
+
+  disconnect(): void {
+    this.#retry?.cancel();
+    this.#retry = undefined;
+    this.#stream?.cancel();
+    this.#stream = undefined;
+    this.#dataPlane.connect(undefined);
+  }
+}

@@ -1,0 +1,169 @@
+/**
+ * What a node's data plane is to know of networks and services, as shoal.v1.Endpoints/Watch says it. Pure.
+ *
+ * In: the store's view. Out: the items of an update. A task is an endpoint while it runs, and is healthy, on a node
+ * whose networks reach others; from the moment that it is to stop it is draining: it gets no new connections.
+ */
+import {
+  type ClusterNode,
+  dataPathLabel,
+  encryptedOption,
+  type Network,
+  stackLabel,
+  type Task,
+  vxlanIdListOption,
+} from '../../proto/docker.ts';
+import type { OverlayEndpoint } from '../../proto/generated/shoal/v1/OverlayEndpoint.ts';
+import type { OverlayNetwork } from '../../proto/generated/shoal/v1/OverlayNetwork.ts';
+import type { OverlayPeer } from '../../proto/generated/shoal/v1/OverlayPeer.ts';
+import type { OverlayService } from '../../proto/generated/shoal/v1/OverlayService.ts';
+import type { NetworkId, ServiceId } from '../../proto/ids.ts';
+import { clusterAttachments, ingressNetwork } from '../store/attachment.ts';
+import { dataPlaneOf } from '../store/data-plane.ts';
+import { isIngressPort } from '../store/endpoint.ts';
+import type { View } from '../store/store.ts';
+
+/** Ethernet's usual 1500, less the 50 bytes of vxlan's headers. */
+const defaultMtu = 1450;
+const mtuOption = 'com.docker.network.driver.mtu';
+const optionPrefix = 'shoal.';
+
+/** Ids of the networks that a node has an address on. */
+export function networkIdsOf(node: ClusterNode): NetworkId[] {
+  return (node.Attachments ?? [])
+    .filter(({ Addresses }) => Addresses.length > 0)
+    .map(({ NetworkID }) => NetworkID);
+}
+
+/** A network as `node` is to make it; undefined while it has no vxlan id, subnet, or address for the node. */
+export function networkStateOf(
+  view: View,
+  node: ClusterNode,
+  id: NetworkId,
+  publicKey: (nodeId: string) => string,
+): OverlayNetwork | undefined {
+  const network = view.get('network', id);
+  const gateways = addressesOn(node, id);
+  const vxlanId = Number(network?.DriverState?.Options?.[vxlanIdListOption]?.split(',')[0]);
+  if (network === undefined || gateways.length === 0 || !(vxlanId > 0)) return undefined;
+  const { Spec, IPAMOptions } = network;
+  return {
+    id,
+    name: Spec.Name,
+    vxlan_id: vxlanId,
+    subnets: IPAMOptions.Configs.flatMap(({ Subnet }) => (Subnet ? [Subnet] : [])),
+    gateways,
+    mtu: Number(Spec.DriverConfiguration.Options?.[mtuOption]) || defaultMtu,
+    internal: Spec.Internal === true,
+    encrypted: isEncrypted(network),
+    ingress: Spec.Ingress === true,
+    attachable: Spec.Attachable === true,
+    labels: Spec.Labels,
+    peers: view
+      .find('node', 'network', id)
+      .filter((peer) => peer.ID !== node.ID && dataPlaneOf(peer).kind === 'vxlan')
+      .map((peer) => peerOf(peer, id, publicKey)),
+  };
+}
+
+function isEncrypted({ Spec }: Network): boolean {
+  return Spec.DriverConfiguration.Options?.[encryptedOption] !== undefined;
+}
+
+function peerOf(peer: ClusterNode, id: NetworkId, publicKey: (nodeId: string) => string): OverlayPeer {
+  return {
+    node_id: peer.ID,
+    hostname: peer.Description.Hostname,
+    underlay: peer.Description.Engine.Labels[dataPathLabel] || peer.Status.Addr,
+    gateways: addressesOn(peer, id).map(bare),
+    wireguard_public_key: publicKey(peer.ID),
+  };
+}
+
+function addressesOn(node: ClusterNode, id: NetworkId): string[] {
+  return node.Attachments?.find(({ NetworkID }) => NetworkID === id)?.Addresses ?? [];
+}
+
+function bare(address: string): string {
+  return address.replace(/\/\d+$/, '');
+}
+
+/** Services with an address or a published port on one of `networks`. */
+export function serviceIdsOn(view: View, networks: Iterable<NetworkId>): Set<ServiceId> {
+  const ids = new Set<ServiceId>();
+  const ingress = ingressNetwork(view)?.ID;
+  for (const network of networks) {
+    const services = view.find('service', 'network', network);
+    if (network === ingress) services.push(...view.find('service', 'ingress', 'true'));
+    for (const { ID } of services) ids.add(ID);
+    // Tasks of a revision before the present one may be on networks that the service has left.
+    for (const { ServiceID } of view.find('task', 'network', network)) ids.add(ServiceID);
+  }
+  return ids;
+}
+
+/** A service and its endpoints; undefined when there is none of that id. The same for every node. */
+export function serviceStateOf(view: View, id: ServiceId): OverlayService | undefined {
+  const service = view.get('service', id);
+  if (service === undefined) return undefined;
+  const { Spec, Endpoint } = service;
+  const attachments = clusterAttachments(view, Spec);
+  const endpoints = view
+    .find('task', 'service', id)
+    .flatMap((task) => endpointOf(view, Spec.Name, task) ?? []);
+  return {
+    id,
+    name: Spec.Name,
+    stack: Spec.Labels[stackLabel] ?? '',
+    networks: attachments.map(({ network, config }) => ({
+      network_id: network.ID,
+      virtual_addresses: (Endpoint.VirtualIPs ?? [])
+        .filter(({ NetworkID }) => NetworkID === network.ID)
+        .map(({ Addr }) => bare(Addr)),
+      aliases: config.Aliases ?? [],
+    })),
+    ports: (Endpoint.Ports ?? [])
+      .filter((port) => isIngressPort(port) && port.PublishedPort)
+      .map((port) => ({
+        name: port.Name ?? '',
+        protocol: port.Protocol ?? 'tcp',
+        target_port: port.TargetPort,
+        published_port: port.PublishedPort!,
+      })),
+    endpoints: endpoints.sort((a, b) => ((a.task_id ?? '') < (b.task_id ?? '') ? -1 : 1)),
+    options: Object.fromEntries(Object.entries(Spec.Labels).filter(([key]) => key.startsWith(optionPrefix))),
+  };
+}
+
+/** Whether a task is reached by others: it runs, with an address, on a node whose networks reach them. */
+export function isEndpoint(view: View, task: Task): boolean {
+  if (task.Status.State !== 'running' || !task.NetworksAttachments?.length || task.NodeID === undefined)
+    return false;
+  const node = view.get('node', task.NodeID);
+  // A node that is lost takes nobody's connections: its tasks are no endpoints from the moment that this is known.
+  return node !== undefined && node.Status.State !== 'down' && dataPlaneOf(node).kind === 'vxlan';
+}
+
+/** Whether it is to stop. */
+export function isDraining(task: Task): boolean {
+  return task.DesiredState !== 'running' && task.DesiredState !== 'ready';
+}
+
+function endpointOf(view: View, serviceName: string, task: Task): OverlayEndpoint | undefined {
+  if (!isEndpoint(view, task)) return undefined;
+  const node = view.get('node', task.NodeID!);
+  return {
+    task_id: task.ID,
+    name: `${serviceName}.${task.Slot ?? task.NodeID}`,
+    node_id: task.NodeID!,
+    hostname: node?.Description.Hostname ?? '',
+    slot: task.Slot ?? 0,
+    addresses: Object.fromEntries(
+      (task.NetworksAttachments ?? []).map(({ NetworkID, Addresses }) => [
+        NetworkID,
+        Addresses.map(bare).join(','),
+      ]),
+    ),
+    is_draining: isDraining(task),
+  };
+}

@@ -1,0 +1,405 @@
+/**
+ * The leader's side of shoal.v1.Endpoints/Watch: tells each node's data plane what it is to hold, and knows what it
+ * does hold. In: watches of nodes, their reports, commits of the store. Out: updates, whole at first and then by what
+ * changed; and the word that an endpoint which is to stop gets no more connections from anywhere, before which its
+ * agent is not told to stop it. That wait is bounded: a node that does not answer holds up nobody for long.
+ */
+import { type ClusterNode, dataPathLabel, type Task } from '../../proto/docker.ts';
+import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
+import type { EndpointsReport } from '../../proto/generated/shoal/v1/EndpointsReport.ts';
+import type { EndpointsUpdate } from '../../proto/generated/shoal/v1/EndpointsUpdate.ts';
+import type { OverlayNetwork } from '../../proto/generated/shoal/v1/OverlayNetwork.ts';
+import type { OverlayService } from '../../proto/generated/shoal/v1/OverlayService.ts';
+import type { NetworkId, NodeId, ServiceId, TaskId } from '../../proto/ids.ts';
+import type { Clock, Log, Timer } from '../../proto/ports.ts';
+import type { Sink, StreamHandle } from '../../proto/rpc-stream.ts';
+import { dataPlaneOf } from '../store/data-plane.ts';
+import type { View } from '../store/store.ts';
+import type { Commit, StoreEvent } from '../store/watch.ts';
+import {
+  isDraining,
+  isEndpoint,
+  networkIdsOf,
+  networkStateOf,
+  serviceIdsOn,
+  serviceStateOf,
+} from './endpoint-state.ts';
+import { Pump } from './pump.ts';
+
+/** As long as a node may take to confirm that an endpoint is withdrawn. */
+const withdrawalTimeoutMs = 2_000;
+/** Changes that come close together are told as one. */
+const gatherMs = 10;
+
+export interface EndpointsOptions {
+  readonly store: View;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** The task's endpoint is withdrawn everywhere: its agent may be told to stop it. */
+  readonly onWithdrawn: (task: Task) => void;
+}
+
+/** What a node said last. */
+export interface Programmed {
+  /** The update that its kernel holds; empty before the first. */
+  readonly revision: string;
+  readonly problems: readonly {
+    readonly networkId: string;
+    readonly serviceId: string;
+    readonly message: string;
+  }[];
+}
+
+export interface WatchHandle extends StreamHandle {
+  report(report: EndpointsReport): void;
+}
+
+interface Watcher {
+  readonly nodeId: NodeId;
+  readonly sink: Sink<EndpointsUpdate>;
+  readonly pump: Pump;
+  /** Text of what was sent, by id. */
+  readonly networks: Map<NetworkId, string>;
+  readonly services: Map<ServiceId, string>;
+  dirtyNetworks: Set<NetworkId> | 'all';
+  dirtyServices: Set<ServiceId>;
+  isFirst: boolean;
+  /** Index of the newest update that was sent. */
+  sent: number;
+  programmed: Programmed;
+}
+
+/** The items of an update. */
+interface Items {
+  readonly networks: OverlayNetwork[];
+  readonly removed_networks: string[];
+  readonly services: OverlayService[];
+  readonly removed_services: string[];
+}
+
+/** An endpoint on its way out. */
+interface Withdrawal {
+  readonly task: Task;
+  readonly timer: Timer;
+  /** Node → the update that it has to confirm; undefined: it was not sent yet. */
+  readonly pending: Map<NodeId, number | undefined>;
+}
+
+export class EndpointsBoard {
+  private readonly options: EndpointsOptions;
+  private readonly watchers = new Map<NodeId, Watcher>();
+  private readonly withdrawals = new Map<TaskId, Withdrawal>();
+  private readonly publicKeys = new Map<string, string>();
+  /** States of services, made once for all nodes, until something of them changes. */
+  private readonly made = new Map<
+    ServiceId,
+    { readonly state: OverlayService | undefined; readonly text: string }
+  >();
+  private flush: Timer | undefined;
+
+  constructor(options: EndpointsOptions) {
+    this.options = options;
+  }
+
+  /** Opens a node's watch, in place of an older one. */
+  watch(nodeId: NodeId, sink: Sink<EndpointsUpdate>): WatchHandle {
+    this.close(nodeId, new ShoalError('conflict', 'the node opened a newer watch'));
+    const watcher: Watcher = {
+      nodeId,
+      sink,
+      networks: new Map(),
+      services: new Map(),
+      dirtyNetworks: 'all',
+      dirtyServices: new Set(),
+      isFirst: true,
+      sent: 0,
+      programmed: { revision: '', problems: [] },
+      pump: new Pump(
+        () => this.step(watcher),
+        (error) => {
+          this.options.log.error(
+            { node: nodeId, error: messageOf(error) },
+            'cannot tell the node of endpoints',
+          );
+          sink.end(
+            isShoalError(error) ? error : new ShoalError('internal', messageOf(error), { cause: error }),
+          );
+        },
+      ),
+    };
+    this.watchers.set(nodeId, watcher);
+    watcher.pump.wake();
+    return {
+      report: (report) => this.onReport(watcher, report),
+      close: () => {
+        if (this.watchers.get(nodeId) === watcher) this.close(nodeId);
+      },
+    };
+  }
+
+  /** Ends every watch. */
+  stop(error: ShoalError): void {
+    this.flush?.cancel();
+    for (const { timer } of this.withdrawals.values()) timer.cancel();
+    this.withdrawals.clear();
+    for (const nodeId of [...this.watchers.keys()]) this.close(nodeId, error);
+  }
+
+  /** What the nodes that watch hold, by node. */
+  programmed(): ReadonlyMap<NodeId, Programmed> {
+    return new Map([...this.watchers].map(([nodeId, { programmed }]) => [nodeId, programmed]));
+  }
+
+  /** Whether some node may still send connections to the task, which is to stop. */
+  isWithheld(taskId: TaskId): boolean {
+    return this.withdrawals.has(taskId);
+  }
+
+  /** To be called with each commit before anything else of it is told to the agents. */
+  onCommit(commit: Commit): void {
+    if (this.watchers.size === 0) return;
+    if (commit.kind === 'restored') {
+      this.made.clear();
+      for (const watcher of this.watchers.values()) {
+        watcher.dirtyNetworks = 'all';
+        watcher.pump.wake();
+      }
+      return;
+    }
+    const services = new Set<ServiceId>();
+    const networks = new Set<NetworkId>();
+    for (const event of commit.events) this.note(event, services, networks);
+    if (services.size + networks.size === 0) return;
+    for (const id of services) this.made.delete(id);
+    for (const watcher of this.watchers.values()) {
+      for (const id of services) watcher.dirtyServices.add(id);
+      if (watcher.dirtyNetworks !== 'all') for (const id of networks) watcher.dirtyNetworks.add(id);
+    }
+    this.flush ??= this.options.clock.after(gatherMs, () => {
+      this.flush = undefined;
+      for (const watcher of this.watchers.values()) watcher.pump.wake();
+    });
+  }
+
+  private note(event: StoreEvent, services: Set<ServiceId>, networks: Set<NetworkId>): void {
+    const { store } = this.options;
+    switch (event.kind) {
+      case 'task': {
+        if (isUnchangedEndpoint(event)) return;
+        services.add(event.object.ServiceID);
+        const isLeaving =
+          event.op === 'update' &&
+          isDraining(event.object) &&
+          !!event.previous &&
+          !isDraining(event.previous);
+        if (isLeaving && isEndpoint(store, event.object)) this.withdraw(event.object);
+        return;
+      }
+      case 'service':
+        services.add(event.object.ID);
+        return;
+      case 'network':
+        networks.add(event.object.ID);
+        return;
+      case 'node':
+        if (event.previous !== undefined && isUnchangedPeer(event.previous, event.object)) return;
+        for (const node of [event.object, ...(event.previous ? [event.previous] : [])]) {
+          for (const id of networkIdsOf(node)) networks.add(id);
+        }
+        // Whether its tasks are endpoints may be another matter now.
+        for (const task of store.find('task', 'node', event.object.ID)) services.add(task.ServiceID);
+        return;
+      default:
+        return;
+    }
+  }
+
+  private withdraw(task: Task): void {
+    const timer = this.options.clock.after(withdrawalTimeoutMs, () => {
+      const { pending } = this.withdrawals.get(task.ID) ?? { pending: new Map() };
+      this.options.log.warn(
+        { task: task.ID, nodes: [...pending.keys()] },
+        'nodes did not confirm in time that they send no more connections to the task',
+      );
+      this.release(task.ID);
+    });
+    const pending = new Map([...this.watchers.keys()].map((nodeId) => [nodeId, undefined] as const));
+    this.withdrawals.set(task.ID, { task, timer, pending });
+  }
+
+  private release(taskId: TaskId): void {
+    const withdrawal = this.withdrawals.get(taskId);
+    if (withdrawal === undefined) return;
+    this.withdrawals.delete(taskId);
+    withdrawal.timer.cancel();
+    this.options.onWithdrawn(withdrawal.task);
+  }
+
+  private settle(taskId: TaskId, nodeId: NodeId): void {
+    const withdrawal = this.withdrawals.get(taskId);
+    if (withdrawal === undefined) return;
+    withdrawal.pending.delete(nodeId);
+    if (withdrawal.pending.size === 0) this.release(taskId);
+  }
+
+  private onReport(watcher: Watcher, report: EndpointsReport): void {
+    const problems = (report.problems ?? []).map(({ network_id, service_id, message }) => ({
+      networkId: network_id ?? '',
+      serviceId: service_id ?? '',
+      message: message ?? '',
+    }));
+    watcher.programmed = { revision: report.revision ?? '', problems };
+    const key = report.wireguard_public_key ?? '';
+    if (key !== (this.publicKeys.get(watcher.nodeId) ?? '')) this.onPublicKey(watcher.nodeId, key);
+    const confirmed = Number(report.revision || 0);
+    for (const [taskId, { pending }] of this.withdrawals) {
+      const awaited = pending.get(watcher.nodeId);
+      if (awaited !== undefined && confirmed >= awaited) this.settle(taskId, watcher.nodeId);
+    }
+  }
+
+  private onPublicKey(nodeId: NodeId, key: string): void {
+    this.publicKeys.set(nodeId, key);
+    const node = this.options.store.get('node', nodeId);
+    const networks = node === undefined ? [] : networkIdsOf(node);
+    for (const watcher of this.watchers.values()) {
+      if (watcher.dirtyNetworks !== 'all') for (const id of networks) watcher.dirtyNetworks.add(id);
+      watcher.pump.wake();
+    }
+  }
+
+  private close(nodeId: NodeId, error?: ShoalError): void {
+    const watcher = this.watchers.get(nodeId);
+    if (watcher === undefined) return;
+    this.watchers.delete(nodeId);
+    watcher.pump.stop();
+    if (error !== undefined) watcher.sink.end(error);
+    // A node that does not listen can't confirm; it is lost, or it comes back and is told everything.
+    for (const taskId of [...this.withdrawals.keys()]) this.settle(taskId, nodeId);
+  }
+
+  private step(watcher: Watcher): Promise<void> | undefined {
+    const { store } = this.options;
+    const update = this.updateFor(watcher);
+    const index = store.index;
+    const told = new Set([
+      ...(update?.services ?? []).map(({ id }) => id),
+      ...(update?.removed_services ?? []),
+    ]);
+    for (const [taskId, { task, pending }] of this.withdrawals) {
+      if (!pending.has(watcher.nodeId) || pending.get(watcher.nodeId) !== undefined) continue;
+      // One that was not told of the service sends nothing to it.
+      if (told.has(task.ServiceID)) pending.set(watcher.nodeId, index);
+      else this.settle(taskId, watcher.nodeId);
+    }
+    if (update === undefined) return undefined;
+    watcher.sent = index;
+    return watcher.sink.send({
+      ...update,
+      revision: String(index),
+      data_path_port: store.cluster()?.DataPathPort ?? 0,
+    });
+  }
+
+  /** What the node is to be told now; undefined: nothing. */
+  private updateFor(watcher: Watcher): (Items & { readonly complete: boolean }) | undefined {
+    const { store } = this.options;
+    const node = store.get('node', watcher.nodeId);
+    if (node === undefined) return undefined;
+    const own = new Set(networkIdsOf(node));
+    const networksBefore = new Set(watcher.networks.keys());
+    const isWhole = watcher.dirtyNetworks === 'all';
+    const dirty = watcher.dirtyNetworks === 'all' ? own : watcher.dirtyNetworks;
+    watcher.dirtyNetworks = new Set();
+    const update: Items = { networks: [], removed_networks: [], services: [], removed_services: [] };
+    for (const id of new Set([...dirty, ...networksBefore])) {
+      if (!dirty.has(id) && own.has(id)) continue;
+      const state = own.has(id)
+        ? networkStateOf(store, node, id, (nodeId) => this.publicKeys.get(nodeId) ?? '')
+        : undefined;
+      differ(watcher.networks, id, state, update.networks, update.removed_networks);
+    }
+    const services = watcher.dirtyServices;
+    watcher.dirtyServices = new Set();
+    // A network that came or went brings its services or takes them along.
+    const hasMoved =
+      isWhole || [...own].some((id) => !networksBefore.has(id)) || update.removed_networks.length > 0;
+    if (hasMoved)
+      for (const id of [...serviceIdsOn(store, own), ...watcher.services.keys()]) services.add(id);
+    for (const id of services) {
+      const { state, text } = this.serviceState(id);
+      const isConcerned = state !== undefined && concerns(state, own);
+      differ(
+        watcher.services,
+        id,
+        isConcerned ? state : undefined,
+        update.services,
+        update.removed_services,
+        text,
+      );
+    }
+    const isFirst = watcher.isFirst;
+    watcher.isFirst = false;
+    const isEmpty = Object.values(update).every((list: readonly unknown[]) => list.length === 0);
+    return isEmpty && !isFirst ? undefined : { ...update, complete: isFirst };
+  }
+
+  private serviceState(id: ServiceId) {
+    let known = this.made.get(id);
+    if (known === undefined) {
+      const state = serviceStateOf(this.options.store, id);
+      known = { state, text: JSON.stringify(state) };
+      if (state !== undefined) this.made.set(id, known);
+    }
+    return known;
+  }
+}
+
+/** Puts what is new or other into `changed`, what is gone into `removed`, and keeps note of it in `sent`. */
+function differ<Id extends string, Item extends object>(
+  sent: Map<Id, string>,
+  id: Id,
+  state: Item | undefined,
+  changed: Item[],
+  removed: string[],
+  text = JSON.stringify(state),
+): void {
+  if (state === undefined) {
+    if (sent.delete(id)) removed.push(id);
+    return;
+  }
+  if (sent.get(id) === text) return;
+  sent.set(id, text);
+  changed.push(state);
+}
+
+function concerns(service: OverlayService, networks: ReadonlySet<string>): boolean {
+  return (
+    (service.networks ?? []).some(({ network_id }) => networks.has(network_id ?? '')) ||
+    (service.endpoints ?? []).some(({ addresses }) =>
+      Object.keys(addresses ?? {}).some((id) => networks.has(id)),
+    )
+  );
+}
+
+function isUnchangedEndpoint({ op, object, previous }: Extract<StoreEvent, { kind: 'task' }>): boolean {
+  return (
+    op === 'update' &&
+    previous !== undefined &&
+    (previous.Status.State === 'running') === (object.Status.State === 'running') &&
+    isDraining(previous) === isDraining(object) &&
+    previous.NodeID === object.NodeID &&
+    previous.NetworksAttachments === object.NetworksAttachments
+  );
+}
+
+function isUnchangedPeer(before: ClusterNode, after: ClusterNode): boolean {
+  return (
+    before.Attachments === after.Attachments &&
+    before.Status.Addr === after.Status.Addr &&
+    (before.Status.State === 'down') === (after.Status.State === 'down') &&
+    before.Description.Hostname === after.Description.Hostname &&
+    before.Description.Engine.Labels[dataPathLabel] === after.Description.Engine.Labels[dataPathLabel] &&
+    dataPlaneOf(before).kind === dataPlaneOf(after).kind
+  );
+}

@@ -1,0 +1,251 @@
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { applyOperations, readActual } from '../../../agent/network/apply.ts';
+import { type Desired, nothingDesired, withUpdate } from '../../../agent/network/desired.ts';
+import { firewallCommands, forwardChain } from '../../../agent/network/firewall.ts';
+import { Kernel } from '../../../agent/network/kernel.ts';
+import { parseRuleset, rulesetCommands } from '../../../agent/network/nftables.ts';
+import { describeOperation, planDataPlane } from '../../../agent/network/reconcile.ts';
+import { hexadecimalOf, rulesetOf } from '../../../agent/network/ruleset.ts';
+import { desired, endpoint, here, network, service } from './desired-objects.ts';
+
+const options = { nodeId: here, local: '192.0.2.1' };
+
+/** Two networks, one of them dual-stack and one the ingress; a service with two endpoints, one with none, one by port. */
+const sample: Desired = desired(
+  [
+    network(4097, { isIngress: true }),
+    network(4098, { subnets: ['10.60.2.0/24', 'fd00:60:2::/64'], gateways: ['10.60.2.254/24'] }),
+  ],
+  [
+    service('web', {
+      networks: [
+        { networkId: 'net4098', virtualAddresses: ['10.60.2.2', 'fd00:60:2::2'], aliases: [] },
+        { networkId: 'net4097', virtualAddresses: ['10.60.1.2'], aliases: [] },
+      ],
+      ports: [
+        { name: '', protocol: 'tcp', targetPort: 80, publishedPort: 8080 },
+        { name: '', protocol: 'udp', targetPort: 53, publishedPort: 5353 },
+      ],
+      endpoints: [
+        endpoint('net4098', '10.60.2.10,fd00:60:2::10', {
+          addresses: { net4098: ['10.60.2.10', 'fd00:60:2::10'], net4097: ['10.60.1.10'] },
+        }),
+        endpoint('net4098', '10.60.2.11', {
+          nodeId: 'node-2',
+          addresses: { net4098: ['10.60.2.11', 'fd00:60:2::11'], net4097: ['10.60.1.11'] },
+        }),
+      ],
+    }),
+    service('empty', {
+      networks: [{ networkId: 'net4098', virtualAddresses: ['10.60.2.3'], aliases: [] }],
+      ports: [{ name: '', protocol: 'tcp', targetPort: 80, publishedPort: 8081 }],
+    }),
+  ],
+);
+
+describe('the rules of a data plane', () => {
+  it('spread a virtual address over the endpoints that are not draining', () => {
+    const draining = withEndpoints(sample, (one) => ({ ...one, isDraining: one.nodeId === 'node-2' }));
+    const rules = (state: Desired) =>
+      rulesetOf(state, options).get('inet shoal')?.chains.get('vip4_4098_idweb')?.rules;
+    assert.deepEqual(rules(sample), ['dnat ip to numgen inc mod 2 map { 0 : 10.60.2.10, 1 : 10.60.2.11 }']);
+    assert.deepEqual(rules(draining), ['dnat ip to 10.60.2.10']);
+  });
+
+  it('refuse a virtual address and a port that nobody stands behind', () => {
+    const table = rulesetOf(sample, options).get('inet shoal');
+    assert.deepEqual([...(table?.collections.get('dead4')?.elements.keys() ?? [])], ['10.60.2.3']);
+    assert.deepEqual([...(table?.collections.get('closed')?.elements.keys() ?? [])], ['6 . 8081']);
+  });
+
+  it('with shoal.ingress=local, send a port to the own tasks only', () => {
+    const local = {
+      ...sample,
+      services: sample.services.map((one) => ({ ...one, options: { 'shoal.ingress': 'local' } })),
+    };
+    const rules = rulesetOf(local, options).get('inet shoal')?.chains.get('port_tcp_8080')?.rules;
+    assert.deepEqual(rules, ['meta nfproto 2 meta l4proto 6 dnat ip to 10.60.1.10:80']);
+  });
+
+  it('name an IPv6 address as the number that it is', () => {
+    assert.equal(hexadecimalOf('fd00:60:2::10'), '0xfd000060000200000000000000000010');
+    assert.equal(hexadecimalOf('::1'), '0x1');
+  });
+
+  it('change by what differs, added before and removed after what refers to it', () => {
+    const before = rulesetOf(sample, options);
+    const after = rulesetOf({ ...sample, services: sample.services.slice(1) }, options);
+    const commands = rulesetCommands(before, after);
+    assert.ok(
+      commands.indexOf('delete element inet shoal vips4 { 10.60.2.2, 10.60.1.2 }') >= 0,
+      commands.join('\n'),
+    );
+    assert.ok(
+      commands.indexOf('delete chain inet shoal vip4_4098_idweb') >
+        commands.indexOf('delete element inet shoal vips4 { 10.60.2.2, 10.60.1.2 }'),
+    );
+    assert.deepEqual(rulesetCommands(after, after), []);
+  });
+});
+
+describe('updates of the managers', () => {
+  it('replace what they name, and everything when complete', () => {
+    const first = withUpdate(nothingDesired, {
+      revision: '7',
+      complete: true,
+      networks: [
+        { id: 'a', vxlan_id: 4097 },
+        { id: 'b', vxlan_id: 4098 },
+      ],
+      services: [{ id: 's', endpoints: [{ task_id: 't', addresses: { a: '10.0.0.1,fd00::1' } }] }],
+    });
+    assert.deepEqual(first.services[0]?.endpoints[0]?.addresses, { a: ['10.0.0.1', 'fd00::1'] });
+    const second = withUpdate(first, {
+      revision: '8',
+      removed_networks: ['a'],
+      networks: [{ id: 'b', vxlan_id: 5 }],
+    });
+    assert.deepEqual(
+      second.networks.map(({ id, vxlanId }) => [id, vxlanId]),
+      [['b', 5]],
+    );
+    assert.equal(second.services, first.services);
+    assert.deepEqual(withUpdate(second, { revision: '9', complete: true }).services, []);
+  });
+});
+
+describe('the firewall of the engine', () => {
+  const rules = [
+    `-A ${forwardChain} -o shoal+ -m conntrack --ctstate DNAT -j ACCEPT`,
+    `-A ${forwardChain} -i shoal+ -m conntrack --ctstate DNAT -j ACCEPT`,
+  ];
+  const whole = [
+    '-P FORWARD DROP',
+    `-N ${forwardChain}`,
+    `-A FORWARD -j ${forwardChain}`,
+    '-A FORWARD -j DOCKER',
+    ...rules,
+  ];
+
+  it('is left alone while our chain is whole and first, and mended else', () => {
+    assert.deepEqual(firewallCommands(whole.join('\n'), true), []);
+    assert.ok(firewallCommands('-P FORWARD ACCEPT', true).includes(`-N ${forwardChain}`));
+    const second = whole.map((line) => (line === '-A FORWARD -j DOCKER' ? '' : line));
+    second.splice(1, 0, '-A FORWARD -j DOCKER');
+    assert.ok(firewallCommands(second.join('\n'), true).includes(`-D FORWARD -j ${forwardChain}`));
+  });
+
+  it('loses our chain when there is no network any more', () => {
+    assert.deepEqual(firewallCommands(whole.join('\n'), false), [
+      '*filter',
+      `-D FORWARD -j ${forwardChain}`,
+      `-F ${forwardChain}`,
+      `-X ${forwardChain}`,
+      'COMMIT',
+    ]);
+    assert.deepEqual(firewallCommands('-P FORWARD ACCEPT', false), []);
+  });
+});
+
+describe('a plan in a kernel', () => {
+  let host: ChildProcess;
+  let kernel: Kernel;
+
+  before(async function () {
+    if (process.getuid?.() !== 0) return this.skip();
+    // A network namespace of its own, which ends with its only process.
+    host = spawn('unshare', ['--net', 'sh', '-c', 'echo ready; read -r _'], {
+      stdio: ['pipe', 'pipe', 'ignore'],
+    });
+    await once(host.stdout!, 'data');
+    kernel = new Kernel({ prefix: ['nsenter', `--net=/proc/${host.pid}/ns/net`] });
+    await kernel.ip([
+      'link add eth0 type veth peer name cable',
+      'address add 192.0.2.1/24 dev eth0',
+      'link set eth0 up',
+      'link add shoal4097 type bridge',
+      'link add shoal4098 type bridge',
+      'address add 10.60.1.254/24 dev shoal4097',
+      'address add 10.60.2.254/24 dev shoal4098',
+      'link set shoal4097 up',
+      'link set shoal4098 up',
+    ]);
+    await kernel.nft(['add table ip other', 'add chain ip other mine']);
+  });
+
+  after(async () => {
+    if (host === undefined) return;
+    host.stdin?.end();
+    await once(host, 'exit');
+  });
+
+  async function reconcile(state: Desired): Promise<string[]> {
+    const operations = planDataPlane(state, await readActual(kernel, state), options);
+    await applyOperations(kernel, operations);
+    return operations.flatMap(describeOperation);
+  }
+
+  async function rest(state: Desired): Promise<string[]> {
+    return planDataPlane(state, await readActual(kernel, state), options).flatMap(describeOperation);
+  }
+
+  it('leads to what was desired, at once and wholly', async () => {
+    assert.notDeepEqual(await reconcile(sample), []);
+    assert.deepEqual(await rest(sample), []);
+  });
+
+  it('follows each change', async () => {
+    const draining = withEndpoints(sample, (one) => ({ ...one, isDraining: one.nodeId === 'node-2' }));
+    const fewer = { ...sample, services: sample.services.slice(0, 1), networks: sample.networks.slice(0, 1) };
+    const otherPeers = {
+      ...sample,
+      networks: sample.networks.map((one) => ({ ...one, peers: one.peers.slice(0, 1), mtu: 1370 })),
+    };
+    for (const state of [draining, sample, fewer, otherPeers, sample]) {
+      await reconcile(state);
+      assert.deepEqual(await rest(state), []);
+    }
+  });
+
+  it('heals what was taken away or changed by others', async () => {
+    for (const damage of [
+      () => kernel.nft(['flush chain inet shoal pre']),
+      () => kernel.nft(['delete element inet shoal vips4 { 10.60.2.2 }']),
+      () => kernel.nft(['add rule inet shoal in drop']),
+      () => kernel.nft(['delete table bridge shoal']),
+      () => kernel.ip(['link delete vx4097']),
+      () => kernel.ip(['link set vx4098 nomaster', 'route del local 10.60.2.2 dev shoal4098']),
+      () => kernel.bridge(['fdb del 00:00:00:00:00:00 dev vx4098 dst 192.0.2.3 self permanent']),
+      () => kernel.set(new Map([['net/ipv4/conf/shoal4097/route_localnet', '0']])),
+      () => kernel.run('iptables', ['-F']),
+    ]) {
+      await damage();
+      assert.notDeepEqual(await reconcile(sample), [], String(damage));
+      assert.deepEqual(await rest(sample), [], String(damage));
+    }
+  });
+
+  it('leaves nothing of ours, and what is not ours', async () => {
+    await reconcile(nothingDesired);
+    assert.deepEqual(await rest(nothingDesired), []);
+    const listing = await kernel.run('nft', ['list', 'ruleset']);
+    assert.ok(!listing.includes('shoal'), listing);
+    assert.ok(listing.includes('table ip other'));
+    assert.ok(!(await kernel.run('ip', ['link'])).includes('vx40'));
+    assert.deepEqual(parseRuleset(listing), new Map());
+  });
+});
+
+function withEndpoints(
+  state: Desired,
+  change: (
+    one: Desired['services'][number]['endpoints'][number],
+  ) => Desired['services'][number]['endpoints'][number],
+): Desired {
+  return {
+    ...state,
+    services: state.services.map((one) => ({ ...one, endpoints: one.endpoints.map(change) })),
+  };
+}
