@@ -22,6 +22,10 @@ import { type AgentStatus, desiredOf, type WireTask } from './wire.ts';
 
 const firstRetryMs = 250;
 const lastRetryMs = 5_000;
+/** A pull that takes longer than this is told; an image that is there takes less. */
+const pullToldAfterMs = 500;
+/** While a health check has not passed, its last output is looked at so often. */
+const healthLookMs = 2_000;
 const unavailablePrefix = 'engine unavailable: ';
 
 /** What every task of a node shares. */
@@ -60,6 +64,8 @@ export class TaskDriver {
   /** Set while the engine does not answer this task; the loop waits for it. */
   #retry: Timer | undefined;
   #retryMs = firstRetryMs;
+  /** Set while the container's health check has yet to pass. */
+  #healthLook: Timer | undefined;
   /** Ends a preparation that is no longer wanted. */
   #preparing: AbortController | undefined;
   /** A start that failed for a network that went away is prepared anew once. */
@@ -155,6 +161,7 @@ export class TaskDriver {
   abandon(): void {
     this.#isForgotten = true;
     this.#retry?.cancel();
+    this.#healthLook?.cancel();
     this.#preparing?.abort(new Error('the daemon is stopping'));
   }
 
@@ -183,6 +190,7 @@ export class TaskDriver {
       }
       this.#isBusy = false;
       if (this.#view !== 'unknown') this.#clearUnavailable();
+      this.#watchHealth();
     } catch (error) {
       this.#isBusy = false;
       if (!this.#isForgotten) this.#waitForEngine(error);
@@ -241,12 +249,42 @@ export class TaskDriver {
     const work = [
       networks.attach(this.#task),
       files.write(this.id, planned),
-      engine.pull(spec.image ?? '', spec.pull_options?.registry_auth || undefined, signal),
+      this.#pull(spec.image ?? '', spec.pull_options?.registry_auth || undefined, signal),
     ] as const;
     // A file or network that comes after the task was given up would stay: none is left under way.
     await Promise.allSettled(work);
     const [attachment, mounts] = await Promise.all(work);
     return containerRequest(this.#task, node, attachment, mounts);
+  }
+
+  /** Pulls the image, and says so while it lasts. */
+  async #pull(image: string, registryAuth: string | undefined, signal: AbortSignal): Promise<void> {
+    const { engine, clock } = this.#around;
+    const telling = clock.after(pullToldAfterMs, () => this.#tell('preparing', `pulling image ${image}`));
+    try {
+      await engine.pull(image, registryAuth, signal);
+    } finally {
+      telling.cancel();
+    }
+  }
+
+  /** Says more of a state that lasts. */
+  #tell(state: AgentStatus['state'], message: string): void {
+    if (this.#isForgotten || this.#status.state !== state || this.#status.message === message) return;
+    this.#setStatus({ ...this.#status, message });
+  }
+
+  /** Says that the health check has yet to pass, with its last output, and looks again. */
+  #watchHealth(): void {
+    const view = this.#view;
+    if (this.#status.state !== 'starting' || typeof view !== 'object' || view.health !== 'starting') return;
+    const output = view.healthOutput === '' ? '' : ` (last output: ${view.healthOutput})`;
+    this.#tell('starting', `waiting for the health check to pass${output}`);
+    this.#healthLook ??= this.#around.clock.after(healthLookMs, () => {
+      this.#healthLook = undefined;
+      this.#isStale = true;
+      this.#poke();
+    });
   }
 
   async #create(request: ContainerRequest, signal: AbortSignal): Promise<void> {

@@ -12,6 +12,7 @@ import { addServiceCommands } from './commands/service.ts';
 import { addStackCommands } from './commands/stack.ts';
 import { addSwarmCommands } from './commands/swarm.ts';
 import { addSystemCommands } from './commands/system.ts';
+import { addTaskCommands } from './commands/why.ts';
 import type { Context } from './context.ts';
 import { realClock } from './runtime.ts';
 import { UsageError } from './usage.ts';
@@ -37,6 +38,7 @@ export function makeProgram(): Command {
   addSwarmCommands(program, context);
   addNodeCommands(program, context);
   addServiceCommands(program, context);
+  addTaskCommands(program, context);
   addStackCommands(program, context);
   addFileCommands(program, context, 'secret');
   addFileCommands(program, context, 'config');

@@ -240,6 +240,18 @@ export interface NetworkAttachment {
   Aliases?: string[];
 }
 
+/** Something that happened to a task: it got into a state, or was told to get into one. */
+export interface TaskMoment {
+  /** ms since the epoch. */
+  At: number;
+  State: TaskState;
+  Desired: DesiredState;
+  /** The node that it was given to. */
+  NodeID?: NodeId;
+  /** Why, in words. */
+  Text?: string;
+}
+
 export interface Task extends Meta<TaskId> {
   ServiceID: ServiceId;
   RevisionID: RevisionId;
@@ -269,6 +281,8 @@ export interface Task extends Meta<TaskId> {
     EndedAt?: number;
     /** When its DesiredState first was past running; ms since the epoch. Kept by the store. */
     RetiredAt?: number;
+    /** What happened to it, the oldest first, at most 24. Kept by the store. */
+    History?: TaskMoment[];
   };
 }
 

@@ -11,6 +11,7 @@ import { UsageError } from '../usage.ts';
 import { addLogs } from './logs.ts';
 import { addCreate, addUpdate } from './service-change.ts';
 import { listTasks, type TaskListFlags, taskListOptions } from './tasks.ts';
+import { addServiceWhy } from './why.ts';
 
 /** A service as the list answers it with status=true. */
 export type ListedService = Service & {
@@ -33,6 +34,7 @@ export function addServiceCommands(program: Command, context: Context): void {
   addScale(service, context);
   addRollback(service, context);
   addLogs(service, context);
+  addServiceWhy(service, context);
   service
     .command('rm')
     .alias('remove')

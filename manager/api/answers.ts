@@ -15,6 +15,7 @@ import type {
   Version,
 } from '../../proto/docker.ts';
 import type { View } from '../store/store.ts';
+import { reasonToTell } from '../store/why.ts';
 
 type Answer = Record<string, unknown>;
 
@@ -122,8 +123,8 @@ export function statusOf(view: View, service: Service): ServiceStatus {
   return { RunningTasks, DesiredTasks, CompletedTasks: iteration === undefined ? 0 : completed };
 }
 
-/** A task as Docker shows it: with the spec of its revision and its networks written out. */
-export function taskAnswer(view: View, task: Task): Answer {
+/** A task as Docker shows it: with the reason why it waits, if it does, with the spec of its revision and its networks written out. */
+export function taskAnswer(view: View, task: Task, now: number): Answer {
   const {
     Private: _private,
     RevisionID,
@@ -135,12 +136,13 @@ export function taskAnswer(view: View, task: Task): Answer {
     ...shown
   } = task;
   const template = view.get('revision', RevisionID)?.Spec.TaskTemplate;
+  const reason = reasonToTell(view, task, now);
   return {
     ...shown,
     // The first slot of a job is 0, which Docker leaves out.
     ...(Slot ? { Slot } : {}),
     ...(JobIteration ? { JobIteration: iterationAnswer(JobIteration) } : {}),
-    Status: { ...Status, PortStatus: Status.PortStatus ?? {} },
+    Status: { ...Status, ...(reason === '' ? {} : { Err: reason }), PortStatus: Status.PortStatus ?? {} },
     Spec: template ? taskSpecAnswer(template) : {},
     ...(AssignedGenericResources ? { GenericResources: AssignedGenericResources } : {}),
     ...(NetworksAttachments

@@ -29,6 +29,7 @@ import { stackRoutes } from './stacks.ts';
 import { swarmRoutes } from './swarm.ts';
 import { systemRoutes } from './system.ts';
 import { taskRoutes } from './tasks.ts';
+import { whyRoutes } from './why.ts';
 
 /** More than any spec needs: a config of 1000 KiB in base64 is a third of it. */
 const maximumBodyBytes = 4 * 1024 * 1024;
@@ -104,6 +105,7 @@ function createApp(host: ApiHost, engine: LocalEngine): Express {
     logRoutes,
     serviceRoutes,
     taskRoutes,
+    whyRoutes,
     secretRoutes,
     configRoutes,
     stackRoutes,

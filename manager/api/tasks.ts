@@ -29,12 +29,12 @@ export function taskRoutes(host: ApiHost): Router {
     const cluster = await managedCluster(host);
     await answerList(
       response,
-      listTasks(cluster, filters).map((task) => taskAnswer(cluster.store, task)),
+      listTasks(cluster, filters).map((task) => taskAnswer(cluster.store, task, host.clock.now())),
     );
   });
   routes.get('/tasks/:id', async (request, response) => {
     const { store } = await managedCluster(host);
-    response.json(taskAnswer(store, lookup(store, 'task', pathOf(request, 'id'))));
+    response.json(taskAnswer(store, lookup(store, 'task', pathOf(request, 'id')), host.clock.now()));
   });
   return routes;
 }

@@ -111,17 +111,20 @@ export function createTask(context: Context, place: Slot['place'], succession: S
 
 /** As stopTask, unless the task that takes its place has stopped serving by the time this is committed. */
 export function stopForServing(context: Context, task: Task, successor: Task): Change {
-  return { ...stopTask(context, task), whileServes: successor.ID } as Change;
+  return {
+    ...stopTask(context, task, `task ${successor.ID} serves in its place`),
+    whileServes: successor.ID,
+  } as Change;
 }
 
 /**
  * Tells a task to stop and stay in the history. Its status is its agent's to write, but for what no agent
- * can tell: that it never got to one, or that the agent is gone.
+ * can tell: that it never got to one, or that the agent is gone. `because` says why, for its history.
  */
-export function stopTask(context: Context, task: Task): Change {
+export function stopTask(context: Context, task: Task, because: string): Change {
   const Status = lastWords(context.view, task, context.now);
   const fields: Partial<Task> = { DesiredState: 'shutdown', ...(Status ? { Status } : {}) };
-  return { op: 'merge', kind: 'task', id: task.ID, fields };
+  return { op: 'merge', kind: 'task', id: task.ID, fields, because };
 }
 
 function lastWords(view: View, task: Task, now: number): Task['Status'] | undefined {
@@ -144,6 +147,6 @@ export function orphaned(task: Task, now: number, reason: string): Task['Status'
 }
 
 /** Tells a task to stop and be forgotten. */
-export function removeTask(task: Task): Change {
-  return { op: 'merge', kind: 'task', id: task.ID, fields: { DesiredState: 'remove' } };
+export function removeTask(task: Task, because: string): Change {
+  return { op: 'merge', kind: 'task', id: task.ID, fields: { DesiredState: 'remove' }, because };
 }

@@ -90,8 +90,13 @@ interface NodePlan {
 function reconcileNode(context: Context, slot: Slot): NodePlan {
   const nodeId = slot.place.NodeID!;
   const node = context.view.get('node', nodeId);
-  if (!node || nodeProblem(node, nodeId) || constraintProblem(node, context.service.Spec)) {
-    return { changes: leave(context, slot), wakeAt: undefined, plan: undefined };
+  const problem = nodeProblem(node, nodeId) ?? (node && constraintProblem(node, context.service.Spec));
+  if (!node || problem !== undefined) {
+    return {
+      changes: leave(context, slot, problem ?? 'its node was lost'),
+      wakeAt: undefined,
+      plan: undefined,
+    };
   }
   const takesTasks = node.Spec.Availability === 'active';
   const plan = mendSlot(context, slot, takesTasks);
@@ -101,8 +106,8 @@ function reconcileNode(context: Context, slot: Slot): NodePlan {
 }
 
 /** Takes a service off a node that can't have it. */
-function leave(context: Context, slot: Slot): Change[] {
-  return slot.tasks.filter(isActive).map((task) => stopTask(context, task));
+function leave(context: Context, slot: Slot, because: string): Change[] {
+  return slot.tasks.filter(isActive).map((task) => stopTask(context, task, because));
 }
 
 function reconcileService(context: Context): Reconciliation {

@@ -118,11 +118,11 @@ function mendJobSlot(context: Context, slot: Slot): JobSlot {
   const current = slot.tasks.filter((task) => isOfIteration(service, task));
   const leftovers = slot.tasks
     .filter((task) => !isOfIteration(service, task) && isActive(task) && !isTerminal(task.Status.State))
-    .map(removeTask);
+    .map((task) => removeTask(task, 'the job is run again'));
   if (current.some((task) => task.Status.State === 'complete')) {
     const surplus = current.filter((task) => isActive(task) && task.Status.State !== 'complete');
     return {
-      changes: [...leftovers, ...surplus.map((task) => stopTask(context, task))],
+      changes: [...leftovers, ...surplus.map((task) => stopTask(context, task, 'its slot is complete'))],
       wakeAt: undefined,
       state: 'complete',
     };
@@ -178,7 +178,8 @@ function reconcileSlots(context: Context): Reconciliation {
     if (mended === undefined || mended.state === 'open') open.push(slot);
   }
   for (const task of [...bySlot.values()].flat()) {
-    if (isActive(task) && !isTerminal(task.Status.State)) changes.push(removeTask(task));
+    if (isActive(task) && !isTerminal(task.Status.State))
+      changes.push(removeTask(task, 'the job wants fewer completions'));
   }
   const room = Math.max(0, concurrent - live);
   for (const slot of open.slice(0, room)) changes.push(begin(context, slot));
@@ -211,8 +212,10 @@ function reconcileNode(context: Context, slot: Slot): Pick<JobSlot, 'changes' | 
   const nodeId = slot.place.NodeID!;
   const node = context.view.get('node', nodeId);
   if (!node || nodeProblem(node, nodeId) || constraintProblem(node, context.service.Spec)) {
+    const problem =
+      nodeProblem(node, nodeId) ?? constraintProblem(node!, context.service.Spec) ?? 'its node was lost';
     const stranded = slot.tasks.filter((task) => isActive(task) && !isTerminal(task.Status.State));
-    return { changes: stranded.map((task) => stopTask(context, task)), wakeAt: undefined };
+    return { changes: stranded.map((task) => stopTask(context, task, problem)), wakeAt: undefined };
   }
   const mended = mendJobSlot(context, slot);
   const mayBegin = mended.state === 'open' && node.Spec.Availability === 'active';

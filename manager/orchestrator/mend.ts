@@ -63,9 +63,14 @@ export function mendSlot(context: Context, slot: Slot, mayReplace = true): SlotP
   const stopped = [...dropped, ...casualties.map(({ task }) => task)].filter(
     (task) => pausedUntil === undefined || task !== source?.task,
   );
+  const reasons = new Map(
+    casualties.map(({ task, loss }) => [task, loss ?? `it ended (${task.Status.State})`]),
+  );
   const serving = kept.find(isServing);
   const changes = stopped.map((task) =>
-    serving && isServing(task) ? stopForServing(context, task, serving) : stopTask(context, task),
+    serving && isServing(task)
+      ? stopForServing(context, task, serving)
+      : stopTask(context, task, reasons.get(task) ?? 'another task of its slot is there'),
   );
   const successor = source && pausedUntil === undefined ? succeed(context, slot, source, stopped) : undefined;
   if (successor) changes.push(successor);

@@ -121,7 +121,8 @@ function reapSlot(view: View, key: string): Change[] {
   const kept: Task[] = [];
   for (const task of tasks) {
     if (task.DesiredState === 'remove' && isGone(view, task)) changes.push(drop(task));
-    else if (!service && task.DesiredState !== 'remove') changes.push(removeTask(task));
+    else if (!service && task.DesiredState !== 'remove')
+      changes.push(removeTask(task, 'its service was removed'));
     else kept.push(task);
   }
   if (!service) return changes;
@@ -187,7 +188,9 @@ function reapService(view: View, id: ServiceId): Change[] {
   if (service) return oldRevisions(view, service, revisions).map(dropRevision);
   const tasks = view.find('task', 'service', id);
   if (tasks.length === 0) return revisions.map(dropRevision);
-  return tasks.filter((task) => task.DesiredState !== 'remove').map(removeTask);
+  return tasks
+    .filter((task) => task.DesiredState !== 'remove')
+    .map((task) => removeTask(task, 'its service was removed'));
 }
 
 function dropRevision(revision: ServiceRevision): Change {

@@ -127,7 +127,9 @@ function newNumbers(occupied: readonly SlotPlan[], count: number): Set<number> {
 }
 
 function forget(slot: Slot): Change[] {
-  return slot.tasks.filter((task) => task.DesiredState !== 'remove').map(removeTask);
+  return slot.tasks
+    .filter((task) => task.DesiredState !== 'remove')
+    .map((task) => removeTask(task, 'scaled down'));
 }
 
 /** A first task for a slot, after any that is still stopping there. */

@@ -247,7 +247,7 @@ function replace(context: Context, row: Row, settings: Settings): Change[] {
     waits: mustWait(context, slot, stopped),
     reason: replaced && `replaces task ${replaced.ID} in a rolling update`,
   });
-  return [...stopped.map((task) => stopTask(context, task)), creation];
+  return [...stopped.map((task) => stopTask(context, task, 'replaced in a rolling update')), creation];
 }
 
 /** Ends the update once its last task has been watched for the monitoring period. */

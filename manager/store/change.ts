@@ -26,6 +26,8 @@ export type ChangeOf<K extends Kind> =
       readonly id: IdOf<K>;
       readonly fields: Partial<ObjectOf[K]>;
       readonly whileServes?: TaskId;
+      /** Why, in words, for the task's history. */
+      readonly because?: string;
     }
   | { readonly op: 'remove'; readonly kind: K; readonly id: IdOf<K> };
 

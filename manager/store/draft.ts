@@ -11,6 +11,7 @@ import { portKey } from './endpoint.ts';
 import { addedReferences, type ReferredKind, referencesOf, referredKinds } from './references.ts';
 import type { ApplyResult, View } from './store.ts';
 import { type AnyObject, type Kind, nameOf, type ObjectOf, tables } from './tables.ts';
+import { withMoment } from './task-history.ts';
 import type { StoreEvent } from './watch.ts';
 
 type Refusal = Extract<ApplyResult, { ok: false }>;
@@ -126,7 +127,7 @@ export class Draft {
     if (change.op === 'create') {
       if (previous) return refuse('already-exists', `${change.kind} ${change.object.ID} already exists`);
       const created = { ...change.object, Version, CreatedAt: time, UpdatedAt: time } as AnyObject;
-      return withMoments(change.kind, created, this.now);
+      return withMoments(change.kind, undefined, created, this.now);
     }
     if (change.op === 'merge') {
       if (!previous || (change.whileServes !== undefined && !this.serves(change.whileServes))) {
@@ -138,7 +139,7 @@ export class Draft {
           : change.fields;
       if (Object.keys(fields).length === 0) return undefined;
       const merged = { ...previous, ...fields, Version, UpdatedAt: time } as AnyObject;
-      return withMoments(change.kind, merged, this.now);
+      return withMoments(change.kind, previous, merged, this.now, change.because);
     }
     if (!previous) return refuse('not-found', `${change.kind} ${change.object.ID} not found`);
     if (previous.Version.Index !== change.object.Version.Index) {
@@ -146,7 +147,7 @@ export class Draft {
     }
     const { CreatedAt } = previous;
     const replaced = { ...change.object, Version, CreatedAt, UpdatedAt: time } as AnyObject;
-    return withMoments(change.kind, replaced, this.now);
+    return withMoments(change.kind, previous, replaced, this.now);
   }
 
   /** What a service newly refers to must be there; what it referred to already was, and can't have gone. */
@@ -222,8 +223,17 @@ function refuse(code: Refusal['code'], message: string): Refusal {
  * Notes when a task first ran, ended and was no longer wanted, and since when a node or its engine is down: from the
  * entry's time, so that every manager notes the same.
  */
-function withMoments(kind: Kind, object: AnyObject, now: number): AnyObject {
-  if (kind === 'task') return withTaskMoments(object as ObjectOf['task'], now);
+function withMoments(
+  kind: Kind,
+  previous: AnyObject | undefined,
+  object: AnyObject,
+  now: number,
+  because?: string,
+): AnyObject {
+  if (kind === 'task') {
+    const task = withTaskMoments(object as ObjectOf['task'], now);
+    return withMoment(previous as ObjectOf['task'] | undefined, task, now, because);
+  }
   if (kind === 'node') return withNodeMoments(object as ObjectOf['node'], now);
   return object;
 }

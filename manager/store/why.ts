@@ -1,0 +1,126 @@
+/**
+ * Why a task is where it is, in words that a person can act on: from what is stored, at the time of asking. Nothing
+ * is said of a task that runs as it should.
+ */
+import type { ClusterNode, Service, Task } from '../../proto/docker.ts';
+import { compareTaskStates, isTerminal } from '../../proto/task-state.ts';
+import { clusterAttachments, hasAddresses } from './attachment.ts';
+import { unmetDependencies } from './dependencies.ts';
+import type { View } from './store.ts';
+import { slotKey } from './tables.ts';
+
+const defaultStopGraceNs = 10e9;
+
+/** The reason; empty for a task that runs and is to run, or ended as it should. */
+export function reasonOf(view: View, task: Task, now: number): string {
+  if (isTerminal(task.Status.State)) return task.Status.Err ?? '';
+  const lost = silenceOf(view, task);
+  if (lost !== undefined) return lost;
+  if (task.DesiredState === 'shutdown' || task.DesiredState === 'remove') return stoppingReason(view, task);
+  const held = task.DesiredState === 'ready' ? holdReason(view, task, now) : undefined;
+  const { State, Err, Message, Timestamp } = task.Status;
+  switch (State) {
+    case 'running':
+      return Err ?? '';
+    case 'new':
+    case 'pending':
+      return Err || held || pendingReason(view, task);
+    case 'assigned':
+    case 'accepted':
+      return Err || `waiting for node ${nodeNameOf(view, task)} to take the task since ${Timestamp}`;
+    case 'preparing':
+      return Err || `${Message} since ${Timestamp}`;
+    case 'ready':
+      return Err || held || `waiting for node ${nodeNameOf(view, task)} to start it since ${Timestamp}`;
+    default:
+      return (
+        Err || (Message === 'starting' ? `waiting for its container to start since ${Timestamp}` : Message)
+      );
+  }
+}
+
+/** As reasonOf for lists: nothing for a step that is just being taken. */
+export function reasonToTell(view: View, task: Task, now: number): string {
+  if (task.Status.Err) return task.Status.Err;
+  const isQuick = now - Date.parse(task.Status.Timestamp) < quickStepMs;
+  const waits = task.DesiredState === 'ready' || /^waiting/.test(task.Status.Message);
+  return isQuick && !waits ? '' : reasonOf(view, task, now);
+}
+
+const quickStepMs = 1_000;
+
+/** The node of a task that was handed out does not answer. */
+function silenceOf(view: View, task: Task): string | undefined {
+  if (task.NodeID === undefined || compareTaskStates(task.Status.State, 'assigned') < 0) return undefined;
+  const node = view.get('node', task.NodeID);
+  if (!node) return `node ${task.NodeID} was removed`;
+  if (node.Status.State === 'ready') return undefined;
+  const since = node.Private.DownSince;
+  const words = since === undefined ? '' : ` (silent since ${time(since)})`;
+  const wish = isOnItsWayOut(task) ? 'to say that it has stopped' : 'to answer';
+  return `waiting for node ${nameOf(node)} ${wish}: it is ${node.Status.State}${words}`;
+}
+
+function isOnItsWayOut(task: Task): boolean {
+  return task.DesiredState === 'shutdown' || task.DesiredState === 'remove';
+}
+
+function stoppingReason(view: View, task: Task): string {
+  const since = task.Private.RetiredAt;
+  const graceNs = specOf(view, task)?.TaskTemplate.ContainerSpec.StopGracePeriod ?? defaultStopGraceNs;
+  const why = task.Private.History?.findLast((moment) => moment.Desired === task.DesiredState)?.Text;
+  const order = why ? ` (${why})` : '';
+  return `stopping${order}: waiting for it to end within its stop grace period of ${graceNs / 1e9} s${since === undefined ? '' : ` since ${time(since)}`}`;
+}
+
+/** What keeps a task that is told to wait from being started. */
+function holdReason(view: View, task: Task, now: number): string | undefined {
+  const startAt = task.Private.StartAt ?? 0;
+  if (startAt > now) return `waiting for its restart delay until ${time(startAt)}`;
+  const before = view
+    .find('task', 'slot', slotKey(task))
+    .find((other) => other.ID !== task.ID && isStopping(other));
+  if (before) {
+    return `waiting for task ${before.ID}, which it takes over from, to stop on node ${nodeNameOf(view, before)}`;
+  }
+  const service = view.get('service', task.ServiceID);
+  return service && unmetOf(view, service)[0];
+}
+
+/** What a service's tasks wait for, as the orchestrators see it. */
+export function unmetOf(view: View, service: Service): string[] {
+  return unmetDependencies(view, service, (service.JobStatus?.JobIteration.Index ?? 0) > 0);
+}
+
+function isStopping(task: Task): boolean {
+  return (
+    isOnItsWayOut(task) &&
+    !isTerminal(task.Status.State) &&
+    compareTaskStates(task.Status.State, 'assigned') >= 0
+  );
+}
+
+function pendingReason(view: View, task: Task): string {
+  const spec = specOf(view, task);
+  if (spec && !hasAddresses(task, clusterAttachments(view, spec))) {
+    return 'waiting for an address on each of its networks';
+  }
+  return 'waiting for the scheduler to find a node';
+}
+
+function specOf(view: View, task: Task) {
+  return view.get('revision', task.RevisionID)?.Spec ?? view.get('service', task.ServiceID)?.Spec;
+}
+
+function nodeNameOf(view: View, task: Task): string {
+  const node = view.get('node', task.NodeID);
+  return node ? nameOf(node) : (task.NodeID ?? '(none)');
+}
+
+function nameOf(node: ClusterNode): string {
+  return node.Description.Hostname || node.ID;
+}
+
+function time(atMs: number): string {
+  return new Date(atMs).toISOString();
+}

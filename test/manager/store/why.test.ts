@@ -1,0 +1,79 @@
+/** The history that tasks keep, and the reason why each is where it is. */
+import assert from 'node:assert/strict';
+import { Store } from '../../../manager/store/store.ts';
+import { reasonOf, reasonToTell } from '../../../manager/store/why.ts';
+import type { Task } from '../../../proto/docker.ts';
+import { makeSpec } from '../orchestrator/objects.ts';
+import { World } from '../orchestrator/world.ts';
+
+const texts = (task: Task) => (task.Private.History ?? []).map((moment) => moment.Text ?? '');
+
+describe('manager/store/why', () => {
+  it('a task keeps what happened to it, with reasons, through snapshots', () => {
+    const world = new World(2).createService('s', makeSpec()).run();
+    const [first] = world.active('s');
+    world.setNode(first!.NodeID!, { Status: { State: 'down' } }).settle();
+    const lost = world.task(first!.ID);
+    assert.deepEqual(
+      (lost.Private.History ?? []).map((moment) => moment.State),
+      ['pending', 'assigned', 'running', 'running'],
+    );
+    assert.match(texts(lost).at(-1)!, /node n\d is down/);
+    const [next] = world.active('s');
+    assert.match(texts(next!)[0]!, /pending task scheduling: node n\d is down/);
+    const copy = new Store();
+    copy.restore(7, world.store.snapshot());
+    assert.deepEqual(copy.get('task', first!.ID)?.Private.History, lost.Private.History);
+  });
+
+  it('the history is bounded, and keeps how it began', () => {
+    const world = new World(1).createService('s', makeSpec()).settle();
+    const [task] = world.active('s');
+    for (let at = 0; at < 60; at += 1) {
+      const Status = { ...task!.Status, Err: `reason ${at}` };
+      world.apply([{ op: 'merge', kind: 'task', id: task!.ID, fields: { Status } }]);
+    }
+    const kept = texts(world.task(task!.ID));
+    assert.equal(kept.length, 24);
+    assert.equal(kept[0], 'pending task scheduling');
+    assert.equal(kept.at(-1), 'reason 59');
+  });
+
+  it('every state that a task may stay in has its reason', () => {
+    const world = new World(1).createService('s', makeSpec()).settle();
+    const reason = (id: string) => reasonOf(world.store, world.task(id), world.now);
+    const [task] = world.active('s');
+    const { ID } = task!;
+    assert.match(reason(ID), /waiting for the scheduler/);
+    world.schedule();
+    assert.match(reason(ID), /waiting for node n1 to take the task since/);
+    const report = (State: Task['Status']['State'], Message: string) => {
+      const Status = { ...world.task(ID).Status, State, Message };
+      world.apply([{ op: 'merge', kind: 'task', id: ID, fields: { Status } }]);
+    };
+    report('preparing', 'pulling image web:1');
+    assert.match(reason(ID), /^pulling image web:1 since 2026/);
+    report('ready', 'prepared');
+    assert.match(reason(ID), /waiting for node n1 to start it/);
+    report('starting', 'waiting for the health check to pass (last output: no)');
+    assert.match(reason(ID), /health check to pass \(last output: no\)/);
+    report('running', 'started');
+    assert.equal(reason(ID), '');
+    world.setNode('n1', { Status: { State: 'unknown' } });
+    assert.match(reason(ID), /waiting for node n1 to answer: it is unknown/);
+    world.setNode('n1', { Status: { State: 'ready' } });
+    world.report(ID, 'failed').settle();
+    const next = world.active('s')[0]!;
+    assert.match(reason(next.ID), /waiting for its restart delay until 2026/);
+    assert.match(reasonToTell(world.store, next, world.now), /restart delay/);
+    world.pass(6_000).schedule().report(next.ID, 'running').scale('s', 0).settle();
+    assert.match(reason(next.ID), /^stopping \(scaled down\): .*stop grace period of 10 s since/);
+  });
+
+  it('a list leaves out what is a step just being taken', () => {
+    const world = new World(1).createService('s', makeSpec()).settle().schedule();
+    const task = world.active('s')[0]!;
+    assert.equal(reasonToTell(world.store, task, world.now), '');
+    assert.match(reasonToTell(world.store, task, world.now + 2_000), /waiting for node n1/);
+  });
+});
