@@ -4,7 +4,7 @@
  * the folder is not in memory and no tmpfs can be mounted there, the task is refused. They leave with the task.
  */
 import { execFile } from 'node:child_process';
-import { chmod, chown, mkdir, readdir, readFile, rm, statfs, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, open, readdir, readFile, rm, statfs, writeFile } from 'node:fs/promises';
 import { isAbsolute, join } from 'node:path';
 import { promisify } from 'node:util';
 import { messageOf, ShoalError } from '../proto/errors.ts';
@@ -40,6 +40,8 @@ export interface PlannedFile {
 export interface TaskFiles {
   /** Writes the files of a task (again, when it has some already) and says where each appears. */
   write(taskId: string, files: readonly PlannedFile[]): Promise<readonly FileMount[]>;
+  /** Gives files that `write` made other contents where they are, so that a running container sees them. */
+  rewrite(taskId: string, files: readonly PlannedFile[]): Promise<void>;
   remove(taskId: string): Promise<void>;
   /** Ids of the tasks that have files. */
   list(): Promise<readonly string[]>;
@@ -154,6 +156,23 @@ export class MemoryFolder implements TaskFiles {
     return mounts;
   }
 
+  async rewrite(taskId: string, files: readonly PlannedFile[]): Promise<void> {
+    const isRoot = process.getuid?.() === 0;
+    for (const [index, { data, mode }] of files.entries()) {
+      const source = join(this.#folder, taskId, String(index));
+      // Opened and cut, never replaced: a container's mount is of this very file.
+      if (!isRoot) await chmod(source, 0o600);
+      const file = await open(source, 'r+');
+      try {
+        await file.truncate(data.byteLength);
+        await file.write(data, 0, data.byteLength, 0);
+      } finally {
+        await file.close();
+      }
+      if (!isRoot) await chmod(source, mode);
+    }
+  }
+
   async remove(taskId: string): Promise<void> {
     await rm(join(this.#folder, taskId), { recursive: true, force: true });
   }
@@ -202,6 +221,10 @@ export class RememberedFiles implements TaskFiles {
   async write(taskId: string, files: readonly PlannedFile[]): Promise<readonly FileMount[]> {
     if (files.length > 0) this.files.set(taskId, files);
     return files.map(({ target }, index) => ({ source: `/remembered/${taskId}/${index}`, target }));
+  }
+
+  async rewrite(taskId: string, files: readonly PlannedFile[]): Promise<void> {
+    this.files.set(taskId, files);
   }
 
   async remove(taskId: string): Promise<void> {

@@ -5,6 +5,7 @@
  */
 import { isShoalError, messageOf } from '../proto/errors.ts';
 import type { Clock, Log, Timer } from '../proto/ports.ts';
+import { parseRotation, rotateLabel } from '../proto/rotation.ts';
 import { isTerminal, taskStateRank } from '../proto/task-state.ts';
 import {
   containerOf,
@@ -70,6 +71,8 @@ export class TaskDriver {
   #preparing: AbortController | undefined;
   /** A start that failed for a network that went away is prepared anew once. */
   #wasPreparedAnew = false;
+  /** Its secrets or configs are other versions than those that were written. */
+  #isRotated = false;
 
   constructor(
     task: WireTask,
@@ -120,8 +123,10 @@ export class TaskDriver {
 
   /** The managers sent the task again. */
   update(task: WireTask): void {
+    if (filesNamedBy(task) !== filesNamedBy(this.#task)) this.#isRotated = true;
     this.#task = task;
     if (this.#wanted !== 'gone') this.#want(desiredOf(task));
+    if (this.#isRotated) this.#poke();
   }
 
   /** The task is no longer assigned to this node: its container is stopped and removed. */
@@ -184,6 +189,7 @@ export class TaskDriver {
     try {
       while (!this.#isForgotten) {
         if (this.#isStale) await this.#look();
+        if (this.#isRotated) await this.#rotate();
         const action = transition(this.#status, this.#wanted, this.#view);
         if (action.kind === 'rest' && !this.#isStale) break;
         await this.#carryOut(action);
@@ -345,6 +351,29 @@ export class TaskDriver {
     }
   }
 
+  /** Writes the new versions into the files that the container has, and tells it by the signal that its service names. */
+  async #rotate(): Promise<void> {
+    const view = this.#view;
+    if (view === 'unknown') return;
+    this.#isRotated = false;
+    if (view === 'absent' || (view.phase !== 'created' && view.phase !== 'running')) return;
+    const { engine, files, node, payloads } = this.#around;
+    const rotation = parseRotation(this.#task.service_annotations?.labels?.[rotateLabel] ?? '');
+    try {
+      await files.rewrite(this.id, planFiles(this.#task, node(), payloads));
+      if (view.phase === 'running' && rotation?.kind === 'signal') {
+        await engine.signal(view.id, rotation.signal);
+        this.#setStatus({ ...this.#status, message: `files renewed, ${rotation.signal} sent` });
+      }
+    } catch (error) {
+      if (isShoalError(error, 'unavailable')) {
+        this.#isRotated = true;
+        throw error;
+      }
+      this.#setStatus({ ...this.#status, err: `its files could not be renewed: ${messageOf(error)}` });
+    }
+  }
+
   async #forget(): Promise<void> {
     await this.#around.files.remove(this.id);
     this.#around.networks.release(this.id);
@@ -424,6 +453,16 @@ export class TaskDriver {
     if (!this.#status.err.startsWith(unavailablePrefix)) return;
     this.#setStatus({ ...this.#status, err: '' });
   }
+}
+
+/** Which secrets and configs, in which versions, a task is given: equal texts for equal ones. */
+function filesNamedBy(task: WireTask): string {
+  const { secrets, configs } = containerOf(task);
+  const ids = [
+    ...(secrets ?? []).map((ref) => ref.secret_id),
+    ...(configs ?? []).map((ref) => ref.config_id),
+  ];
+  return ids.join(' ');
 }
 
 /** A container that has just been made is known without asking. */

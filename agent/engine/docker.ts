@@ -156,6 +156,10 @@ export class DockerEngine implements Engine {
     await this.#api.json({ method: 'POST', path: containerPath(containerId, '/stop'), query });
   }
 
+  async signal(containerId: string, signal: string): Promise<void> {
+    await this.#api.json({ method: 'POST', path: containerPath(containerId, '/kill'), query: { signal } });
+  }
+
   async remove(containerId: string): Promise<void> {
     const query = { v: true, force: true };
     try {

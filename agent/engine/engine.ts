@@ -111,6 +111,8 @@ export interface Engine {
   start(containerId: string): Promise<void>;
   /** Sends the stop signal, waits `graceMs`, then kills. Resolves when it has exited. */
   stop(containerId: string, graceMs: number): Promise<void>;
+  /** Sends a running container's first process a signal (SIGHUP); 'already-exists' when it does not run. */
+  signal(containerId: string, signal: string): Promise<void>;
   /** Removes a container with its anonymous volumes, running or not. */
   remove(containerId: string): Promise<void>;
   inspect(containerId: string): Promise<ContainerState>;

@@ -27,6 +27,7 @@ import type {
   Health,
   LogOptions,
 } from './engine.ts';
+import { builtInNetworks, hasHealthCheck, networksOf } from './simulated-requests.ts';
 
 const labelPrefix = 'shoal.simulated.';
 const firstEphemeralPort = 32768;
@@ -77,6 +78,8 @@ export interface EngineCalls {
 
 export class SimulatedEngine implements Engine {
   readonly calls: EngineCalls = { pull: 0, create: 0, start: 0, stop: 0, remove: 0, inspect: 0, list: 0 };
+  /** What containers were sent, oldest first. */
+  readonly signals: { readonly containerId: string; readonly signal: string }[] = [];
   readonly #options: SimulatedEngineOptions;
   readonly #clock: Clock;
   readonly #random: Random;
@@ -229,6 +232,15 @@ export class SimulatedEngine implements Engine {
     await delay(this.#clock, Math.min(wantedMs, graceMs));
     this.#mustAnswer();
     if (container.run === run) this.#end(container, wantedMs > graceMs ? 137 : 0);
+  }
+
+  async signal(containerId: string, signal: string): Promise<void> {
+    this.#mustAnswer();
+    const { state } = this.#container(containerId);
+    if (state.phase !== 'running') {
+      throw new ShoalError('already-exists', `Container ${containerId} is not running`);
+    }
+    this.signals.push({ containerId: state.id, signal });
   }
 
   async remove(containerId: string): Promise<void> {
@@ -487,20 +499,6 @@ export class SimulatedEngine implements Engine {
   #take(range: readonly [number, number] | undefined): Promise<void> {
     return delay(this.#clock, this.#pick(range));
   }
-}
-
-const builtInNetworks = new Set(['host', 'none', 'bridge', 'default']);
-
-function networksOf(request: ContainerRequest): string[] {
-  const networking = request.config.NetworkingConfig as
-    | { EndpointsConfig?: Record<string, unknown> }
-    | undefined;
-  return Object.keys(networking?.EndpointsConfig ?? {});
-}
-
-function hasHealthCheck(request: ContainerRequest): boolean {
-  const check = request.config.Healthcheck as { Test?: string[] } | undefined;
-  return check?.Test !== undefined && check.Test.length > 0 && check.Test[0] !== 'NONE';
 }
 
 function carries(all: Readonly<Record<string, string>>, some: Readonly<Record<string, string>>): boolean {

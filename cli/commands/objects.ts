@@ -8,6 +8,7 @@ import { type InspectFlags, inspect, inspectOptions, labelLines } from '../inspe
 import { ago, type Column, type ListOptions, print, renderList } from '../output.ts';
 import { parseLabels } from '../parse.ts';
 import { refuseFlags } from '../usage.ts';
+import { converge, type WaitFlags, waitOptions } from './service.ts';
 
 interface FileObject {
   ID: string;
@@ -49,7 +50,50 @@ export function addFileCommands(program: Command, context: Context, kind: 'secre
   addInspect<FileObject>(noun, context, `/${kind}s`, (object) =>
     prettyFile(kind, object, context.clock.now()),
   );
+  addVersions(noun, context, kind);
   addRemove(noun, context, `/${kind}s`);
+}
+
+/** What a new version of a config or secret is answered with. */
+interface VersionAnswer {
+  ID: string;
+  Services: { ID: string; Name: string; Rotation: 'restart' | 'signal' | 'none' | 'next-run' }[];
+}
+
+const rotationWords: Record<VersionAnswer['Services'][number]['Rotation'], string> = {
+  restart: 'its tasks are replaced in a rolling update',
+  signal: 'its files change in the running tasks, which are signalled',
+  none: 'keeps the version it has (shoal.rotate=none)',
+  'next-run': 'a job: takes it when it runs next',
+};
+
+/** `update`, a new version from a file, and `rollback`, the version before. */
+function addVersions(noun: Command, context: Context, kind: 'secret' | 'config'): void {
+  const change = async (name: string, verb: 'versions' | 'rollback', body: unknown, flags: WaitFlags) => {
+    const path = `/${kind}s/${encodeURIComponent(name)}/${verb}`;
+    const { ID, Services } = await context.client().post<VersionAnswer>(path, body);
+    print(ID);
+    for (const { Name, Rotation } of Services) print(`${Name}: ${rotationWords[Rotation]}`);
+    for (const service of Services) {
+      if (service.Rotation === 'restart') await converge(context, service.ID, flags);
+    }
+  };
+  waitOptions(
+    noun
+      .command('update')
+      .description(`give a ${kind} another content, and the services that use it the new version`)
+      .argument('<name>')
+      .argument('<file>', 'a path, or - for standard input'),
+  ).action(async (name: string, file: string, flags: WaitFlags) => {
+    const Data = (await readData(kind, file)).toString('base64');
+    await change(name, 'versions', { Data }, flags);
+  });
+  waitOptions(
+    noun
+      .command('rollback')
+      .description(`go back to the version of a ${kind} before this one`)
+      .argument('<name>'),
+  ).action((name: string, flags: WaitFlags) => change(name, 'rollback', {}, flags));
 }
 
 async function readData(kind: string, path: string): Promise<Buffer> {

@@ -17,6 +17,7 @@ import {
   withTask,
 } from '../service-flags.ts';
 import { listFlags as plainListFlags, withCapabilities } from '../service-list-flags.ts';
+import { optionFlags } from '../service-option-flags.ts';
 import { referenceFlags } from '../service-reference-flags.ts';
 import { refuseFlags, UsageError } from '../usage.ts';
 import { changeService, converge, printWarnings, type WaitFlags, waitOptions } from './service.ts';
@@ -26,7 +27,8 @@ export type ServiceFlags = Record<string, unknown> & WaitFlags;
 const listFlags = [...plainListFlags, ...referenceFlags];
 
 function addSharedFlags(command: Command): Command {
-  for (const flag of [...scalarFlags, ...switchFlags]) command.option(flag.flags, flag.description);
+  for (const flag of [...scalarFlags, ...optionFlags, ...switchFlags])
+    command.option(flag.flags, flag.description);
   command
     .option('--log-opt <key=value>', 'option of the log driver', collect)
     .option('--cap-add <capability>', 'Linux capability to give', collect)
@@ -47,7 +49,7 @@ function flagValue(flags: ServiceFlags, declaration: string): { value: unknown; 
 
 function applyShared(spec: ServiceSpec, flags: ServiceFlags): ServiceSpec {
   let changed = spec;
-  for (const flag of scalarFlags) {
+  for (const flag of [...scalarFlags, ...optionFlags]) {
     const { value, what } = flagValue(flags, flag.flags);
     if (typeof value === 'string') changed = flag.apply(changed, value, what);
   }

@@ -3,6 +3,7 @@ import { type Request, Router } from 'express';
 import type { Config } from '../../proto/docker.ts';
 import type { ConfigId } from '../../proto/ids.ts';
 import { newMeta } from '../store/change.ts';
+import { earlierRemovals } from '../store/data-version.ts';
 import type { View } from '../store/store.ts';
 
 import { readConfigSpec } from './cluster-schema.ts';
@@ -47,7 +48,8 @@ export function configRoutes(host: ApiHost): Router {
     const cluster = await managedCluster(host);
     const config = lookup(cluster.store, 'config', pathOf(request, 'id'));
     refuseUsedData('config', config.Spec.Name, cluster.store.find('service', 'config', config.ID));
-    await commit(cluster, [{ op: 'remove', kind: 'config', id: config.ID }]);
+    const earlier = earlierRemovals(cluster.store, 'config', config.Spec.Name);
+    await commit(cluster, [{ op: 'remove', kind: 'config', id: config.ID }, ...earlier]);
     response.status(204).end();
   });
   return routes;
@@ -79,7 +81,7 @@ async function createConfig(host: ApiHost, request: Request): Promise<string> {
   return object.ID;
 }
 
-/** Only labels may change: what services were given stays what it was. */
+/** Only labels may change: what services were given stays what it was. (data-versions.ts makes new versions.) */
 async function updateConfig(host: ApiHost, request: Request): Promise<void> {
   const spec = readConfigSpec(specBody(request));
   const version = versionOf(request, 'config');

@@ -3,6 +3,7 @@ import { type Request, Router } from 'express';
 import type { Secret } from '../../proto/docker.ts';
 import type { SecretId } from '../../proto/ids.ts';
 import { newMeta } from '../store/change.ts';
+import { earlierRemovals } from '../store/data-version.ts';
 import type { View } from '../store/store.ts';
 import { secretAnswer } from './answers.ts';
 import { readSecretSpec } from './cluster-schema.ts';
@@ -47,7 +48,8 @@ export function secretRoutes(host: ApiHost): Router {
     const cluster = await managedCluster(host);
     const secret = lookup(cluster.store, 'secret', pathOf(request, 'id'));
     refuseUsedData('secret', secret.Spec.Name, cluster.store.find('service', 'secret', secret.ID));
-    await commit(cluster, [{ op: 'remove', kind: 'secret', id: secret.ID }]);
+    const earlier = earlierRemovals(cluster.store, 'secret', secret.Spec.Name);
+    await commit(cluster, [{ op: 'remove', kind: 'secret', id: secret.ID }, ...earlier]);
     response.status(204).end();
   });
   return routes;
@@ -79,7 +81,7 @@ async function createSecret(host: ApiHost, request: Request): Promise<string> {
   return object.ID;
 }
 
-/** Only labels may change: what services were given stays what it was. */
+/** Only labels may change: what services were given stays what it was. (data-versions.ts makes new versions.) */
 async function updateSecret(host: ApiHost, request: Request): Promise<void> {
   const spec = readSecretSpec(specBody(request));
   const version = versionOf(request, 'secret');

@@ -13,6 +13,7 @@ import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
 import { backupRoutes } from './backups.ts';
 import { configRoutes } from './configs.ts';
 import type { ApiHost } from './contract.ts';
+import { dataVersionRoutes } from './data-versions.ts';
 import { isEngines, isTakenOver, readTarget } from './endpoints.ts';
 import { passOn } from './engine-proxy.ts';
 import { eventRoutes } from './events.ts';
@@ -106,6 +107,7 @@ function createApp(host: ApiHost, engine: LocalEngine): Express {
     serviceRoutes,
     taskRoutes,
     whyRoutes,
+    dataVersionRoutes,
     secretRoutes,
     configRoutes,
     stackRoutes,

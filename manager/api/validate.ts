@@ -16,6 +16,7 @@ import type { ServiceId } from '../../proto/ids.ts';
 import { ingressNetwork } from '../store/attachment.ts';
 import { parseConstraints } from '../store/constraint.ts';
 import { circleOf, describeCircle } from '../store/dependencies.ts';
+import { withoutNumber } from '../store/data-version.ts';
 import { describePortConflict, isIngressPort, needsIngress } from '../store/endpoint.ts';
 import { acceptedSpec } from '../store/normalize.ts';
 import { readServiceOptions } from '../store/service-options.ts';
@@ -253,16 +254,21 @@ export function checkPublished(view: View, spec: ServiceSpec, self: ServiceId | 
 /** Secrets and configs must exist under the id and the name that the spec gives. */
 function checkReferences(view: View, task: TaskSpec): void {
   const { Secrets = [], Configs = [] } = task.ContainerSpec;
-  const noSecrets = Secrets.filter((ref) => view.get('secret', ref.SecretID)?.Spec.Name !== ref.SecretName);
+  const noSecrets = Secrets.filter((ref) => !isNamed(view.get('secret', ref.SecretID), ref.SecretName));
   refuseMissing(
     'secret',
     noSecrets.map((ref) => ref.SecretName),
   );
-  const noConfigs = Configs.filter((ref) => view.get('config', ref.ConfigID)?.Spec.Name !== ref.ConfigName);
+  const noConfigs = Configs.filter((ref) => !isNamed(view.get('config', ref.ConfigID), ref.ConfigName));
   refuseMissing(
     'config',
     noConfigs.map((ref) => ref.ConfigName),
   );
+}
+
+/** A service that keeps an earlier version calls it by the name it had. */
+function isNamed(object: { Spec: { Name: string } } | undefined, name: string): boolean {
+  return object !== undefined && (object.Spec.Name === name || withoutNumber(object.Spec.Name) === name);
 }
 
 function refuseMissing(what: string, names: readonly string[]): void {

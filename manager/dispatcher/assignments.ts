@@ -100,7 +100,7 @@ export class AssignmentSet {
       : dependenciesOf(revision.Spec.TaskTemplate.ContainerSpec);
     this.sent.set(id, { task, dependencies });
     this.acquire(view, dependencies, id, changes);
-    if (before !== undefined && dependencies.length === 0) this.release(before, id, changes);
+    if (before !== undefined) this.release(before, id, changes, dependencies);
     if (before !== undefined && !concernsNode(before.task, task)) return;
     const wired = wireTask({
       task,
@@ -127,9 +127,12 @@ export class AssignmentSet {
     }
   }
 
-  private release(before: Sent, id: TaskId, changes: Changes): void {
+  private release(before: Sent, id: TaskId, changes: Changes, kept: readonly Dependency[] = []): void {
+    if (before.dependencies.length === 0) return;
+    const stays = new Set(kept.map(keyOf));
     for (const dependency of before.dependencies) {
       const key = keyOf(dependency);
+      if (stays.has(key)) continue;
       const users = this.users.get(key);
       if (users?.delete(id) !== true || users.size > 0) continue;
       this.users.delete(key);

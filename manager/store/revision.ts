@@ -1,10 +1,10 @@
 /**
  * Which tasks are out of date. A task is dirty when the revision it was made from differs from the
  * service's spec in what a container is made of. As in SwarmKit: a change of labels, of the number of
- * replicas or of the update's settings does not count, nor one of the placement alone while the task's
- * node still satisfies the constraints, nor another way of writing the same.
+ * replicas or of the update's settings does not count, nor one of the registry's credentials, which only the next
+ * pull needs (moby#31063), nor one of the placement alone while the task's node still satisfies the constraints, nor another way of writing the same.
  */
-import type { Service, ServiceSpec, Task } from '../../proto/docker.ts';
+import type { ContainerSpec, Service, ServiceSpec, Task } from '../../proto/docker.ts';
 import type { RevisionId } from '../../proto/ids.ts';
 import { matchesConstraints, parseConstraints } from './constraint.ts';
 import { canonicalServiceSpec, sameValue } from './normalize.ts';
@@ -44,6 +44,7 @@ export function compareSpecs(left: ServiceSpec, right: ServiceSpec): Difference 
 
 function partsOf(spec: ServiceSpec): { endpoint: unknown; container: unknown; placement: unknown } {
   const { EndpointSpec, TaskTemplate } = canonicalServiceSpec(spec) as Partial<ServiceSpec>;
-  const { Placement, ...container } = TaskTemplate ?? {};
-  return { endpoint: EndpointSpec, container, placement: Placement };
+  const { Placement, ContainerSpec, ...rest } = (TaskTemplate ?? {}) as Partial<ServiceSpec['TaskTemplate']>;
+  const { PullOptions: _credentials, ...container } = (ContainerSpec ?? {}) as Partial<ContainerSpec>;
+  return { endpoint: EndpointSpec, container: { ...rest, container }, placement: Placement };
 }

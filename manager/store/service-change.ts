@@ -10,7 +10,7 @@ import { ShoalError } from '../../proto/errors.ts';
 import type { NewId, RevisionId, ServiceId } from '../../proto/ids.ts';
 import { type Change, newMeta } from './change.ts';
 import { endpointOf } from './endpoint.ts';
-import { acceptedSpec } from './normalize.ts';
+import { acceptedSpec, sameServiceSpec, sameValue } from './normalize.ts';
 import type { View } from './store.ts';
 import { modeName } from './tables.ts';
 
@@ -70,6 +70,9 @@ export function updateServiceChanges(
   const target = targetOf(view, service, update, newId);
   checkSameService(service, target.revision.Spec);
   const isRollback = !('spec' in update);
+  if (!isRollback && isCredentialsOnly(service.Spec, target.revision.Spec)) {
+    return withCredentialsOf(service, target);
+  }
   const next: Service = {
     ...kept,
     Spec: target.revision.Spec,
@@ -92,6 +95,39 @@ export function updateServiceChanges(
     },
   };
   return { service: next, changes: [...target.changes, { op: 'update', kind: 'service', object: next }] };
+}
+
+/**
+ * New credentials for the registry and nothing else: the tasks stay, a job does not run again, an update goes on, and
+ * a rollback leads to the spec that it would have led to.
+ */
+function withCredentialsOf(service: Service, { revision, changes }: Target): ServiceChanges {
+  const refreshed: Service = {
+    ...service,
+    Spec: revision.Spec,
+    Private: { ...service.Private, RevisionID: revision.ID },
+  };
+  return {
+    service: refreshed,
+    changes: [...changes, { op: 'update', kind: 'service', object: refreshed }],
+  };
+}
+
+function isCredentialsOnly(before: ServiceSpec, after: ServiceSpec): boolean {
+  const [old, fresh] = [before, after].map((spec) => spec.TaskTemplate.ContainerSpec.PullOptions);
+  if (fresh === undefined || sameValue(old, fresh)) return false;
+  return sameServiceSpec(withPullOptions(before, fresh), after);
+}
+
+function withPullOptions(
+  spec: ServiceSpec,
+  PullOptions: NonNullable<ServiceSpec['TaskTemplate']['ContainerSpec']['PullOptions']>,
+): ServiceSpec {
+  const { TaskTemplate } = spec;
+  return {
+    ...spec,
+    TaskTemplate: { ...TaskTemplate, ContainerSpec: { ...TaskTemplate.ContainerSpec, PullOptions } },
+  };
 }
 
 interface Target {

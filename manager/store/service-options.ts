@@ -8,6 +8,7 @@
  */
 import { type Labels, stackLabel } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
+import { parseRotation, type Rotation } from '../../proto/rotation.ts';
 
 /** What labels beginning with this are: Shoal's own. */
 export const optionPrefix = 'shoal.';
@@ -32,6 +33,8 @@ export interface ServiceOptions {
   readonly ingress: 'all' | 'local';
   /** What its tasks wait for before they start. */
   readonly dependsOn: readonly Dependency[];
+  /** How its tasks get a new version of a config or secret. */
+  readonly rotate: Rotation;
 }
 
 interface Option<T> {
@@ -48,6 +51,7 @@ class BadOption extends Error {}
 const options: { readonly [K in keyof ServiceOptions]: Option<ServiceOptions[K]> } = {
   ingress: { absent: 'all', parse: (value) => oneOf(['all', 'local'], value) },
   dependsOn: { absent: [], parse: parseDependencies },
+  rotate: { absent: { kind: 'restart' }, parse: parseRotate },
 };
 
 /** The label of an option. */
@@ -113,6 +117,14 @@ function oneOf<T extends string>(allowed: readonly T[], value: string): T {
   const found = allowed.find((one) => one === value);
   if (found === undefined) throw new BadOption(`must be one of ${allowed.join(', ')}`);
   return found;
+}
+
+function parseRotate(value: string): Rotation {
+  const rotation = parseRotation(value);
+  if (rotation === undefined) {
+    throw new BadOption('must be restart, none, or signal: and a signal that can be handled (signal:SIGHUP)');
+  }
+  return rotation;
 }
 
 const dependencyForm =

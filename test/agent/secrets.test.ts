@@ -94,6 +94,57 @@ describe('files of secrets and configs', () => {
   });
 });
 
+describe('rotation of secrets and configs', () => {
+  const rotated = (label: string, secret: string) => ({
+    ...withFiles({ configs: [], secrets: [{ secret_id: secret, secret_name: 'n', file: { name: 'key' } }] }),
+    service_annotations: { name: 'web', labels: { 'shoal.rotate': label } },
+  });
+  const secret = (id: string, text: string) =>
+    ({ action: 'UPDATE', assignment: { secret: { id, spec: { data: Buffer.from(text) } } } }) as const;
+
+  it('writes the new version where the file is and signals the container, which goes on', async () => {
+    const node = await startNode();
+    node.managers.assign(rotated('signal:SIGUSR1', 's1'), secret('s1', 'old'));
+    await node.untilState('t1', 'RUNNING');
+    const [before] = await node.engine.list({});
+    node.managers.assign(rotated('signal:SIGUSR1', 's2'), secret('s2', 'new'));
+    await node.until(() => node.engine.signals.length === 1);
+    assert.deepEqual(node.engine.signals, [{ containerId: before!.id, signal: 'SIGUSR1' }]);
+    assert.equal(Buffer.from(node.files.files.get('t1')![0]!.data).toString(), 'new');
+    await node.until(() => node.managers.last('t1')!.message === 'files renewed, SIGUSR1 sent');
+    node.managers.assign(rotated('signal:SIGUSR1', 's2'), secret('s2', 'new'));
+    await node.clock.run(1_000);
+    assert.equal(node.engine.signals.length, 1, 'the same again is no new version');
+    const [after] = await node.engine.list({});
+    assert.equal(after!.pid, before!.pid);
+  });
+
+  it('that came while the daemon was away is carried out when it is back', async () => {
+    const node = await startNode();
+    node.managers.assign(rotated('signal:SIGHUP', 's1'), secret('s1', 'old'));
+    await node.untilState('t1', 'RUNNING');
+    await node.restart();
+    node.managers.assign(rotated('signal:SIGHUP', 's2'), secret('s2', 'new'));
+    await node.until(() => node.engine.signals.length === 1);
+    assert.equal(Buffer.from(node.files.files.get('t1')![0]!.data).toString(), 'new');
+  });
+
+  it('keeps the file that the container sees', async function () {
+    if (process.getuid?.() !== 0) return this.skip();
+    const folder = mkdtempSync('/dev/shm/shoal-rotation-');
+    const files = new MemoryFolder(folder);
+    const planned = (text: string) => [
+      { target: '/run/secrets/key', data: Buffer.from(text), uid: 0, gid: 0, mode: 0o444 },
+    ];
+    const [mount] = await files.write('t1', planned('a long one'));
+    const inode = statSync(mount!.source).ino;
+    await files.rewrite('t1', planned('short'));
+    assert.equal(readFileSync(mount!.source, 'utf8'), 'short');
+    assert.deepEqual([statSync(mount!.source).ino, statSync(mount!.source).mode & 0o777], [inode, 0o444]);
+    rmSync(folder, { recursive: true });
+  });
+});
+
 describe('journal on disk', () => {
   let folder: string;
   beforeEach(() => {

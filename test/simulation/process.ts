@@ -122,6 +122,7 @@ export function engineOf(process: SimulatedProcess, engine: Engine): Engine {
     create: (request) => call(() => engine.create(request)),
     start: (containerId) => call(() => engine.start(containerId)),
     stop: (containerId, graceMs) => call(() => engine.stop(containerId, graceMs)),
+    signal: (containerId, signal) => call(() => engine.signal(containerId, signal)),
     remove: (containerId) => call(() => engine.remove(containerId)),
     inspect: (containerId) => call(() => engine.inspect(containerId)),
     list: (labels) => call(() => engine.list(labels)),

@@ -95,6 +95,20 @@ export function engineCompliance(make: () => Promise<EngineUnderTest>): void {
     await assert.rejects(engine.inspect(id), (error) => isShoalError(error, 'not-found'));
   });
 
+  it('signals what runs, and says when nothing does', async () => {
+    const { engine } = it_;
+    const id = await made();
+    await assert.rejects(it_.until(engine.signal(id, 'SIGHUP')), (error) =>
+      isShoalError(error, 'already-exists'),
+    );
+    await it_.until(engine.start(id));
+    await it_.until(engine.signal(id, 'SIGCONT'));
+    assert.equal((await engine.inspect(id)).phase, 'running');
+    await assert.rejects(it_.until(engine.signal('no-such-container', 'SIGHUP')), (error) =>
+      isShoalError(error, 'not-found'),
+    );
+  });
+
   it('keeps the exit code', async () => {
     const { engine } = it_;
     const id = await made(it_.failing);

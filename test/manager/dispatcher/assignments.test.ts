@@ -53,6 +53,25 @@ describe('dispatcher/assignments', () => {
     assert.equal(message.changes?.[1]?.assignment?.task?.status?.state, 'RUNNING', 'the last known status');
   });
 
+  it('takes back the version of a secret that a task no longer uses', () => {
+    const bed = bedWithSecret();
+    bed.commit({ op: 'create', kind: 'task', object: makeTask('a', 'node1', 'running') });
+    const set = new AssignmentSet(nodeId);
+    set.complete(bed.store);
+    const Secrets = [{ SecretID: asId<never>('s2'), SecretName: 'key' }];
+    const next = makeRevision('revision2', { ContainerSpec: { Image: 'a', Secrets } });
+    bed.commit(
+      { op: 'create', kind: 'secret', object: makeSecret('s2', 'louder') },
+      { op: 'create', kind: 'revision', object: next },
+      { op: 'merge', kind: 'task', id: asId('a'), fields: { RevisionID: next.ID } },
+    );
+    assert.deepEqual(says(set.incremental(bed.store, [asId<TaskId>('a')])), [
+      '+secret s2',
+      '+task a',
+      '-secret s1',
+    ]);
+  });
+
   it('then only what changed, each message after the last', () => {
     const bed = bedWithSecret();
     const set = new AssignmentSet(nodeId);
