@@ -11,8 +11,8 @@ import { isShoalError } from '../../../proto/errors.ts';
 
 describe('options of services in labels', () => {
   it('what labels do not say is as it always was', () => {
-    const none = { ingress: 'all', dependsOn: [] };
-    assert.deepEqual(readServiceOptions({}), none);
+    const none = readServiceOptions({});
+    assert.deepEqual([none.ingress, none.dependsOn, none.rotate], ['all', [], { kind: 'restart' }]);
     assert.deepEqual(readServiceOptions({ 'com.example.team': 'x', shoal: 'y' }), none);
   });
 
@@ -20,8 +20,11 @@ describe('options of services in labels', () => {
     const labels = {
       'shoal.ingress': 'local',
       'shoal.depends-on': 'db:service_healthy, cache,migrate:service_completed_successfully',
+      'shoal.rotate': 'signal:SIGHUP',
     };
     const expected = {
+      ...readServiceOptions({}),
+      rotate: { kind: 'signal', signal: 'SIGHUP' },
       ingress: 'local',
       dependsOn: [
         { service: 'db', condition: 'service_healthy' },
@@ -38,6 +41,8 @@ describe('options of services in labels', () => {
     ['shoal.bogus', 'x', /"shoal\.bogus" is no label that Shoal knows; .*shoal\.ingress/],
     ['shoal.', 'x', /"shoal\." is no label that Shoal knows/],
     ['shoal.ingress', 'near', /shoal\.ingress must be one of all, local, not "near"/],
+    ['shoal.rotate', 'signal:SIGKILL', /shoal\.rotate must be restart, none, or signal:/],
+    ['shoal.rotate', 'reload', /shoal\.rotate must be restart/],
     ['shoal.depends-on', '', /shoal\.depends-on must be names of services/],
     ['shoal.depends-on', 'db:healthy', /must be names of services.*not "db:healthy"/],
     ['shoal.depends-on', 'db,,x', /must be names of services/],
