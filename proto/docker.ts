@@ -271,10 +271,12 @@ export interface Task extends Meta<TaskId> {
     StartAt?: number;
     /** The task of the same slot that this one takes over from. */
     Replaces?: TaskId;
-    /** Why it takes over: that task ended, its node was lost to it, or it was of another revision. */
-    Cause?: 'failure' | 'node' | 'update';
+    /** Why it takes over: that task ended, its node was lost to it, it was of another revision, or it is to be elsewhere. */
+    Cause?: 'failure' | 'node' | 'update' | 'move';
     /** Why it must leave its node although it runs there; `isUnreachable`: nobody can tell when it has. */
     Eviction?: { Reason: string; isUnreachable?: true };
+    /** Why it is to be moved to another node, in good order: while it serves, the next one is started first. */
+    Move?: { Reason: string };
     /** When this task's Status first reached running; ms since the epoch. Kept by the store. */
     RunningSince?: number;
     /** When this task's Status first was terminal; ms since the epoch. Kept by the store. */

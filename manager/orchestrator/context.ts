@@ -57,19 +57,6 @@ export function constraintProblem(node: ClusterNode, spec: ServiceSpec): string 
   return explanation && `node ${nodeName(node)} does not satisfy the constraint ${explanation}`;
 }
 
-/**
- * Why a task can't stay where it is, in words; undefined when it can. Constraints count when the node
- * changed (the task's own are broken too): after a change of the spec, tasks move by the rolling update.
- */
-export function lossOf(context: Context, task: Task): string | undefined {
-  if (task.NodeID === undefined) return undefined;
-  const node = context.view.get('node', task.NodeID);
-  const problem = nodeProblem(node, task.NodeID) ?? task.Private.Eviction?.Reason;
-  if (problem !== undefined || node === undefined) return problem;
-  if (!constraintProblem(node, context.service.Spec)) return undefined;
-  return constraintProblem(node, specOf(context, task));
-}
-
 interface Succession {
   readonly replaces?: TaskId;
   readonly cause?: NonNullable<Task['Private']['Cause']>;

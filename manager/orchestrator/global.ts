@@ -26,6 +26,7 @@ import {
 } from './context.ts';
 import { mendSlot, mustWait, type SlotPlan } from './mend.ts';
 import { waitersFor } from './order.ts';
+import { sparedUntil } from './partition.ts';
 import { concernsTasks } from './replicated.ts';
 import { rollOut } from './rollout.ts';
 import { isActive, isRollingOut, lastWord, type Slot } from './slots.ts';
@@ -90,6 +91,10 @@ interface NodePlan {
 function reconcileNode(context: Context, slot: Slot): NodePlan {
   const nodeId = slot.place.NodeID!;
   const node = context.view.get('node', nodeId);
+  const sparing = node && slot.tasks.map((task) => isActive(task) && sparedUntil(context, task, node));
+  const until = sparing?.find((one) => typeof one === 'number');
+  if (until !== undefined)
+    return { changes: [], wakeAt: Number.isFinite(until) ? until : undefined, plan: undefined };
   const problem = nodeProblem(node, nodeId) ?? (node && constraintProblem(node, context.service.Spec));
   if (!node || problem !== undefined) {
     return {

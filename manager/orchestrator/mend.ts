@@ -5,20 +5,13 @@
  */
 import type { Task } from '../../proto/docker.ts';
 import { isTerminal } from '../../proto/task-state.ts';
-import type { Change } from '../store/change.ts';
+import type { Change, ChangeOf } from '../store/change.ts';
 import { earlier } from '../store/reconciler.ts';
-import { type Context, createTask, lossOf, stopForServing, stopTask } from './context.ts';
+import { type Context, createTask, stopForServing, stopTask } from './context.ts';
+import { departureOf, lossOf } from './loss.ts';
+import { explainSparing, graceMsOf, sparedUntil, stopsBy } from './partition.ts';
 import { mayRestart, restartDelayMs } from './restart.ts';
-import {
-  createdAtMs,
-  goalState,
-  isActive,
-  isPaused,
-  isServing,
-  isStopping,
-  lastWord,
-  type Slot,
-} from './slots.ts';
+import { createdAtMs, goalState, isActive, isPaused, isServing, lastWord, type Slot } from './slots.ts';
 
 export interface SlotPlan {
   readonly slot: Slot;
@@ -34,6 +27,8 @@ export interface SlotPlan {
   readonly state: 'live' | 'finished' | 'dead';
 }
 
+type TaskMerge = Extract<ChangeOf<'task'>, { op: 'merge' }>;
+
 /** An active task that can't go on as it is. */
 interface Casualty {
   readonly task: Task;
@@ -43,7 +38,6 @@ interface Casualty {
 
 const minimumStopWaitMs = 60_000;
 const stopWaitMarginMs = 10_000;
-const defaultStopGraceMs = 10_000;
 
 /** What to do about a slot. `mayReplace`: whether tasks may be created in it. */
 export function mendSlot(context: Context, slot: Slot, mayReplace = true): SlotPlan {
@@ -56,6 +50,7 @@ export function mendSlot(context: Context, slot: Slot, mayReplace = true): SlotP
     if (loss !== undefined || isTerminal(task.Status.State)) casualties.push({ task, loss });
     else sound.push(task);
   }
+  const sparing = spare(context, sound);
   const kept = chooseKept(context, sound);
   const dropped = sound.filter((task) => !kept.includes(task));
   const source = mayReplace ? toSucceed(context, casualties, kept) : undefined;
@@ -75,13 +70,16 @@ export function mendSlot(context: Context, slot: Slot, mayReplace = true): SlotP
   const successor = source && pausedUntil === undefined ? succeed(context, slot, source, stopped) : undefined;
   if (successor) changes.push(successor);
   const promotions = promote(context, slot, kept, stopped);
-  changes.push(...promotions.changes);
+  changes.push(
+    ...promotions.changes,
+    ...sparing.changes.filter(({ id }) => kept.some((task) => task.ID === id)),
+  );
   const isLive = kept.length > 0 || successor !== undefined || pausedUntil !== undefined;
   return {
     slot,
     mayReplace,
     changes,
-    wakeAt: earlier(pausedUntil, promotions.wakeAt),
+    wakeAt: earlier(earlier(pausedUntil, promotions.wakeAt), sparing.wakeAt),
     state: isLive ? 'live' : restState(context, slot),
   };
 }
@@ -90,16 +88,40 @@ export function mendSlot(context: Context, slot: Slot, mayReplace = true): SlotP
 function isAtRest(context: Context, slot: Slot): boolean {
   const [task, ...others] = slot.tasks;
   if (!task || others.length > 0 || task.DesiredState !== goalState(context.service)) return false;
-  return !isTerminal(task.Status.State) && lossOf(context, task) === undefined;
+  if (isTerminal(task.Status.State) || lossOf(context, task) !== undefined) return false;
+  return context.view.get('node', task.NodeID)?.Status.State !== 'down';
 }
 
-/** The sound tasks that stay: one of the current revision, or of another, or both while they are swapped. */
+/** Tasks of nodes that are down, which the service asks to leave alone for now: says so, and until when. */
+function spare(
+  context: Context,
+  sound: readonly Task[],
+): { changes: TaskMerge[]; wakeAt: number | undefined } {
+  const changes: TaskMerge[] = [];
+  let wakeAt: number | undefined;
+  for (const task of sound) {
+    const node = context.view.get('node', task.NodeID);
+    const until = node && sparedUntil(context, task, node);
+    if (until === undefined) continue;
+    changes.push(...explainSparing(context, task, node!, until));
+    if (Number.isFinite(until)) wakeAt = earlier(wakeAt, until);
+  }
+  return { changes, wakeAt };
+}
+
+/** The sound tasks that stay: one that is as it is to be, or another, or both while they are swapped. */
 function chooseKept(context: Context, sound: readonly Task[]): Task[] {
-  const clean = best(sound.filter((task) => !context.isDirty(task)));
-  const dirty = best(sound.filter((task) => context.isDirty(task)));
-  if (clean && dirty && isServing(dirty) && !isServing(clean)) return [clean, dirty];
-  const one = clean ?? dirty;
+  const outgoing = new Set(sound.filter((task) => isOutgoing(context, task)));
+  const lasting = best(sound.filter((task) => !outgoing.has(task)));
+  const other = best([...outgoing]);
+  if (lasting && other && isServing(other) && !isServing(lasting)) return [lasting, other];
+  const one = lasting ?? other;
   return one ? [one] : [];
+}
+
+/** Whether a task is to make room for another one of its slot: it is of an older revision, or leaves its node. */
+function isOutgoing(context: Context, task: Task): boolean {
+  return context.isDirty(task) || departureOf(context, task) !== undefined;
 }
 
 function best(tasks: readonly Task[]): Task | undefined {
@@ -112,11 +134,12 @@ function toSucceed(
   casualties: readonly Casualty[],
   kept: readonly Task[],
 ): Casualty | undefined {
-  if (kept.some((task) => !context.isDirty(task))) return undefined;
+  if (kept.some((task) => !isOutgoing(context, task))) return undefined;
   const source = casualties.findLast(({ task }) => !context.isDirty(task)) ?? casualties.at(-1);
   if (!source || kept.length === 0) return source;
+  if (context.isDirty(source.task)) return undefined;
   // An older revision still serves here: the newer one is tried again, but not in an update that is paused.
-  return isPaused(context.service) || context.isDirty(source.task) ? undefined : source;
+  return isPaused(context.service) && kept.some((task) => context.isDirty(task)) ? undefined : source;
 }
 
 /** Whether a task failed before its restart delay was over: another one now would make a tight circle. */
@@ -147,10 +170,18 @@ function succeed(
 
 /** Whether an earlier task of a slot is yet to stop; `stopped` are those told so only now. */
 export function mustWait(context: Context, slot: Slot, stopped: readonly Task[]): boolean {
-  return (
-    slot.tasks.some((task) => isStopping(context.view, task)) ||
-    stopped.some((task) => isStopping(context.view, { ...task, DesiredState: 'shutdown' }))
-  );
+  return waitsOf(context, slot, stopped).length > 0;
+}
+
+/** What is known of when the earlier tasks of a slot that may still run will have stopped. */
+function waitsOf(
+  context: Context,
+  slot: Slot,
+  stopped: readonly Task[],
+): NonNullable<ReturnType<typeof stopsBy>>[] {
+  return [...slot.tasks, ...stopped.map((task) => ({ ...task, DesiredState: 'shutdown' as const }))]
+    .map((task) => stopsBy(context, task))
+    .filter((wait) => wait !== undefined);
 }
 
 /** Lets tasks run whose delay is over and whose predecessors have stopped, or had time enough to. */
@@ -166,7 +197,9 @@ function promote(
     if (task.DesiredState !== 'ready') continue;
     const startAt = task.Private.StartAt ?? 0;
     const patienceEnds = Math.max(startAt, createdAtMs(task)) + stopWaitMs(context);
-    const dueAt = mustWait(context, slot, stopped) ? patienceEnds : startAt;
+    const waits = waitsOf(context, slot, stopped).map((wait) => (wait.isGuarded ? wait.at : patienceEnds));
+    const dueAt = Math.max(startAt, ...waits);
+    if (dueAt === Number.POSITIVE_INFINITY) continue;
     if (dueAt > context.now) wakeAt = earlier(wakeAt, dueAt);
     else if (!context.mustHold())
       changes.push({
@@ -181,9 +214,7 @@ function promote(
 
 /** How long a successor waits for a task that does not stop: a minute, or what stopping may take. */
 function stopWaitMs(context: Context): number {
-  const grace = context.service.Spec.TaskTemplate.ContainerSpec.StopGracePeriod;
-  const graceMs = grace === undefined ? defaultStopGraceMs : grace / 1e6;
-  return Math.max(minimumStopWaitMs, graceMs + stopWaitMarginMs);
+  return Math.max(minimumStopWaitMs, graceMsOf(context.service.Spec) + stopWaitMarginMs);
 }
 
 function restState(context: Context, slot: Slot): 'finished' | 'dead' {

@@ -18,6 +18,7 @@ import type { StoreEvent } from '../store/watch.ts';
 import { type Context, createTask, makeContext, removeTask } from './context.ts';
 import { mendSlot, mustWait, type SlotPlan } from './mend.ts';
 import { waitersFor } from './order.ts';
+import { relocate } from './relocate.ts';
 import { rollOut } from './rollout.ts';
 import { isActive, isRollingOut, type Slot, slotsByNumber, sparingOrder } from './slots.ts';
 
@@ -51,8 +52,15 @@ function serviceOf(key: string): ServiceId {
 function keysForTask(op: StoreEvent['op'], task: Task, view: View): string[] {
   const service = view.get('service', task.ServiceID);
   if (!service || !isReplicated(service)) return [];
-  const concernsService = isRollingOut(service) || (op === 'remove' && isActive(task));
+  const concernsService =
+    isRollingOut(service) || (op === 'remove' && isActive(task)) || isMoving(task, view);
   return [concernsService ? service.ID : slotKey(task)];
+}
+
+/** Whether a task's change may let another task of the service leave its node. */
+function isMoving(task: Task, view: View): boolean {
+  if (task.Private.Cause === 'move' || task.Private.Move !== undefined) return true;
+  return view.get('node', task.NodeID)?.Spec.Availability === 'drain';
 }
 
 function keysForNode(event: Extract<StoreEvent, { kind: 'node' }>, view: View): string[] {
@@ -60,7 +68,9 @@ function keysForNode(event: Extract<StoreEvent, { kind: 'node' }>, view: View): 
   const keys = view.find('task', 'node', event.object.ID).map((task) => {
     const service = view.get('service', task.ServiceID);
     if (!service || !isReplicated(service)) return undefined;
-    const concernsService = isRollingOut(service) || task.RevisionID !== service.Private.RevisionID;
+    const isDrain = event.object.Spec.Availability === 'drain';
+    const concernsService =
+      isDrain || isRollingOut(service) || task.RevisionID !== service.Private.RevisionID;
     return concernsService ? service.ID : slotKey(task);
   });
   return [...new Set(keys.filter((key) => key !== undefined))];
@@ -107,6 +117,7 @@ function reconcileService(context: Context): Reconciliation {
   }
   for (const number of added) changes.push(fill(context, slots.get(number), number));
   const update = rollOut(context, spared);
+  changes.push(...relocate(context, spared));
   const wakeAt = spared.map((plan) => plan.wakeAt).reduce(earlier, update.wakeAt);
   return reconciliation([...changes, ...update.changes], wakeAt);
 }

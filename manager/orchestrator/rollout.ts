@@ -14,6 +14,7 @@ import { earlier, nothing, type Reconciliation, reconciliation } from '../store/
 import { firstMissing, referencesOf } from '../store/references.ts';
 import { type Context, createTask, stopTask } from './context.ts';
 import { mustWait, type SlotPlan } from './mend.ts';
+import { isGuarded } from './partition.ts';
 import {
   createdAtMs,
   endedByItself,
@@ -97,7 +98,7 @@ function settingsOf(service: Service): Settings {
     monitorMs: config.Monitor ? config.Monitor / 1e6 : defaultMonitorMs,
     maxFailureRatio: config.MaxFailureRatio ?? 0,
     failureAction: config.FailureAction || 'pause',
-    isStartFirst: config.Order === 'start-first',
+    isStartFirst: config.Order === 'start-first' && !isGuarded(service),
   };
 }
 

@@ -5,7 +5,6 @@
  */
 import type { Service, Task } from '../../proto/docker.ts';
 import { compareTaskStates, isTerminal } from '../../proto/task-state.ts';
-import type { View } from '../store/store.ts';
 import { slotKey } from '../store/tables.ts';
 
 export interface Slot {
@@ -39,14 +38,6 @@ export function isServing(task: Task): boolean {
 /** Whether a node's agent has been, or may have been, told of this task. */
 export function isHandedOut(task: Task): boolean {
   return compareTaskStates(task.Status.State, 'assigned') >= 0;
-}
-
-/** Whether this task, no longer wanted, may still run on a node that can be waited for. */
-export function isStopping(view: View, task: Task): boolean {
-  if (isActive(task) || isTerminal(task.Status.State) || !isHandedOut(task)) return false;
-  if (task.Private.Eviction?.isUnreachable) return false;
-  const node = view.get('node', task.NodeID);
-  return node !== undefined && node.Status.State !== 'down';
 }
 
 /** Whether a task came to its end by itself: nobody told it to stop, and its node was not lost. */

@@ -7,7 +7,9 @@
  * (revision.ts).
  */
 import { type Labels, stackLabel } from '../../proto/docker.ts';
+import { parseDurationMs } from '../../proto/duration.ts';
 import { ShoalError } from '../../proto/errors.ts';
+import { isolationForm, parseIsolation } from '../../proto/isolation.ts';
 import { parseRotation, type Rotation } from '../../proto/rotation.ts';
 
 /** What labels beginning with this are: Shoal's own. */
@@ -27,6 +29,15 @@ export interface Dependency {
   readonly condition: DependencyCondition;
 }
 
+/** When a task of a node that is down is run elsewhere; `afterMs` 0: at once, infinite: never. */
+export interface PartitionPolicy {
+  readonly afterMs: number;
+}
+
+/** How a drained node gives a service's tasks up. */
+export const drainOrders = ['start-first', 'stop-first', 'at-once'] as const;
+export type DrainOrder = (typeof drainOrders)[number];
+
 /** The options of one service, with what holds when its labels do not say. */
 export interface ServiceOptions {
   /** Which tasks a node's published ingress ports lead to: those of all nodes, or its own alone. */
@@ -35,6 +46,14 @@ export interface ServiceOptions {
   readonly dependsOn: readonly Dependency[];
   /** How its tasks get a new version of a config or secret. */
   readonly rotate: Rotation;
+  /** What becomes of its tasks on a node that is down. */
+  readonly partition: PartitionPolicy;
+  /** How long an agent without its managers waits before it stops a task, in ms; undefined: it does not. */
+  readonly 'partition.stopOnIsolation': number | undefined;
+  /** How its tasks leave a drained node; undefined: as its updates go. */
+  readonly drain: DrainOrder | undefined;
+  /** How many of its tasks at a time are moved by themselves to nodes that have less to do; 0: none. */
+  readonly rebalance: number;
 }
 
 interface Option<T> {
@@ -52,6 +71,10 @@ const options: { readonly [K in keyof ServiceOptions]: Option<ServiceOptions[K]>
   ingress: { absent: 'all', parse: (value) => oneOf(['all', 'local'], value) },
   dependsOn: { absent: [], parse: parseDependencies },
   rotate: { absent: { kind: 'restart' }, parse: parseRotate },
+  partition: { absent: { afterMs: 0 }, parse: parsePartition },
+  'partition.stopOnIsolation': { absent: undefined, parse: parseStopOnIsolation },
+  drain: { absent: undefined, parse: (value) => oneOf(drainOrders, value) },
+  rebalance: { absent: 0, parse: parseRebalance },
 };
 
 /** The label of an option. */
@@ -146,6 +169,29 @@ function parseDependencies(value: string): Dependency[] {
     seen.add(service);
   }
   return dependencies;
+}
+
+function parsePartition(value: string): PartitionPolicy {
+  if (value === 'replace') return { afterMs: 0 };
+  if (value === 'never') return { afterMs: Number.POSITIVE_INFINITY };
+  const afterMs = value.startsWith('wait:') ? parseDurationMs(value.slice('wait:'.length)) : undefined;
+  if (afterMs === undefined) {
+    throw new BadOption('must be replace, never or wait:<duration>, such as wait:10m');
+  }
+  return { afterMs };
+}
+
+function parseStopOnIsolation(value: string): number | undefined {
+  const limit = parseIsolation(value);
+  if (limit === undefined) throw new BadOption(isolationForm);
+  return limit === 'never-stops' ? undefined : limit;
+}
+
+function parseRebalance(value: string): number {
+  if (value === 'off') return 0;
+  if (value === 'on') return 1;
+  if (/^[1-9]\d{0,3}$/.test(value)) return Number(value);
+  throw new BadOption('must be on, off or how many tasks to move at a time, such as 2');
 }
 
 /** The value of the label that says the same as `dependencies`. */

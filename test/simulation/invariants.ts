@@ -219,12 +219,15 @@ export class Invariants implements StoreObserver {
     this.#checkSlot(store, task);
   }
 
-  /** One task, or two of different revisions while they are swapped. */
+  /** One task, or two while they are swapped: of different revisions, or one that is moved and the next. */
   #checkSlot(store: Store, task: Task): void {
     const key = slotKey(task);
-    const active = store.find('task', 'slot', key).filter(isWanted);
+    const all = store.find('task', 'slot', key);
+    const active = all.filter(isWanted);
     const revisions = new Set(active.map((one) => one.RevisionID));
     if (active.length <= 1 || (active.length === 2 && revisions.size === 2)) return;
+    const since = all.slice(all.indexOf(active[0]!) + 1);
+    if (active.length === 2 && since.some((one) => one.Private.Cause === 'move')) return;
     const ids = active.map((one) => `${short(one.ID)} (${one.DesiredState}, ${one.Status.State})`);
     this.violate('one-task-a-slot', `slot ${short(key)} holds ${ids.join(', ')}`);
   }

@@ -13,6 +13,8 @@ describe('options of services in labels', () => {
   it('what labels do not say is as it always was', () => {
     const none = readServiceOptions({});
     assert.deepEqual([none.ingress, none.dependsOn, none.rotate], ['all', [], { kind: 'restart' }]);
+    assert.deepEqual([none.partition, none.drain, none.rebalance], [{ afterMs: 0 }, undefined, 0]);
+    assert.equal(none['partition.stopOnIsolation'], undefined);
     assert.deepEqual(readServiceOptions({ 'com.example.team': 'x', shoal: 'y' }), none);
   });
 
@@ -37,7 +39,34 @@ describe('options of services in labels', () => {
     assert.equal(serviceOption(labels, 'ingress'), 'local');
   });
 
+  it('reads how a service bears maintenance and lost nodes', () => {
+    const labels = {
+      'shoal.partition': 'wait:1m30s',
+      'shoal.partition.stop-on-isolation': 'after:20s',
+      'shoal.drain': 'stop-first',
+      'shoal.rebalance': '3',
+    };
+    const { partition, drain, rebalance, ...rest } = readServiceOptions(labels);
+    assert.deepEqual([partition, drain, rebalance], [{ afterMs: 90_000 }, 'stop-first', 3]);
+    assert.equal(rest['partition.stopOnIsolation'], 20_000);
+    assert.equal(
+      serviceOption({ 'shoal.partition': 'never' }, 'partition').afterMs,
+      Number.POSITIVE_INFINITY,
+    );
+    const isTrue = { 'shoal.partition.stop-on-isolation': 'true' };
+    assert.equal(serviceOption(isTrue, 'partition.stopOnIsolation'), 10_000);
+    assert.equal(serviceOption({ 'shoal.rebalance': 'on' }, 'rebalance'), 1);
+  });
+
   for (const [label, value, complaint] of [
+    ['shoal.partition', 'wait', /shoal\.partition must be replace, never or wait:<duration>/],
+    [
+      'shoal.partition.stop-on-isolation',
+      'after:1s',
+      /must be true, false or after:<duration>.* 5 s at least/,
+    ],
+    ['shoal.drain', 'fast', /shoal\.drain must be one of start-first, stop-first, at-once/],
+    ['shoal.rebalance', '0', /shoal\.rebalance must be on, off or how many/],
     ['shoal.bogus', 'x', /"shoal\.bogus" is no label that Shoal knows; .*shoal\.ingress/],
     ['shoal.', 'x', /"shoal\." is no label that Shoal knows/],
     ['shoal.ingress', 'near', /shoal\.ingress must be one of all, local, not "near"/],

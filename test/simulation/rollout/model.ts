@@ -4,7 +4,7 @@
  * anew for each step and never changed, so that every interleaving can be gone through.
  */
 import { reconcilers } from '../../../manager/orchestrator/orchestrator.ts';
-import { isActive, isHandedOut, isStopping } from '../../../manager/orchestrator/slots.ts';
+import { isActive, isHandedOut } from '../../../manager/orchestrator/slots.ts';
 import type { Change } from '../../../manager/store/change.ts';
 import { updateServiceChanges } from '../../../manager/store/service-change.ts';
 import type { StoreEvent } from '../../../manager/store/watch.ts';
@@ -277,9 +277,16 @@ function agentSteps(state: State): Step[] {
 
 // ---------------------------------------------------------------- time and mishaps
 
+/** Whether a task that is no longer wanted may still run on a node that can be waited for. */
+function isStopping({ objects }: State, task: Task): boolean {
+  if (isActive(task) || isTerminal(task.Status.State) || !isHandedOut(task)) return false;
+  const node = objects.get('node', task.NodeID);
+  return node !== undefined && node.Status.State !== 'down';
+}
+
 function timeSteps(state: State): Step[] {
   const now = Math.min(...state.wakes.values());
-  const isSomeoneStopping = state.objects.list('task').some((task) => isStopping(state.objects, task));
+  const isSomeoneStopping = state.objects.list('task').some((task) => isStopping(state, task));
   const isFar = now > state.now + (isSomeoneStopping ? patienceMs : 60_000);
   if (!Number.isFinite(now) || isFar) return [];
   const dirty = new Set(state.dirty);
