@@ -210,7 +210,20 @@ export interface Service extends Meta<ServiceId> {
     RevisionID: RevisionId;
     /** The revision before it, which a rollback goes to. */
     PreviousRevisionID?: RevisionId;
+    /** Who changed it, when and how, the oldest first, at most 20. */
+    History?: ServiceChangeRecord[];
   };
+}
+
+/** One change of a service: the revision that it went to. */
+export interface ServiceChangeRecord {
+  /** Of the revision. */
+  Number: number;
+  RevisionID: RevisionId;
+  At: string;
+  /** A client's certificate, a node's local socket, or the managers. */
+  By: string;
+  What: string;
 }
 
 /** A service's spec as it was accepted at one time. Tasks name it instead of copying it. */
@@ -296,12 +309,26 @@ export const networkIdLabel = 'shoal.network.id';
 /** Label that says which stack a service, network, secret or config belongs to. */
 export const stackLabel = 'com.docker.stack.namespace';
 
+/** One deployment of a stack. Those of version 0.1.0 have no more than their time and source. */
+export interface StackDeployment {
+  DeployedAt: string;
+  Source: string;
+  /** From 1. */
+  Number?: number;
+  By?: string;
+  What?: string;
+  /** Those of its services as it left them. */
+  Revisions?: RevisionId[];
+}
+
 export interface Stack extends Meta<StackId> {
   Spec: { Name: string; Labels: Labels };
   /** The compose files as deployed, after interpolation, in the order given. */
   Source: string;
-  /** Earlier sources, newest first, at most 10. */
-  History: { DeployedAt: string; Source: string }[];
+  /** Earlier deployments, newest first, at most 10. */
+  History: StackDeployment[];
+  /** The present one; absent until it is deployed by a version that keeps it. */
+  Deployment?: Omit<StackDeployment, 'Source'>;
 }
 
 export interface IPAMConfig {

@@ -8,6 +8,7 @@ import { type Column, type ListOptions, print, renderList } from '../output.ts';
 import { prettyService } from '../pretty-service.ts';
 import { waitForService } from '../progress.ts';
 import { UsageError } from '../usage.ts';
+import { addHistory, rollBackTo } from './history.ts';
 import { addLogs } from './logs.ts';
 import { addCreate, addUpdate } from './service-change.ts';
 import { listTasks, type TaskListFlags, taskListOptions } from './tasks.ts';
@@ -35,6 +36,7 @@ export function addServiceCommands(program: Command, context: Context): void {
   addRollback(service, context);
   addLogs(service, context);
   addServiceWhy(service, context);
+  addHistory(service, context, 'services');
   service
     .command('rm')
     .alias('remove')
@@ -225,8 +227,17 @@ function parseScale(pair: string): { name: string; replicas: number } {
 
 function addRollback(service: Command, context: Context): void {
   waitOptions(
-    service.command('rollback').description("go back to a service's previous spec").argument('<service>'),
-  ).action(async (name: string, flags: WaitFlags) => {
+    service
+      .command('rollback')
+      .description("go back to a service's previous spec")
+      .argument('<service>')
+      .option('--to <number>', 'the revision to go to, as `service history` shows it'),
+  ).action(async (name: string, flags: WaitFlags & { readonly to?: string }) => {
+    if (flags.to !== undefined) {
+      const id = await rollBackTo(context, name, flags.to);
+      print(name);
+      return converge(context, id, { ...flags, rollback: true });
+    }
     const changed = await changeService(context, name, {
       change: (spec) => spec,
       query: { rollback: 'previous' },

@@ -9,6 +9,7 @@ import { delay } from '../../proto/ports.ts';
 import { type Context, collect, forEach, listOptions } from '../context.ts';
 import { type Column, type ListOptions, print, renderList } from '../output.ts';
 import { refuseFlags, UsageError } from '../usage.ts';
+import { addHistory } from './history.ts';
 import {
   converge,
   fetchServices,
@@ -65,6 +66,8 @@ export function addStackCommands(program: Command, context: Context): void {
       print(renderList(services, serviceColumns, (row) => row.ID, flags));
     });
   addRemove(stack, context);
+  addHistory(stack, context, 'stacks');
+  addStackRollback(stack, context);
   const config = composeOptions(
     stack.command('config').description('print the merged and checked compose files'),
   ).action(async (flags: ComposeFlags) => {
@@ -169,6 +172,21 @@ function addDeploy(stack: Command, context: Context): void {
   refuseFlags(command, ['--with-registry-auth']);
 }
 
+function addStackRollback(stack: Command, context: Context): void {
+  const command = stack
+    .command('rollback')
+    .description('make a stack what an earlier deployment made it')
+    .argument('<stack>')
+    .requiredOption('--to <number>', 'the deployment, as `stack history` shows it');
+  waitOptions(command).action(async (name: string, flags: WaitFlags & { readonly to: string }) => {
+    const done = await context
+      .client()
+      .post<DeployAnswer>(`${stackPath(name)}/rollback`, {}, { to: flags.to });
+    report(done);
+    await waitForStack(context, name, done, flags);
+  });
+}
+
 type DeployFlags = ComposeFlags & WaitFlags & { readonly prune?: boolean };
 
 async function deploy(context: Context, name: string, flags: DeployFlags): Promise<void> {
@@ -181,6 +199,15 @@ async function deploy(context: Context, name: string, flags: DeployFlags): Promi
   const done = await context.client().put<DeployAnswer>(stackPath(name), body);
   printWarnings(done.Warnings);
   report(done);
+  await waitForStack(context, name, done, flags);
+}
+
+async function waitForStack(
+  context: Context,
+  name: string,
+  done: DeployAnswer,
+  flags: WaitFlags,
+): Promise<void> {
   if (flags.detach) return;
   const changed = [...done.Created, ...done.Updated].map((one) => one.Name);
   for (const service of await fetchServices(context, [`label=${stackLabel}=${name}`])) {

@@ -18,6 +18,7 @@ import { isEngines, isTakenOver, readTarget } from './endpoints.ts';
 import { passOn } from './engine-proxy.ts';
 import { eventRoutes } from './events.ts';
 import { headOf, takeOver } from './hijack.ts';
+import { historyRoutes } from './history.ts';
 import { importRoutes } from './imports.ts';
 import { LocalEngine } from './local-engine.ts';
 import { logRoutes } from './logs.ts';
@@ -108,6 +109,7 @@ function createApp(host: ApiHost, engine: LocalEngine): Express {
     taskRoutes,
     whyRoutes,
     dataVersionRoutes,
+    historyRoutes,
     secretRoutes,
     configRoutes,
     stackRoutes,

@@ -7,6 +7,7 @@ import { createServiceChanges, type ServiceUpdate, updateServiceChanges } from '
 import type { View } from '../store/store.ts';
 import { modeName } from '../store/tables.ts';
 import { serviceAnswer, statusOf, withDefaults } from './answers.ts';
+import { authorOf } from './author.ts';
 import type { ApiHost } from './contract.ts';
 import { keptCredentials, registryAuthOf, withCredentials } from './credentials.ts';
 import {
@@ -119,7 +120,9 @@ async function createService(host: ApiHost, request: Request): Promise<{ ID: str
       `name conflicts with an existing object: service ${spec.Name} already exists`,
     );
   }
-  const { service, changes } = createServiceChanges(spec, host.clock.now(), idMaker(host));
+  const { service, changes } = createServiceChanges(spec, host.clock.now(), idMaker(host), {
+    by: authorOf(request, cluster),
+  });
   await commit(cluster, changes);
   const Warnings = [...ignored, ...serviceWarnings(body, read)];
   return { ID: service.ID, ...(Warnings.length > 0 ? { Warnings } : {}) };
@@ -146,13 +149,16 @@ async function updateService(host: ApiHost, request: Request): Promise<string[]>
             keptCredentials(request, current),
           ),
         };
-  await commit(cluster, updateChanges(host, cluster.store, current, update));
+  await commit(cluster, updateChanges(host, cluster.store, current, update, authorOf(request, cluster)));
   return [...ignored, ...serviceWarnings(body, read)];
 }
 
-function updateChanges(host: ApiHost, view: View, service: Service, update: ServiceUpdate) {
+function updateChanges(host: ApiHost, view: View, service: Service, update: ServiceUpdate, by: string) {
   try {
-    return updateServiceChanges(view, service, update, host.clock.now(), idMaker(host)).changes;
+    return updateServiceChanges(view, service, update, host.clock.now(), idMaker(host), {
+      by,
+      ...('rollback' in update ? { what: 'rollback' } : {}),
+    }).changes;
   } catch (error) {
     throw asSwarmError(error);
   }

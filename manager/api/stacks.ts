@@ -8,6 +8,7 @@ import { ShoalError } from '../../proto/errors.ts';
 import { type CompiledStack, checkStackName } from '../stack/compose.ts';
 import { planStack, removeStack, type StackObjectName, type StackSummary } from '../stack/plan.ts';
 import type { View } from '../store/store.ts';
+import { authorOf } from './author.ts';
 import {
   readConfigSpec,
   readNetworkSpec,
@@ -37,13 +38,13 @@ export function stackRoutes(host: ApiHost): Router {
     response.json({ ...summary(store, name), ...contents(store, name) });
   });
   routes.put('/stacks/:name', async (request, response) => {
-    response.json(summaryAnswer(await deploy(host, request)));
+    response.json(stackSummaryAnswer(await deploy(host, request)));
   });
   routes.delete('/stacks/:name', async (request, response) => {
     const cluster = await managedCluster(host);
     const { changes, summary: removed } = removeStack(cluster.store, pathOf(request, 'name'));
     await commit(cluster, changes);
-    response.json(summaryAnswer(removed));
+    response.json(stackSummaryAnswer(removed));
   });
   return routes;
 }
@@ -67,6 +68,7 @@ async function deploy(host: ApiHost, request: Request): Promise<StackSummary> {
     body.Source,
     {
       prune: body.Prune === true,
+      by: authorOf(request, cluster),
       now: host.clock.now(),
       newId: idMaker(host),
       check: { service: checkServiceShape, network: checkNetwork, secret: checkSecret, config: checkConfig },
@@ -100,7 +102,7 @@ function readCompiled(name: string, { Compiled, Source }: StackRequest): Compile
 }
 
 /** What a deploy or removal did, by kind and name. */
-function summaryAnswer(done: StackSummary): Record<string, unknown> {
+export function stackSummaryAnswer(done: StackSummary): Record<string, unknown> {
   const told = (objects: readonly StackObjectName[]) =>
     objects.map(({ kind, name }) => ({ Kind: kind, Name: name }));
   return {
@@ -136,7 +138,7 @@ function stackObject(view: View, name: string): Stack | undefined {
 /** One line of the list. Without an object of its own (ID) the stack was deployed by the docker CLI. */
 function summary(view: View, name: string): Record<string, unknown> {
   const stack = stackObject(view, name);
-  const { Source: _source, History: _history, ...own } = stack ?? {};
+  const { Source: _source, History: _history, Deployment: _present, ...own } = stack ?? {};
   return {
     ...own,
     Name: name,

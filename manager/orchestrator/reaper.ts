@@ -49,6 +49,8 @@ function keysFor(event: StoreEvent, view: View): string[] {
     }
     case 'service':
       return [`service:${event.object.ID}`, ...evidenceKeys(event, view), ...stackKeys(event)];
+    case 'stack':
+      return ownersOf(event, view);
     case 'network':
     case 'secret':
     case 'config':
@@ -68,6 +70,14 @@ function stackKeys(event: Extract<StoreEvent, { kind: StackPart }>): string[] {
   const before = event.previous?.Spec.Labels[stackLabel];
   const isLeft = event.op === 'remove' || event.object.Spec.Labels[stackLabel] !== before;
   return before && isLeft ? [`stack:${before}`] : [];
+}
+
+/** The services whose revisions a stack named, and may name no longer. */
+function ownersOf(event: Extract<StoreEvent, { kind: 'stack' }>, view: View): string[] {
+  const { Deployment, History } = event.previous ?? event.object;
+  const named = [Deployment, ...History].flatMap((one) => one?.Revisions ?? []);
+  const owners = named.map((id) => view.get('revision', id)?.ServiceID).filter((id) => id !== undefined);
+  return [...new Set(owners)].map((id) => `service:${id}`);
 }
 
 /** A stock client's `stack rm` removes what is in a stack, and knows of no object for the stack itself. */
@@ -187,7 +197,9 @@ function reapService(view: View, id: ServiceId): Change[] {
   const revisions = view.find('revision', 'service', id);
   if (service) return oldRevisions(view, service, revisions).map(dropRevision);
   const tasks = view.find('task', 'service', id);
-  if (tasks.length === 0) return revisions.map(dropRevision);
+  if (tasks.length === 0) {
+    return revisions.filter((revision) => !isOfStack(view, revision)).map(dropRevision);
+  }
   return tasks
     .filter((task) => task.DesiredState !== 'remove')
     .map((task) => removeTask(task, 'its service was removed'));
@@ -195,6 +207,11 @@ function reapService(view: View, id: ServiceId): Change[] {
 
 function dropRevision(revision: ServiceRevision): Change {
   return { op: 'remove', kind: 'revision', id: revision.ID };
+}
+
+/** Whether a stack may be taken back to it. */
+function isOfStack(view: View, revision: ServiceRevision): boolean {
+  return view.find('stack', 'revision', revision.ID).length > 0;
 }
 
 /** Revisions but for the newest ones, those that the service names, and those of which there are tasks. */
@@ -208,7 +225,8 @@ function oldRevisions(
     .sort((left, right) => right.Number - left.Number)
     .slice(keptRevisions)
     .filter((revision) => revision.ID !== RevisionID && revision.ID !== PreviousRevisionID)
-    .filter((revision) => view.find('task', 'revision', revision.ID).length === 0);
+    .filter((revision) => view.find('task', 'revision', revision.ID).length === 0)
+    .filter((revision) => !isOfStack(view, revision));
 }
 
 // ---------------------------------------------------------------- nodes

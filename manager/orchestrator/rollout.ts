@@ -12,6 +12,7 @@ import type { Change } from '../store/change.ts';
 import { unmetDependencies } from '../store/dependencies.ts';
 import { earlier, nothing, type Reconciliation, reconciliation } from '../store/reconciler.ts';
 import { firstMissing, referencesOf } from '../store/references.ts';
+import { withRecord } from '../store/service-change.ts';
 import { type Context, createTask, stopTask } from './context.ts';
 import { mustWait, type SlotPlan } from './mend.ts';
 import { isGuarded } from './partition.ts';
@@ -191,7 +192,17 @@ function actOnFailure(context: Context, failed: Task, settings: Settings): Chang
   const rolledBack: Service = {
     ...rest,
     Spec: PreviousSpec,
-    Private: { ...privateRest, RevisionID: PreviousRevisionID },
+    Private: {
+      ...privateRest,
+      RevisionID: PreviousRevisionID,
+      History: withRecord(service, {
+        Number: view.get('revision', PreviousRevisionID)!.Number,
+        RevisionID: PreviousRevisionID,
+        At: new Date(now).toISOString(),
+        By: 'the managers',
+        What: `update rolled back ${cause}`,
+      }),
+    },
     UpdateStatus: {
       State: 'rollback_started',
       StartedAt: new Date(now).toISOString(),

@@ -19,7 +19,7 @@ import {
   stackLabel,
 } from '../../proto/docker.ts';
 import { type ErrorCode, isShoalError, ShoalError } from '../../proto/errors.ts';
-import type { ConfigId, NetworkId, NewId, SecretId, StackId } from '../../proto/ids.ts';
+import type { ConfigId, NetworkId, NewId, RevisionId, SecretId, StackId } from '../../proto/ids.ts';
 import { type Change, newMeta } from '../store/change.ts';
 import { circleOf, describeCircle } from '../store/dependencies.ts';
 import { describePortConflict } from '../store/endpoint.ts';
@@ -28,9 +28,7 @@ import { sameServiceSpec, sameValue } from '../store/normalize.ts';
 import { createServiceChanges, updateServiceChanges } from '../store/service-change.ts';
 import type { View } from '../store/store.ts';
 import type { CompiledStack } from './compose.ts';
-
-/** How many earlier sources a stack keeps. */
-const historyLength = 10;
+import { withDeployment } from './deployments.ts';
 
 const engineNetworks = new Set(['host', 'none', 'bridge']);
 
@@ -56,6 +54,8 @@ export interface PlanOptions {
   /** ms since the epoch. */
   readonly now: number;
   readonly newId: NewId;
+  /** Who deploys. */
+  readonly by?: string;
   /** Further checks of a spec that is about to be stored; what they throw is told with its line. */
   readonly check?: {
     service?(spec: ServiceSpec): void;
@@ -107,6 +107,8 @@ class Plan {
   private readonly networks = new Map<string, NetworkId>();
   private readonly secrets = new Map<string, SecretId>();
   private readonly configs = new Map<string, ConfigId>();
+  /** Of the services that the files have. */
+  private readonly revisions: RevisionId[] = [];
 
   constructor(view: View, stackName: string, compiled: CompiledStack, options: PlanOptions) {
     this.view = view;
@@ -175,11 +177,12 @@ class Plan {
 
   service(compiledSpec: ServiceSpec): void {
     const { Name } = compiledSpec;
-    const { now, newId, check } = this.options;
+    const { now, newId, by, check } = this.options;
     const existing = this.existing('service', Name);
     const spec = withKept(this.resolve(compiledSpec), existing);
     if (existing && sameServiceSpec(existing.Spec, spec)) {
       this.done.unchanged.push({ kind: 'service', name: Name });
+      this.revisions.push(existing.Private.RevisionID);
       return;
     }
     this.attempt('service', Name, () => {
@@ -187,10 +190,12 @@ class Plan {
       if (this.problems.length === 0) check?.service?.(spec);
       const conflict = describePortConflict(this.view, spec, existing?.ID);
       if (conflict) throw new ShoalError('invalid-argument', conflict);
-      const { changes } = existing
-        ? updateServiceChanges(this.view, existing, { spec }, now, newId)
-        : createServiceChanges(spec, now, newId);
+      const author = { by: by ?? '', what: 'stack deploy' };
+      const { changes, service } = existing
+        ? updateServiceChanges(this.view, existing, { spec }, now, newId, author)
+        : createServiceChanges(spec, now, newId, author);
       this.changes.push(...changes);
+      this.revisions.push(service.Private.RevisionID);
       this.done[existing ? 'updated' : 'created'].push({ kind: 'service', name: Name });
     });
   }
@@ -211,18 +216,31 @@ class Plan {
     }
   }
 
-  /** Keeps the source, and the ones before it. */
+  /** Keeps the source, and the deployments before it. */
   stack(source: string): void {
     const existing = this.view.find('stack', 'name', this.stackName)[0];
+    const deployment = {
+      by: this.options.by ?? '',
+      what: this.inWords(),
+      now: this.options.now,
+      revisions: this.revisions,
+    };
     if (!existing) {
       const Spec = { Name: this.stackName, Labels: {} };
-      const object: Stack = { ...newMeta(this.options.newId<StackId>()), Spec, Source: source, History: [] };
-      this.changes.push({ op: 'create', kind: 'stack', object });
-    } else if (existing.Source !== source) {
-      const before = { DeployedAt: existing.UpdatedAt, Source: existing.Source };
-      const History = [before, ...existing.History].slice(0, historyLength);
-      this.changes.push({ op: 'update', kind: 'stack', object: { ...existing, Source: source, History } });
+      const empty: Stack = { ...newMeta(this.options.newId<StackId>()), Spec, Source: source, History: [] };
+      this.changes.push({ op: 'create', kind: 'stack', object: withDeployment(empty, source, deployment) });
+    } else if (existing.Source !== source || this.changes.length > 0) {
+      const object = withDeployment(existing, source, deployment);
+      this.changes.push({ op: 'update', kind: 'stack', object });
     }
+  }
+
+  /** What this deployment does, short. */
+  private inWords(): string {
+    const told = (['created', 'updated', 'removed'] as const).flatMap((verb) =>
+      this.done[verb].length === 0 ? [] : [`${verb} ${this.done[verb].map(({ name }) => name).join(', ')}`],
+    );
+    return told.join('; ') || 'the file is written otherwise, and means the same';
   }
 
   finish(): { changes: Change[]; summary: StackSummary } {

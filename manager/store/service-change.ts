@@ -5,14 +5,30 @@
  * In: an accepted, validated spec with networks, secrets and configs resolved to ids. Out: changes for one
  * log entry. It does not touch tasks: the orchestrators see the new revision and act.
  */
-import type { Service, ServiceMode, ServiceRevision, ServiceSpec } from '../../proto/docker.ts';
+import type {
+  Service,
+  ServiceChangeRecord,
+  ServiceMode,
+  ServiceRevision,
+  ServiceSpec,
+} from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import type { NewId, RevisionId, ServiceId } from '../../proto/ids.ts';
 import { type Change, newMeta } from './change.ts';
+import { differencesOf } from './difference.ts';
 import { endpointOf } from './endpoint.ts';
 import { acceptedSpec, sameServiceSpec, sameValue } from './normalize.ts';
 import type { View } from './store.ts';
 import { modeName } from './tables.ts';
+
+/** Who asks for a change, and, where the specs do not show it, what they call it. */
+export interface Author {
+  readonly by: string;
+  readonly what?: string;
+}
+
+const nobody: Author = { by: '' };
+const keptRecords = 20;
 
 export interface ServiceChanges {
   /** The service as it will be stored but for version and times. */
@@ -21,7 +37,12 @@ export interface ServiceChanges {
 }
 
 /** The changes that create a service of `spec` with its first revision. `now` in ms since the epoch. */
-export function createServiceChanges(spec: ServiceSpec, now: number, newId: NewId): ServiceChanges {
+export function createServiceChanges(
+  spec: ServiceSpec,
+  now: number,
+  newId: NewId,
+  author: Author = nobody,
+): ServiceChanges {
   const accepted = acceptedSpec(spec);
   const serviceId = newId<ServiceId>();
   const revision = revisionOf(newId<RevisionId>(), serviceId, 1, accepted);
@@ -32,7 +53,10 @@ export function createServiceChanges(spec: ServiceSpec, now: number, newId: NewI
     ...(isJob(accepted.Mode)
       ? { JobStatus: { JobIteration: { Index: 0 }, LastExecution: timestamp(now) } }
       : {}),
-    Private: { RevisionID: revision.ID },
+    Private: {
+      RevisionID: revision.ID,
+      History: [recordOf(revision, now, author, 'created')],
+    },
   };
   return {
     service,
@@ -64,6 +88,7 @@ export function updateServiceChanges(
   update: ServiceUpdate,
   now: number,
   newId: NewId,
+  author: Author = nobody,
 ): ServiceChanges {
   const { UpdateStatus: _status, PreviousSpec: _previous, ...kept } = service;
   const jobStatus = service.JobStatus ? { JobStatus: nextJobStatus(service.JobStatus, now) } : {};
@@ -71,7 +96,11 @@ export function updateServiceChanges(
   checkSameService(service, target.revision.Spec);
   const isRollback = !('spec' in update);
   if (!isRollback && isCredentialsOnly(service.Spec, target.revision.Spec)) {
-    return withCredentialsOf(service, target);
+    return withCredentialsOf(
+      service,
+      target,
+      recordOf(target.revision, now, author, 'new registry credentials'),
+    );
   }
   const next: Service = {
     ...kept,
@@ -92,6 +121,10 @@ export function updateServiceChanges(
       ...service.Private,
       RevisionID: target.revision.ID,
       PreviousRevisionID: service.Private.RevisionID,
+      History: withRecord(
+        service,
+        recordOf(target.revision, now, author, describe(service, target.revision.Spec, isRollback)),
+      ),
     },
   };
   return { service: next, changes: [...target.changes, { op: 'update', kind: 'service', object: next }] };
@@ -101,11 +134,15 @@ export function updateServiceChanges(
  * New credentials for the registry and nothing else: the tasks stay, a job does not run again, an update goes on, and
  * a rollback leads to the spec that it would have led to.
  */
-function withCredentialsOf(service: Service, { revision, changes }: Target): ServiceChanges {
+function withCredentialsOf(
+  service: Service,
+  { revision, changes }: Target,
+  record: ServiceChangeRecord,
+): ServiceChanges {
   const refreshed: Service = {
     ...service,
     Spec: revision.Spec,
-    Private: { ...service.Private, RevisionID: revision.ID },
+    Private: { ...service.Private, RevisionID: revision.ID, History: withRecord(service, record) },
   };
   return {
     service: refreshed,
@@ -128,6 +165,22 @@ function withPullOptions(
     ...spec,
     TaskTemplate: { ...TaskTemplate, ContainerSpec: { ...TaskTemplate.ContainerSpec, PullOptions } },
   };
+}
+
+function recordOf(revision: ServiceRevision, now: number, author: Author, what: string): ServiceChangeRecord {
+  const What = [author.what, what].filter((part) => part).join(': ');
+  return { Number: revision.Number, RevisionID: revision.ID, At: timestamp(now), By: author.by, What };
+}
+
+function describe(service: Service, spec: ServiceSpec, isRollback: boolean): string {
+  const differences = differencesOf(service.Spec, spec).join('; ');
+  if (differences !== '') return differences;
+  return isRollback ? 'rollback, nothing differs' : 'nothing differs';
+}
+
+/** The history of a service with one change more. */
+export function withRecord(service: Service, record: ServiceChangeRecord): ServiceChangeRecord[] {
+  return [...(service.Private.History ?? []), record].slice(-keptRecords);
 }
 
 interface Target {

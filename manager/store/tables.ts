@@ -117,7 +117,15 @@ export const tables: { readonly [K in Kind]: Table<ObjectOf[K]> } = {
       network: (task) => (task.NetworksAttachments ?? []).map((attachment) => attachment.NetworkID),
     },
   },
-  stack: { uniqueName: true, indexes: { name: (stack) => [stack.Spec.Name] } },
+  stack: {
+    uniqueName: true,
+    indexes: {
+      name: (stack) => [stack.Spec.Name],
+      /** Every revision of a service that its deployments name. */
+      revision: (stack) =>
+        uniqueStrings([stack.Deployment, ...stack.History].flatMap((one) => one?.Revisions ?? [])),
+    },
+  },
   network: {
     uniqueName: true,
     indexes: {

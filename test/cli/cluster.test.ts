@@ -141,7 +141,7 @@ describe('cli: a cluster of two', function () {
     assert.match(one.stderr, /overall progress: 1 out of 1 tasks\nverify/);
     const scaled = await first.shoal('service', 'scale', 'all=2');
     assert.equal(scaled.status, 1);
-    assert.match(scaled.stderr, /scale can only be used with replicated mode/);
+    assert.match(scaled.stderr, /scale can only be used with replicated or replicated-job mode/);
     const done = await first.shoal(
       'service',
       'create',
