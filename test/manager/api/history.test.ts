@@ -43,12 +43,12 @@ describe('api: histories', () => {
     await update(spec('web:3'));
     const entries = await history('/services/web');
     assert.deepEqual(
-      entries.map(({ Number, What, IsKept }) => [Number, What, IsKept]),
+      entries.map((one) => [one.Number, one.What, one.IsKept]),
       [
         [3, 'ContainerSpec.Image: web:2 → web:3; Mode.Replicas: 3 → 1', true],
         [2, 'ContainerSpec.Image: web:1 → web:2; Mode.Replicas: 1 → 3', true],
         [1, 'created', true],
-      ].map(([number, what, kept]) => [number, what, kept]),
+      ],
     );
     assert.ok(entries.every(({ By }) => By === 'local socket of node m1'));
     assert.equal((await back('1')).status, 200);
@@ -90,11 +90,11 @@ describe('api: histories', () => {
     await deploy('two', service('web', 'web:2'), service('new', 'new:1'));
     const entries = await history('/stacks/app');
     assert.deepEqual(
-      entries.map(({ Number, What, IsKept }) => [Number, What, IsKept]),
+      entries.map((one) => [one.Number, one.What, one.IsKept]),
       [
         [2, 'created app_new; updated app_web; removed app_old', true],
         [1, 'created app_web, app_old', true],
-      ].map(([number, what, kept]) => [number, what, kept]),
+      ],
     );
     const answer = await api.post('/stacks/app/rollback?to=1', {});
     assert.equal(answer.status, 200, answer.text);
