@@ -125,7 +125,10 @@ export class TaskDriver {
   update(task: WireTask): void {
     if (filesNamedBy(task) !== filesNamedBy(this.#task)) this.#isRotated = true;
     this.#task = task;
-    if (this.#wanted !== 'gone') this.#want(desiredOf(task));
+    const desired = desiredOf(task);
+    // It never goes back: a new leader that waits for the endpoint's withdrawal may not say yet what the old one said.
+    const isBehind = this.#wanted === 'gone' || (this.#wanted === 'shutdown' && desired !== 'shutdown');
+    if (!isBehind) this.#want(desired);
     if (this.#isRotated) this.#poke();
   }
 

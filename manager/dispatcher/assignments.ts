@@ -79,8 +79,11 @@ export class AssignmentSet {
   }
 
   private consider(view: View, id: TaskId, changes: Changes): void {
-    const task = view.get('task', id);
+    const stored = view.get('task', id);
     const before = this.sent.get(id);
+    // A node that is told everything anew is told that the task runs on, until its endpoint is withdrawn.
+    const task: Task | undefined =
+      stored !== undefined && this.isWithheld(id) ? { ...stored, DesiredState: 'running' } : stored;
     if (task === undefined || !isAssignedTo(task, this.nodeId)) {
       if (before === undefined) return;
       this.sent.delete(id);

@@ -109,6 +109,7 @@ export class Dispatcher {
     const restoredMs = (this.store.cluster()?.Private.AwaitNodesUntilMs ?? 0) - this.clock.now();
     const graceMs = Math.max(downAfterMs(this.periodMs()), restoredMs);
     this.unsubscribe = this.store.onCommit((commit) => this.onCommit(commit));
+    this.endpoints.start(graceMs);
     for (const node of this.store.list('node')) {
       if (node.Status.State === 'ready' || node.Status.State === 'disconnected') {
         this.table.expect(node.ID, graceMs);
@@ -191,7 +192,7 @@ export class Dispatcher {
     if (connection.assignments) {
       endStream(connection.assignments, new ShoalError('conflict', 'the node asked again'));
     }
-    const set = new AssignmentSet(nodeId, (id) => this.endpoints.isWithheld(id));
+    const set = new AssignmentSet(nodeId, (id) => this.isWithheld(id));
     const stream: AssignmentStream = {
       sink,
       dirty: 'all',
@@ -225,6 +226,11 @@ export class Dispatcher {
   /** What the data planes of nodes hold. */
   programmedEndpoints(): ReadonlyMap<NodeId, Programmed> {
     return this.endpoints.programmed();
+  }
+
+  /** Whether the task's agent is not told to stop it yet, for some node may still send connections to it. */
+  isWithheld(taskId: TaskId): boolean {
+    return this.endpoints.isWithheld(taskId);
   }
 
   private connect(nodeId: NodeId, sink: Sink<WireSession>): Connection {

@@ -25,9 +25,8 @@ import {
   serviceStateOf,
 } from './endpoint-state.ts';
 import { Pump } from './pump.ts';
+import { Withdrawals, withdrawalTimeoutMs } from './withdrawals.ts';
 
-/** As long as a node may take to confirm that an endpoint is withdrawn. */
-const withdrawalTimeoutMs = 2_000;
 /** Changes that come close together are told as one. */
 const gatherMs = 10;
 
@@ -77,18 +76,10 @@ interface Items {
   readonly removed_services: string[];
 }
 
-/** An endpoint on its way out. */
-interface Withdrawal {
-  readonly task: Task;
-  readonly timer: Timer;
-  /** Node → the update that it has to confirm; undefined: it was not sent yet. */
-  readonly pending: Map<NodeId, number | undefined>;
-}
-
 export class EndpointsBoard {
   private readonly options: EndpointsOptions;
   private readonly watchers = new Map<NodeId, Watcher>();
-  private readonly withdrawals = new Map<TaskId, Withdrawal>();
+  private readonly withdrawals: Withdrawals;
   private readonly publicKeys = new Map<string, string>();
   /** States of services, made once for all nodes, until something of them changes. */
   private readonly made = new Map<
@@ -99,6 +90,19 @@ export class EndpointsBoard {
 
   constructor(options: EndpointsOptions) {
     this.options = options;
+    this.withdrawals = new Withdrawals(options);
+  }
+
+  /**
+   * Begins to lead. What the leader before did of withdrawals is not known: nodes have `graceMs` to find this manager,
+   * and then confirm once more.
+   */
+  start(graceMs: number): void {
+    for (const task of this.options.store.list('task')) {
+      if (isDraining(task) && isEndpoint(this.options.store, task)) {
+        this.withdraw(task, graceMs + withdrawalTimeoutMs);
+      }
+    }
   }
 
   /** Opens a node's watch, in place of an older one. */
@@ -140,8 +144,7 @@ export class EndpointsBoard {
   /** Ends every watch. */
   stop(error: ShoalError): void {
     this.flush?.cancel();
-    for (const { timer } of this.withdrawals.values()) timer.cancel();
-    this.withdrawals.clear();
+    this.withdrawals.stop();
     for (const nodeId of [...this.watchers.keys()]) this.close(nodeId, error);
   }
 
@@ -152,12 +155,11 @@ export class EndpointsBoard {
 
   /** Whether some node may still send connections to the task, which is to stop. */
   isWithheld(taskId: TaskId): boolean {
-    return this.withdrawals.has(taskId);
+    return this.withdrawals.isWithheld(taskId);
   }
 
   /** To be called with each commit before anything else of it is told to the agents. */
   onCommit(commit: Commit): void {
-    if (this.watchers.size === 0) return;
     if (commit.kind === 'restored') {
       this.made.clear();
       for (const watcher of this.watchers.values()) {
@@ -202,10 +204,16 @@ export class EndpointsBoard {
         networks.add(event.object.ID);
         return;
       case 'node':
-        if (event.previous !== undefined && isUnchangedPeer(event.previous, event.object)) return;
+        if (
+          event.op === 'update' &&
+          event.previous !== undefined &&
+          isUnchangedPeer(event.previous, event.object)
+        )
+          return;
         for (const node of [event.object, ...(event.previous ? [event.previous] : [])]) {
           for (const id of networkIdsOf(node)) networks.add(id);
         }
+        if (event.op === 'remove' || !isWaitedFor(event.object)) this.withdrawals.gone(event.object.ID);
         // Whether its tasks are endpoints may be another matter now.
         for (const task of store.find('task', 'node', event.object.ID)) services.add(task.ServiceID);
         return;
@@ -214,32 +222,15 @@ export class EndpointsBoard {
     }
   }
 
-  private withdraw(task: Task): void {
-    const timer = this.options.clock.after(withdrawalTimeoutMs, () => {
-      const { pending } = this.withdrawals.get(task.ID) ?? { pending: new Map() };
-      this.options.log.warn(
-        { task: task.ID, nodes: [...pending.keys()] },
-        'nodes did not confirm in time that they send no more connections to the task',
-      );
-      this.release(task.ID);
-    });
-    const pending = new Map([...this.watchers.keys()].map((nodeId) => [nodeId, undefined] as const));
-    this.withdrawals.set(task.ID, { task, timer, pending });
-  }
-
-  private release(taskId: TaskId): void {
-    const withdrawal = this.withdrawals.get(taskId);
-    if (withdrawal === undefined) return;
-    this.withdrawals.delete(taskId);
-    withdrawal.timer.cancel();
-    this.options.onWithdrawn(withdrawal.task);
-  }
-
-  private settle(taskId: TaskId, nodeId: NodeId): void {
-    const withdrawal = this.withdrawals.get(taskId);
-    if (withdrawal === undefined) return;
-    withdrawal.pending.delete(nodeId);
-    if (withdrawal.pending.size === 0) this.release(taskId);
+  /** Waits for each node that has a way to the task, whether it listens at present or not. */
+  private withdraw(task: Task, boundMs?: number): void {
+    const nodes = new Set<NodeId>();
+    for (const { NetworkID } of task.NetworksAttachments ?? []) {
+      for (const node of this.options.store.find('node', 'network', NetworkID)) {
+        if (isWaitedFor(node)) nodes.add(node.ID);
+      }
+    }
+    this.withdrawals.begin(task, nodes, boundMs);
   }
 
   private onReport(watcher: Watcher, report: EndpointsReport): void {
@@ -251,11 +242,7 @@ export class EndpointsBoard {
     watcher.programmed = { revision: report.revision ?? '', problems };
     const key = report.wireguard_public_key ?? '';
     if (key !== (this.publicKeys.get(watcher.nodeId) ?? '')) this.onPublicKey(watcher.nodeId, key);
-    const confirmed = Number(report.revision || 0);
-    for (const [taskId, { pending }] of this.withdrawals) {
-      const awaited = pending.get(watcher.nodeId);
-      if (awaited !== undefined && confirmed >= awaited) this.settle(taskId, watcher.nodeId);
-    }
+    this.withdrawals.confirmed(watcher.nodeId, Number(report.revision || 0));
   }
 
   private onPublicKey(nodeId: NodeId, key: string): void {
@@ -274,8 +261,7 @@ export class EndpointsBoard {
     this.watchers.delete(nodeId);
     watcher.pump.stop();
     if (error !== undefined) watcher.sink.end(error);
-    // A node that does not listen can't confirm; it is lost, or it comes back and is told everything.
-    for (const taskId of [...this.withdrawals.keys()]) this.settle(taskId, nodeId);
+    this.withdrawals.silent(nodeId);
   }
 
   private step(watcher: Watcher): Promise<void> | undefined {
@@ -286,12 +272,7 @@ export class EndpointsBoard {
       ...(update?.services ?? []).map(({ id }) => id),
       ...(update?.removed_services ?? []),
     ]);
-    for (const [taskId, { task, pending }] of this.withdrawals) {
-      if (!pending.has(watcher.nodeId) || pending.get(watcher.nodeId) !== undefined) continue;
-      // One that was not told of the service sends nothing to it.
-      if (told.has(task.ServiceID)) pending.set(watcher.nodeId, index);
-      else this.settle(taskId, watcher.nodeId);
-    }
+    this.withdrawals.told(watcher.nodeId, index, (id) => told.has(id));
     if (update === undefined) return undefined;
     watcher.sent = index;
     return watcher.sink.send({
@@ -371,6 +352,11 @@ function differ<Id extends string, Item extends object>(
   if (sent.get(id) === text) return;
   sent.set(id, text);
   changed.push(state);
+}
+
+/** Whether the node may have a way to tasks of other nodes, and can still say that it has none any more. */
+function isWaitedFor(node: ClusterNode): boolean {
+  return node.Status.State !== 'down' && dataPlaneOf(node).kind === 'vxlan';
 }
 
 function concerns(service: OverlayService, networks: ReadonlySet<string>): boolean {

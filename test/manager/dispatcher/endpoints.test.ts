@@ -1,0 +1,283 @@
+import assert from 'node:assert/strict';
+import { Dispatcher } from '../../../manager/dispatcher/dispatcher.ts';
+import { settleMs, withdrawalTimeoutMs } from '../../../manager/dispatcher/withdrawals.ts';
+import type { AssignmentsMessage__Output } from '../../../proto/generated/docker/swarmkit/v1/AssignmentsMessage.ts';
+import type { SessionMessage__Output } from '../../../proto/generated/docker/swarmkit/v1/SessionMessage.ts';
+import type { EndpointsUpdate } from '../../../proto/generated/shoal/v1/EndpointsUpdate.ts';
+import { asId, type NodeId } from '../../../proto/ids.ts';
+import { silentLog } from '../../../proto/ports.ts';
+import { settle } from '../../simulation/clock.ts';
+import { seededRandom } from '../../simulation/random.ts';
+import { makeCluster, TestBed, TestSink } from './cluster.ts';
+import { fill, networkId, overlayLabels, overlayTask } from './endpoint-objects.ts';
+
+/** Longer than changes are gathered for. */
+const gatheredMs = 20;
+
+class Harness extends TestBed {
+  dispatcher = this.lead();
+
+  constructor(nodes = 2) {
+    super();
+    this.commit({ op: 'create', kind: 'cluster', object: makeCluster() });
+    fill(this, nodes);
+    this.dispatcher.start();
+  }
+
+  private lead(): Dispatcher {
+    return new Dispatcher({
+      store: this.store,
+      propose: this.propose,
+      clock: this.clock,
+      random: seededRandom(1),
+      log: silentLog,
+    });
+  }
+
+  /** Another manager leads: nothing of what the one before knew is left. */
+  changeLeader(): void {
+    this.dispatcher.stop();
+    this.dispatcher = this.lead();
+    this.dispatcher.start();
+  }
+
+  /** A node's data plane: what it is told, and its word. */
+  async watcher(nodeId: string) {
+    const sink = new TestSink<EndpointsUpdate>();
+    const handle = this.dispatcher.watchEndpoints(asId<NodeId>(nodeId), sink);
+    await settle();
+    const confirm = async (update = sink.messages.at(-1)) => {
+      handle.report({ revision: update?.revision ?? '' });
+      await this.pass(settleMs);
+    };
+    return { sink, handle, confirm };
+  }
+
+  /** A node's agent: what it is told of its tasks, as `id desired`. */
+  async agent(nodeId: string) {
+    const session = await this.dispatcher.session(
+      { nodeId: asId<NodeId>(nodeId), role: 'worker', address: '192.0.2.1' },
+      { description: { hostname: nodeId, engine: { labels: overlayLabels } } },
+      new TestSink<SessionMessage__Output>(),
+    );
+    const sink = new TestSink<AssignmentsMessage__Output>();
+    this.dispatcher.assignments(asId<NodeId>(nodeId), session.sessionId, sink);
+    await settle();
+    return {
+      told: () =>
+        sink.messages.flatMap(({ changes }) =>
+          (changes ?? []).flatMap(({ assignment, action }) =>
+            assignment?.task
+              ? [`${assignment.task.id} ${action === 'REMOVE' ? 'gone' : assignment.task.desired_state}`]
+              : [],
+          ),
+        ),
+    };
+  }
+
+  async pass(ms: number): Promise<void> {
+    await this.clock.run(ms);
+    await settle();
+  }
+
+  stopTask(id: string): Promise<void> {
+    this.commit({ op: 'merge', kind: 'task', id: asId(id), fields: { DesiredState: 'shutdown' } });
+    return this.pass(gatheredMs);
+  }
+
+  isWithheld(id: string): boolean {
+    return this.dispatcher.isWithheld(asId(id));
+  }
+}
+
+const endpointsOf = (update: EndpointsUpdate | undefined) =>
+  (update?.services ?? []).flatMap(({ endpoints }) =>
+    (endpoints ?? []).map(({ task_id, is_draining }) => `${task_id}${is_draining ? ' draining' : ''}`),
+  );
+
+describe('endpoints', () => {
+  it('are told whole at first: networks with peers, services with addresses and endpoints', async () => {
+    const bed = new Harness();
+    const { sink } = await bed.watcher('n1');
+    const [first] = sink.messages;
+    assert.equal(first?.complete, true);
+    assert.deepEqual(
+      first?.networks?.map(({ id, gateways, vxlan_id, peers }) => [
+        id,
+        gateways,
+        vxlan_id,
+        peers?.map((peer) => peer.underlay),
+      ]),
+      [[networkId, ['10.1.0.251/24'], 4097, ['192.0.2.2']]],
+    );
+    assert.deepEqual(first?.services?.[0]?.networks?.[0]?.virtual_addresses, ['10.1.0.2']);
+    assert.deepEqual(endpointsOf(first), ['t1', 't2']);
+  });
+
+  it('are told by what changed: one that is to stop is draining, one that ended is gone, and nothing twice', async () => {
+    const bed = new Harness();
+    const { sink } = await bed.watcher('n1');
+    await bed.stopTask('t2');
+    assert.deepEqual(sink.messages.slice(1).map(endpointsOf), [['t1', 't2 draining']]);
+    bed.commit({
+      op: 'merge',
+      kind: 'task',
+      id: asId('t2'),
+      fields: { Status: { ...bed.task('t2').Status, State: 'shutdown' } },
+    });
+    await bed.pass(gatheredMs);
+    assert.deepEqual(endpointsOf(sink.messages.at(-1)), ['t1']);
+    bed.commit({ op: 'merge', kind: 'task', id: asId('t2'), fields: { Labels: { a: 'b' } } });
+    await bed.pass(gatheredMs);
+    assert.equal(sink.messages.length, 3);
+  });
+
+  it('of a node that is lost are none', async () => {
+    const bed = new Harness();
+    const { sink } = await bed.watcher('n1');
+    const { Status } = bed.node('n2');
+    bed.commit({
+      op: 'merge',
+      kind: 'node',
+      id: asId('n2'),
+      fields: { Status: { ...Status, State: 'down' } },
+    });
+    await bed.pass(gatheredMs);
+    assert.deepEqual(endpointsOf(sink.messages.at(-1)), ['t1']);
+  });
+
+  it('are told once when changes come close together, and the newest while one is on its way', async () => {
+    const bed = new Harness();
+    const { sink } = await bed.watcher('n1');
+    sink.isBlocked = true;
+    for (const number of [3, 4, 5]) {
+      bed.commit({
+        op: 'create',
+        kind: 'task',
+        object: overlayTask(`t${number}`, 'n2', `10.1.0.${10 + number}`),
+      });
+    }
+    await bed.pass(gatheredMs);
+    bed.commit({ op: 'create', kind: 'task', object: overlayTask('t6', 'n2', '10.1.0.16') });
+    await bed.pass(gatheredMs);
+    assert.equal(sink.messages.length, 2);
+    sink.unblock();
+    await bed.pass(gatheredMs);
+    assert.equal(sink.messages.length, 3);
+    assert.deepEqual(endpointsOf(sink.messages.at(-1)), ['t1', 't2', 't3', 't4', 't5', 't6']);
+  });
+});
+
+describe('an endpoint’s withdrawal', () => {
+  it('ends when the last node confirmed, and what is under way has had its moment; then the agent hears of it', async () => {
+    const bed = new Harness();
+    const agent = await bed.agent('n1');
+    const [one, two] = [await bed.watcher('n1'), await bed.watcher('n2')];
+    await bed.stopTask('t1');
+    assert.deepEqual(agent.told(), ['t1 RUNNING']);
+    await one.confirm();
+    assert.ok(bed.isWithheld('t1'));
+    two.handle.report({ revision: two.sink.messages.at(-1)?.revision ?? '' });
+    await bed.pass(settleMs - 1);
+    assert.ok(bed.isWithheld('t1'));
+    await bed.pass(1);
+    assert.deepEqual(agent.told(), ['t1 RUNNING', 't1 SHUTDOWN']);
+  });
+
+  it('is not confirmed by a word on an older state', async () => {
+    const bed = new Harness();
+    const watchers = [await bed.watcher('n1'), await bed.watcher('n2')];
+    const before = watchers.map(({ sink }) => sink.messages.at(-1));
+    await bed.stopTask('t1');
+    for (const [index, watcher] of watchers.entries()) await watcher.confirm(before[index]);
+    assert.ok(bed.isWithheld('t1'));
+    for (const watcher of watchers) await watcher.confirm();
+    assert.ok(!bed.isWithheld('t1'));
+  });
+
+  it('is bounded: a node that says nothing is waited for so long and no longer', async () => {
+    const bed = new Harness();
+    const one = await bed.watcher('n1');
+    await bed.watcher('n2');
+    await bed.stopTask('t1');
+    await one.confirm();
+    await bed.pass(withdrawalTimeoutMs - settleMs - gatheredMs - 1);
+    assert.ok(bed.isWithheld('t1'));
+    await bed.pass(1);
+    assert.ok(!bed.isWithheld('t1'));
+  });
+
+  it('waits for a node whose watch broke, which goes on as it was told, until it came back and confirmed', async () => {
+    const bed = new Harness();
+    const [one, two] = [await bed.watcher('n1'), await bed.watcher('n2')];
+    await bed.stopTask('t1');
+    await one.confirm();
+    two.handle.close();
+    await bed.pass(settleMs);
+    assert.ok(bed.isWithheld('t1'));
+    const again = await bed.watcher('n2');
+    assert.deepEqual(endpointsOf(again.sink.messages[0]), ['t1 draining', 't2']);
+    await again.confirm();
+    assert.ok(!bed.isWithheld('t1'));
+  });
+
+  it('does not wait for a node that is lost or removed', async () => {
+    for (const how of ['down', 'removed'] as const) {
+      const bed = new Harness(3);
+      const watchers = [await bed.watcher('n1'), await bed.watcher('n2'), await bed.watcher('n3')];
+      await bed.stopTask('t1');
+      await watchers[0]?.confirm();
+      await watchers[1]?.confirm();
+      assert.ok(bed.isWithheld('t1'));
+      if (how === 'removed') bed.commit({ op: 'remove', kind: 'node', id: asId('n3') });
+      else {
+        const { Status } = bed.node('n3');
+        bed.commit({
+          op: 'merge',
+          kind: 'node',
+          id: asId('n3'),
+          fields: { Status: { ...Status, State: 'down' } },
+        });
+      }
+      await bed.pass(settleMs);
+      assert.ok(!bed.isWithheld('t1'), how);
+    }
+  });
+
+  it('is begun anew by a new leader, which tells the agent until then that the task runs on', async () => {
+    const bed = new Harness();
+    await bed.watcher('n1');
+    await bed.watcher('n2');
+    await bed.stopTask('t1');
+    bed.changeLeader();
+    const agent = await bed.agent('n1');
+    assert.deepEqual(agent.told(), ['t1 RUNNING']);
+    const [one, two] = [await bed.watcher('n1'), await bed.watcher('n2')];
+    await one.confirm();
+    assert.deepEqual(agent.told(), ['t1 RUNNING']);
+    await two.confirm();
+    assert.deepEqual(agent.told(), ['t1 RUNNING', 't1 SHUTDOWN']);
+  });
+
+  it('by a new leader is bounded, too', async () => {
+    const bed = new Harness();
+    await bed.stopTask('t1');
+    bed.changeLeader();
+    assert.ok(bed.isWithheld('t1'));
+    // Nodes that do not find the new leader are lost for it.
+    await bed.pass(10_000);
+    assert.ok(!bed.isWithheld('t1'));
+  });
+
+  it('is none for a task that nobody reaches', async () => {
+    const bed = new Harness();
+    const starting = { ...overlayTask('t9', 'n1', '10.1.0.19'), Status: { ...bed.task('t1').Status } };
+    bed.commit({
+      op: 'create',
+      kind: 'task',
+      object: { ...starting, Status: { ...starting.Status, State: 'starting' } },
+    });
+    await bed.stopTask('t9');
+    assert.ok(!bed.isWithheld('t9'));
+  });
+});
