@@ -71,8 +71,8 @@ export class ApiClient {
     return JSON.parse(await readText(response)) as T;
   }
 
-  async put<T>(path: string, body: unknown): Promise<T> {
-    return (await this.call<T>('PUT', path, {}, body)).body;
+  async put<T>(path: string, body: unknown, query: Record<string, string | undefined> = {}): Promise<T> {
+    return (await this.call<T>('PUT', path, query, body)).body;
   }
 
   async delete<T>(path: string, query: Record<string, string | undefined> = {}): Promise<T> {

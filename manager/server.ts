@@ -4,7 +4,7 @@
  * manager as the API sees it. It checks roles and translates; it decides nothing.
  */
 import { isShoalError, messageOf, ShoalError } from '../proto/errors.ts';
-import type { ClusterId, NodeId } from '../proto/ids.ts';
+import { type ClusterId, type NodeId, newId } from '../proto/ids.ts';
 import { type Clock, delay, type Log, type Random } from '../proto/ports.ts';
 import {
   createChannel,
@@ -27,6 +27,7 @@ import { type OpenLogs, readLogs } from './logs/reader.ts';
 import { registerLogs, subscribeThrough } from './logs/service.ts';
 import { Manager, newRaftId } from './manager.ts';
 import type { Metrics } from './metrics.ts';
+import { preview } from './preview.ts';
 import type { Member, RaftStart } from './raft/contract.ts';
 import { openDisk } from './raft/disk.ts';
 import { createPeers, type Peers } from './raft/peers.ts';
@@ -157,6 +158,10 @@ export class ManagerServer {
       store: manager.store,
       nodeId: manager.nodeId,
       propose: (changes) => manager.propose(changes),
+      preview: (changes) => {
+        const { clock, random } = this.options;
+        return preview(manager.store, changes, clock.now(), () => newId(random));
+      },
       readBarrier: () => manager.readBarrier(),
       isLeader: () => manager.isLeader(),
       managerAddresses: () => manager.managerAddresses(),

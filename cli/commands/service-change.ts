@@ -172,7 +172,8 @@ export function addUpdate(service: Command, context: Context): void {
     .option('--image <image>', 'image of its containers')
     .option('--args <command>', 'arguments of its containers')
     .option('--force', 'replace its tasks although nothing changed')
-    .option('--rollback', 'go back to the previous spec');
+    .option('--rollback', 'go back to the previous spec')
+    .option('--dry-run', 'only tell what it would do: differences, restarts, and where tasks would go');
   for (const flag of listFlags) {
     command.option(`--${flag.name}-add ${flag.argument}`, `add or change: ${flag.description}`, collect);
     command.option(`--${flag.name}-rm <${flag.removes.replaceAll(' ', '-')}>`, 'remove', collect);
@@ -181,10 +182,12 @@ export function addUpdate(service: Command, context: Context): void {
     if (flags.rollback) requireAlone(command, flags);
     const changed = await changeService(context, name, {
       change: (spec) => updateSpec(spec, flags, context.client),
+      isDryRun: flags.dryRun === true,
       query: flags.rollback ? { rollback: 'previous' } : {},
       headers: (spec) =>
         flags.withRegistryAuth ? registryAuthHeader(spec.TaskTemplate.ContainerSpec.Image, process.env) : {},
     });
+    if (flags.dryRun) return;
     print(name);
     await converge(context, changed.ID, flags);
   });
@@ -192,7 +195,7 @@ export function addUpdate(service: Command, context: Context): void {
 
 /** `--rollback` brings the whole previous spec back, so nothing can be changed beside it. */
 function requireAlone(command: Command, flags: ServiceFlags): void {
-  const allowed = ['rollback', 'detach', 'quiet', 'force'];
+  const allowed = ['rollback', 'detach', 'quiet', 'force', 'dryRun'];
   const other = Object.keys(flags).find(
     (name) => !allowed.includes(name) && command.getOptionValueSource(name) === 'cli',
   );

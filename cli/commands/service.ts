@@ -1,5 +1,6 @@
 /** shoal service: what runs on the cluster. */
 import type { Command } from 'commander';
+import type { PlannedService } from '../../manager/api/plans.ts';
 import type { PortConfig, Service, ServiceMode, ServiceSpec } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import { type Context, collect, filterQuery, forEach, listOptions } from '../context.ts';
@@ -10,6 +11,7 @@ import { waitForService } from '../progress.ts';
 import { UsageError } from '../usage.ts';
 import { addHistory, rollBackTo } from './history.ts';
 import { addLogs } from './logs.ts';
+import { printServices } from './plan.ts';
 import { addCreate, addUpdate } from './service-change.ts';
 import { listTasks, type TaskListFlags, taskListOptions } from './tasks.ts';
 import { addServiceWhy } from './why.ts';
@@ -154,6 +156,8 @@ function addInspect(service: Command, context: Context): void {
 /** A change of a service's spec, and what goes with the request that makes it. */
 export interface ServiceChange {
   readonly change: (spec: ServiceSpec) => ServiceSpec | Promise<ServiceSpec>;
+  /** Only tells what it would do. */
+  readonly isDryRun?: boolean;
   readonly query?: Record<string, string>;
   readonly headers?: (spec: ServiceSpec) => Record<string, string>;
 }
@@ -162,18 +166,22 @@ export interface ServiceChange {
 export async function changeService(
   context: Context,
   name: string,
-  { change, query = {}, headers = () => ({}) }: ServiceChange,
+  { change, query = {}, headers = () => ({}), isDryRun = false }: ServiceChange,
 ): Promise<Service> {
   const client = context.client();
   const service = await client.get<Service>(servicePath(name));
   const spec = await change(service.Spec);
-  const answer = await client.post<{ Warnings?: string[] | null }>(
-    `/services/${service.ID}/update`,
+  const answer = await client.post<{ Warnings?: string[] | null; Services?: PlannedService[] }>(
+    `/services/${service.ID}/${isDryRun ? 'plan' : 'update'}`,
     spec,
     { version: String(service.Version.Index), ...query },
     headers(spec),
   );
   printWarnings(answer?.Warnings);
+  if (isDryRun) {
+    printServices(answer.Services ?? []);
+    print('Nothing was changed.');
+  }
   return service;
 }
 

@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
+import type { Plan } from '../../manager/api/plans.ts';
 import type { CompiledStack } from '../../manager/stack/compose.ts';
 import { stackLabel } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
@@ -10,6 +11,7 @@ import { type Context, collect, forEach, listOptions } from '../context.ts';
 import { type Column, type ListOptions, print, renderList } from '../output.ts';
 import { refuseFlags, UsageError } from '../usage.ts';
 import { addHistory } from './history.ts';
+import { printServices } from './plan.ts';
 import {
   converge,
   fetchServices,
@@ -46,6 +48,7 @@ interface ComposeFlags {
 export function addStackCommands(program: Command, context: Context): void {
   const stack = program.command('stack').description('manage stacks');
   addDeploy(stack, context);
+  addPlan(stack, context);
   listOptions(stack.command('ls').alias('list').description('list stacks')).action(
     async (flags: ListOptions) => {
       const stacks = await context.client().get<ListedStack[]>('/stacks');
@@ -165,6 +168,7 @@ function addDeploy(stack: Command, context: Context): void {
     .description('deploy a stack, whole or not at all')
     .argument('<stack>')
     .option('--prune', 'remove services that the files no longer have')
+    .option('--plan-version <version>', 'only if it does what `stack plan` showed under this version')
     .addOption(new Option('--resolve-image <when>').choices(['never']).hideHelp());
   waitOptions(composeOptions(command)).action((name: string, flags: DeployFlags) =>
     deploy(context, name, flags),
@@ -187,16 +191,13 @@ function addStackRollback(stack: Command, context: Context): void {
   });
 }
 
-type DeployFlags = ComposeFlags & WaitFlags & { readonly prune?: boolean };
+type DeployFlags = ComposeFlags & WaitFlags & { readonly prune?: boolean; readonly planVersion?: string };
 
 async function deploy(context: Context, name: string, flags: DeployFlags): Promise<void> {
-  const input = composeInput(flags);
-  const { compileCompose } = await compiler();
-  const compiled = compileCompose(input, name);
-  if (compiled.refusals.length > 0) throw new ShoalError('not-supported', compiled.refusals.join('\n'));
-  printWarnings(compiled.warnings);
-  const body = deployBody(compiled, flags.prune ?? false);
-  const done = await context.client().put<DeployAnswer>(stackPath(name), body);
+  const body = await compiledBody(name, flags);
+  const done = await context
+    .client()
+    .put<DeployAnswer>(stackPath(name), body, { planVersion: flags.planVersion });
   printWarnings(done.Warnings);
   report(done);
   await waitForStack(context, name, done, flags);
@@ -216,6 +217,36 @@ async function waitForStack(
     const rollback = !changed.includes(service.Spec.Name);
     await converge(context, service.ID, { ...flags, rollback });
   }
+}
+
+async function compiledBody(name: string, flags: DeployFlags) {
+  const { compileCompose } = await compiler();
+  const compiled = compileCompose(composeInput(flags), name);
+  if (compiled.refusals.length > 0) throw new ShoalError('not-supported', compiled.refusals.join('\n'));
+  printWarnings(compiled.warnings);
+  return deployBody(compiled, flags.prune ?? false);
+}
+
+function addPlan(stack: Command, context: Context): void {
+  const command = stack
+    .command('plan')
+    .description('tell what a deploy would do, and change nothing')
+    .argument('<stack>')
+    .option('--prune', 'as deploy --prune would');
+  composeOptions(command)
+    .option('--format <format>', 'json, for programs')
+    .action(async (name: string, flags: DeployFlags & { readonly format?: string }) => {
+      const body = await compiledBody(name, flags);
+      const plan = await context.client().post<DeployAnswer & Plan>(`${stackPath(name)}/plan`, body);
+      if (flags.format === 'json') return print(JSON.stringify(plan, undefined, 2));
+      printWarnings(plan.Warnings);
+      const others = (names: readonly ObjectName[]) => names.filter((one) => one.Kind !== 'service');
+      for (const { Kind, Name } of others(plan.Created)) print(`create ${Kind} ${Name}`);
+      for (const { Kind, Name } of others(plan.Updated)) print(`update ${Kind} ${Name}`);
+      printServices(plan.Services);
+      for (const { Kind, Name } of plan.Unchanged) print(`leave ${Kind} ${Name}`);
+      print(`Nothing was changed. To do this and nothing else: stack deploy --plan-version ${plan.Version}`);
+    });
 }
 
 function deployBody(compiled: CompiledStack, prune: boolean) {

@@ -51,12 +51,36 @@ export interface EngineFacts {
   readonly version: Record<string, unknown>;
 }
 
+/** What would become of one task: where a new one would be placed, or why nowhere. */
+export interface TaskPreview {
+  /** `web.1`, or `web.HOST` for a global service. */
+  readonly Task: string;
+  /** Empty where there is none for it. */
+  readonly Node: string;
+  /** Why there is no node for it; else empty. */
+  readonly Reason: string;
+  /** Where the one runs that it takes over from. */
+  readonly From?: string;
+}
+
+/** What changes would do to one service's tasks. */
+export interface ServicePreview {
+  readonly Name: string;
+  readonly Action: 'create' | 'update' | 'remove';
+  readonly Replaced: readonly TaskPreview[];
+  readonly Started: readonly TaskPreview[];
+  readonly Stopped: number;
+  readonly Untouched: number;
+}
+
 /** A cluster that this node manages. */
 export interface ManagedCluster {
   readonly store: Store;
   readonly nodeId: NodeId;
   /** Commits changes through whichever manager leads; see Propose. */
   propose(changes: readonly Change[]): Promise<number>;
+  /** What changes would do to services, were they proposed now; throws what would refuse them. */
+  preview(changes: readonly Change[]): readonly ServicePreview[];
   /** After it resolves the store holds everything acknowledged before the call. */
   readBarrier(): Promise<void>;
   /** Whether this manager leads. */

@@ -3,12 +3,13 @@ import { type Request, Router } from 'express';
 import type { Service, ServiceMode } from '../../proto/docker.ts';
 import { stackLabel } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
+import type { Change } from '../store/change.ts';
 import { createServiceChanges, type ServiceUpdate, updateServiceChanges } from '../store/service-change.ts';
 import type { View } from '../store/store.ts';
 import { modeName } from '../store/tables.ts';
 import { serviceAnswer, statusOf, withDefaults } from './answers.ts';
 import { authorOf } from './author.ts';
-import type { ApiHost } from './contract.ts';
+import type { ApiHost, ManagedCluster } from './contract.ts';
 import { keptCredentials, registryAuthOf, withCredentials } from './credentials.ts';
 import {
   checkFilters,
@@ -22,6 +23,7 @@ import {
 } from './filters.ts';
 import { answerList } from './list.ts';
 import { lookup } from './lookup.ts';
+import { planOf } from './plans.ts';
 import { randomName } from './random-name.ts';
 import {
   apiVersion,
@@ -67,8 +69,14 @@ export function serviceRoutes(host: ApiHost): Router {
     response.json(serviceAnswer(insertDefaults ? withDefaults(service) : service));
   });
   routes.post('/services/:id/update', async (request, response) => {
-    const warnings = await updateService(host, request);
+    const { cluster, changes, warnings } = await planUpdate(host, request);
+    await commit(cluster, changes);
     response.json({ Warnings: warnings.length > 0 ? warnings : null });
+  });
+  // Our own: what the same request as an update would do.
+  routes.post('/services/:id/plan', async (request, response) => {
+    const { cluster, changes, warnings } = await planUpdate(host, request);
+    response.json({ Warnings: warnings, ...planOf(cluster, changes, warnings) });
   });
   routes.delete('/services/:id', async (request, response) => {
     const cluster = await managedCluster(host);
@@ -128,8 +136,13 @@ async function createService(host: ApiHost, request: Request): Promise<{ ID: str
   return { ID: service.ID, ...(Warnings.length > 0 ? { Warnings } : {}) };
 }
 
-/** Answers the warnings. */
-async function updateService(host: ApiHost, request: Request): Promise<string[]> {
+interface PlannedUpdate {
+  readonly cluster: ManagedCluster;
+  readonly changes: readonly Change[];
+  readonly warnings: string[];
+}
+
+async function planUpdate(host: ApiHost, request: Request): Promise<PlannedUpdate> {
   const { body, ignored } = understoodService(specBody(request), apiVersion(request));
   const read = readServiceSpec(body);
   const version = versionOf(request, 'service');
@@ -149,8 +162,8 @@ async function updateService(host: ApiHost, request: Request): Promise<string[]>
             keptCredentials(request, current),
           ),
         };
-  await commit(cluster, updateChanges(host, cluster.store, current, update, authorOf(request, cluster)));
-  return [...ignored, ...serviceWarnings(body, read)];
+  const changes = updateChanges(host, cluster.store, current, update, authorOf(request, cluster));
+  return { cluster, changes, warnings: [...ignored, ...serviceWarnings(body, read)] };
 }
 
 function updateChanges(host: ApiHost, view: View, service: Service, update: ServiceUpdate, by: string) {

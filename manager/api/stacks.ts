@@ -7,6 +7,7 @@ import { type Labels, type Stack, stackLabel } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import { type CompiledStack, checkStackName } from '../stack/compose.ts';
 import { planStack, removeStack, type StackObjectName, type StackSummary } from '../stack/plan.ts';
+import type { Change } from '../store/change.ts';
 import type { View } from '../store/store.ts';
 import { authorOf } from './author.ts';
 import {
@@ -16,10 +17,11 @@ import {
   readStack,
   type StackRequest,
 } from './cluster-schema.ts';
-import type { ApiHost } from './contract.ts';
+import type { ApiHost, ManagedCluster } from './contract.ts';
 import { registryAuthOf, storedCredentials, withCredentials } from './credentials.ts';
 import { checkNetwork } from './network-spec.ts';
-import { commit, idMaker, jsonBody, managedCluster, pathOf } from './request.ts';
+import { planOf, requirePlan } from './plans.ts';
+import { commit, idMaker, jsonBody, managedCluster, pathOf, query } from './request.ts';
 import { readServiceSpec } from './service-schema.ts';
 import { checkConfig, checkSecret, checkServiceShape } from './validate.ts';
 
@@ -38,7 +40,11 @@ export function stackRoutes(host: ApiHost): Router {
     response.json({ ...summary(store, name), ...contents(store, name) });
   });
   routes.put('/stacks/:name', async (request, response) => {
-    response.json(stackSummaryAnswer(await deploy(host, request)));
+    response.json(await deploy(host, request));
+  });
+  routes.post('/stacks/:name/plan', async (request, response) => {
+    const { cluster, planned } = await planDeploy(host, request);
+    response.json({ ...planned.answer, ...planOf(cluster, planned.changes, planned.answer) });
   });
   routes.delete('/stacks/:name', async (request, response) => {
     const cluster = await managedCluster(host);
@@ -49,8 +55,22 @@ export function stackRoutes(host: ApiHost): Router {
   return routes;
 }
 
-/** Deploys the stack in one entry, or not at all. */
-async function deploy(host: ApiHost, request: Request): Promise<StackSummary> {
+/** Deploys the stack in one entry, or not at all; with planVersion only when that is what was shown. */
+async function deploy(host: ApiHost, request: Request): Promise<Record<string, unknown>> {
+  const { cluster, planned } = await planDeploy(host, request);
+  const { changes, answer } = planned;
+  const version = query(request, 'planVersion');
+  if (version !== '') requirePlan(planOf(cluster, changes, answer), version);
+  if (changes.length > 0) await commit(cluster, changes);
+  return answer;
+}
+
+interface PlannedDeploy {
+  readonly cluster: ManagedCluster;
+  readonly planned: { readonly changes: readonly Change[]; readonly answer: Record<string, unknown> };
+}
+
+async function planDeploy(host: ApiHost, request: Request): Promise<PlannedDeploy> {
   const name = pathOf(request, 'name');
   checkStackName(name);
   const body = readStack(jsonBody(request));
@@ -61,21 +81,14 @@ async function deploy(host: ApiHost, request: Request): Promise<StackSummary> {
     const existing = cluster.store.find('service', 'name', spec.Name)[0];
     return withCredentials(spec, credentials || storedCredentials(existing?.Spec));
   });
-  const { changes, summary: planned } = planStack(
-    cluster.store,
-    name,
-    { ...compiled, services },
-    body.Source,
-    {
-      prune: body.Prune === true,
-      by: authorOf(request, cluster),
-      now: host.clock.now(),
-      newId: idMaker(host),
-      check: { service: checkServiceShape, network: checkNetwork, secret: checkSecret, config: checkConfig },
-    },
-  );
-  if (changes.length > 0) await commit(cluster, changes);
-  return planned;
+  const { changes, summary: told } = planStack(cluster.store, name, { ...compiled, services }, body.Source, {
+    prune: body.Prune === true,
+    by: authorOf(request, cluster),
+    now: host.clock.now(),
+    newId: idMaker(host),
+    check: { service: checkServiceShape, network: checkNetwork, secret: checkSecret, config: checkConfig },
+  });
+  return { cluster, planned: { changes, answer: stackSummaryAnswer(told) } };
 }
 
 function readCompiled(name: string, { Compiled, Source }: StackRequest): CompiledStack {

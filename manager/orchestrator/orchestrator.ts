@@ -17,6 +17,9 @@ import { globalJobs, replicatedJobs } from './jobs.ts';
 import { reaper } from './reaper.ts';
 import { replicated } from './replicated.ts';
 
+/** Those that decide what tasks a service has; a service's id is a key of each. */
+export const serviceReconcilers: readonly Reconciler[] = [replicated, global, replicatedJobs, globalJobs];
+
 /** In the order in which the loop is to run them, before the scheduler. */
 export const reconcilers: readonly Reconciler[] = [
   replicated,

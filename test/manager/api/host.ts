@@ -20,6 +20,7 @@ import type {
 import { listen } from '../../../manager/api/listen.ts';
 import { createApi } from '../../../manager/api/server.ts';
 import type { LogEntry, LogQuery } from '../../../manager/logs/reader.ts';
+import { preview } from '../../../manager/preview.ts';
 import { type Change, encodeEntry, newMeta } from '../../../manager/store/change.ts';
 import { Store } from '../../../manager/store/store.ts';
 import type { Cluster, ClusterNode, NodeRole, Task } from '../../../proto/docker.ts';
@@ -182,6 +183,7 @@ export class TestHost implements ApiHost {
         await Promise.resolve();
         return this.apply(changes);
       },
+      preview: (changes) => preview(this.store, changes, this.clock.now(), () => newId(this.random)),
       readBarrier: async () => {
         this.barriers++;
         await Promise.resolve();
