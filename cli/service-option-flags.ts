@@ -21,4 +21,16 @@ export const optionFlags: readonly ScalarFlag[] = [
     rotateLabel,
     'what a new version of a config or secret does: restart, signal:SIGHUP or none (default restart)',
   ),
+  labelFlag(
+    '--cron <schedule>',
+    'shoal.cron',
+    "when a job runs: cron's five fields, or six with seconds first",
+  ),
+  labelFlag('--cron-timezone <name>', 'shoal.cron.timezone', 'time zone of the schedule (default UTC)'),
+  labelFlag(
+    '--cron-overlap <policy>',
+    'shoal.cron.overlap',
+    'while a run is not over the next is: forbid (skipped), replace or allow (default forbid)',
+  ),
+  labelFlag('--cron-history <count>', 'shoal.cron.history', 'runs to remember (default 10)'),
 ];

@@ -212,6 +212,8 @@ export interface Service extends Meta<ServiceId> {
     PreviousRevisionID?: RevisionId;
     /** Who changed it, when and how, the oldest first, at most 20. */
     History?: ServiceChangeRecord[];
+    /** Of a job with a schedule. */
+    Cron?: CronState;
   };
 }
 
@@ -224,6 +226,26 @@ export interface ServiceChangeRecord {
   /** A client's certificate, a node's local socket, or the managers. */
   By: string;
   What: string;
+}
+
+/** Where a job with a schedule stands; times in ms since the epoch. */
+export interface CronState {
+  /** The schedule and time zone that NextAt was worked out by. */
+  Schedule: string;
+  /** Absent when no time comes any more. */
+  NextAt?: number;
+  /** Oldest first. */
+  Runs: CronRun[];
+}
+
+export interface CronRun {
+  ScheduledAt: number;
+  /** Absent for one that was skipped, as EndedAt is for one that runs. */
+  StartedAt?: number;
+  EndedAt?: number;
+  /** The JobIteration that it is. */
+  Iteration?: number;
+  Outcome: 'running' | 'complete' | 'failed' | 'replaced' | 'skipped';
 }
 
 /** A service's spec as it was accepted at one time. Tasks name it instead of copying it. */

@@ -13,6 +13,7 @@ import { addHistory, rollBackTo } from './history.ts';
 import { addLogs } from './logs.ts';
 import { printServices } from './plan.ts';
 import { addCreate, addUpdate } from './service-change.ts';
+import { addRuns } from './service-runs.ts';
 import { listTasks, type TaskListFlags, taskListOptions } from './tasks.ts';
 import { addServiceWhy } from './why.ts';
 
@@ -39,6 +40,7 @@ export function addServiceCommands(program: Command, context: Context): void {
   addLogs(service, context);
   addServiceWhy(service, context);
   addHistory(service, context, 'services');
+  addRuns(service, context);
   service
     .command('rm')
     .alias('remove')
@@ -75,6 +77,11 @@ export async function converge(
   flags: WaitFlags & { readonly rollback?: unknown },
 ): Promise<void> {
   if (flags.detach) return;
+  const { Spec } = await context.client().get<Service>(`/services/${serviceId}`);
+  if ('shoal.cron' in Spec.Labels) {
+    process.stderr.write(`It runs by its schedule: see \`shoal service runs ${Spec.Name}\`.\n`);
+    return;
+  }
   await waitForService(context.client(), serviceId, {
     quiet: flags.quiet ?? false,
     clock: context.clock,

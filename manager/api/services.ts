@@ -5,6 +5,7 @@ import { stackLabel } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import type { Change } from '../store/change.ts';
 import { createServiceChanges, type ServiceUpdate, updateServiceChanges } from '../store/service-change.ts';
+import { cronOptions } from '../store/service-options.ts';
 import type { View } from '../store/store.ts';
 import { modeName } from '../store/tables.ts';
 import { serviceAnswer, statusOf, withDefaults } from './answers.ts';
@@ -78,6 +79,10 @@ export function serviceRoutes(host: ApiHost): Router {
     const { cluster, changes, warnings } = await planUpdate(host, request);
     response.json({ Warnings: warnings, ...planOf(cluster, changes, warnings) });
   });
+  routes.get('/services/:id/runs', async (request, response) => {
+    const { store } = await managedCluster(host);
+    response.json(runsOf(lookup(store, 'service', pathOf(request, 'id'))));
+  });
   routes.delete('/services/:id', async (request, response) => {
     const cluster = await managedCluster(host);
     const service = lookup(cluster.store, 'service', pathOf(request, 'id'));
@@ -85,6 +90,28 @@ export function serviceRoutes(host: ApiHost): Router {
     response.status(200).end();
   });
   return routes;
+}
+
+/** The schedule of a job and its runs, newest first: an endpoint of our own. Throws 'failed-precondition' without one. */
+function runsOf({ Spec, Private }: Service) {
+  const options = cronOptions(Spec.Labels);
+  if (options === undefined) {
+    throw new ShoalError('failed-precondition', `service ${Spec.Name} has no schedule (label shoal.cron)`);
+  }
+  const time = (at: number) => new Date(at).toISOString();
+  return {
+    Schedule: options.schedule,
+    Timezone: options.timezone,
+    Overlap: options.overlap,
+    ...(Private.Cron?.NextAt !== undefined && { NextAt: time(Private.Cron.NextAt) }),
+    Runs: [...(Private.Cron?.Runs ?? [])].reverse().map((run) => ({
+      ScheduledAt: time(run.ScheduledAt),
+      ...(run.StartedAt !== undefined && { StartedAt: time(run.StartedAt) }),
+      ...(run.EndedAt !== undefined && { EndedAt: time(run.EndedAt) }),
+      ...(run.Iteration !== undefined && { Iteration: run.Iteration }),
+      Outcome: run.Outcome,
+    })),
+  };
 }
 
 /** What the filter `mode` calls a mode; jobs have the names of the CLI and the engine's own. */

@@ -19,7 +19,7 @@ import { withoutNumber } from '../store/data-version.ts';
 import { circleOf, describeCircle } from '../store/dependencies.ts';
 import { describePortConflict, isIngressPort, needsIngress } from '../store/endpoint.ts';
 import { acceptedSpec } from '../store/normalize.ts';
-import { readServiceOptions } from '../store/service-options.ts';
+import { checkOptionsForMode, readServiceOptions } from '../store/service-options.ts';
 import type { View } from '../store/store.ts';
 import { predefinedNetworks } from './answers.ts';
 import { checkDataTemplate, checkDataTemplates, checkSpecTemplates } from './check-templates.ts';
@@ -78,6 +78,7 @@ export function acceptServiceSpec(view: View, spec: ServiceSpec, self?: ServiceI
 export function checkServiceShape(spec: ServiceSpec, references: 'by-id' | 'by-name' = 'by-id'): void {
   checkName(spec.Name);
   readServiceOptions(spec.Labels);
+  checkOptionsForMode(spec.Labels, Boolean(spec.Mode.ReplicatedJob ?? spec.Mode.GlobalJob));
   const task = spec.TaskTemplate;
   checkResources(task);
   checkRestart(task);

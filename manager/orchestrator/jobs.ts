@@ -22,6 +22,7 @@ import {
   type Reconciliation,
   reconciliation,
 } from '../store/reconciler.ts';
+import { cronOptions } from '../store/service-options.ts';
 import type { View } from '../store/store.ts';
 import { modeName, slotKey } from '../store/tables.ts';
 import type { StoreEvent } from '../store/watch.ts';
@@ -65,13 +66,47 @@ function jobReconciler(
     distinct: (keys) => [...keys].filter((key) => serviceOf(key) === key || !keys.has(serviceOf(key))),
     reconcile(view, key, now, newId) {
       const service = view.get('service', serviceOf(key));
-      if (!isOurs(service)) return nothing;
+      if (!isOurs(service) || waitsForSchedule(service)) return nothing;
       const context = makeContext(view, service, now, newId);
       if (key === service.ID) return reconcileService(context);
-      const { changes, wakeAt } = mendJobSlot(context, slotOf(view.find('task', 'slot', key), key));
+      const { changes, wakeAt } = mendJobSlot(
+        context,
+        slotOf(tasksThatCount(service, view.find('task', 'slot', key)), key),
+      );
       return reconciliation(changes, wakeAt);
     },
   };
+}
+
+/** Whether a job with a schedule has yet to be told to run its present iteration. */
+function waitsForSchedule({ Spec, JobStatus, Private }: Service): boolean {
+  if (cronOptions(Spec.Labels) === undefined) return false;
+  return !(Private.Cron?.Runs ?? []).some((run) => run.Iteration === JobStatus?.JobIteration.Index);
+}
+
+/** Tasks of earlier runs are left alone where a schedule lets runs overlap. */
+function tasksThatCount(service: Service, tasks: readonly Task[]): readonly Task[] {
+  const options = cronOptions(service.Spec.Labels);
+  return options?.overlap === 'allow' ? tasks.filter((task) => isOfIteration(service, task)) : tasks;
+}
+
+/** What has become of the job's present iteration: over when every slot is complete or given up. */
+export function outcomeOfIteration(context: Context): 'running' | 'complete' | 'failed' {
+  const { view, service } = context;
+  const isGlobal = modeName(service.Spec.Mode) === 'GlobalJob';
+  const places: Slot['place'][] = isGlobal
+    ? view
+        .list('node')
+        .filter((node) => !nodeProblem(node, node.ID) && !constraintProblem(node, service.Spec))
+        .map((node) => ({ NodeID: node.ID }))
+    : Array.from({ length: goalOf(service).completions }, (_, Slot) => ({ Slot }));
+  const states = places.map((place) => {
+    const key = slotKey({ ServiceID: service.ID, ...place });
+    const tasks = tasksThatCount(service, view.find('task', 'slot', key));
+    return tasks.length === 0 ? 'open' : mendJobSlot(context, { key, place, tasks }).state;
+  });
+  if (states.some((state) => state === 'live' || state === 'open')) return 'running';
+  return states.includes('given-up') ? 'failed' : 'complete';
 }
 
 function serviceOf(key: string): ServiceId {
@@ -157,7 +192,7 @@ function reconcileSlots(context: Context): Reconciliation {
   const { view, service } = context;
   const { completions, concurrent } = goalOf(service);
   const bySlot = new Map<number, Task[]>();
-  for (const task of view.find('task', 'service', service.ID)) {
+  for (const task of tasksThatCount(service, view.find('task', 'service', service.ID))) {
     const number = task.Slot ?? 0;
     const tasks = bySlot.get(number);
     if (tasks) tasks.push(task);
@@ -191,7 +226,7 @@ function reconcileSlots(context: Context): Reconciliation {
 function reconcileNodes(context: Context): Reconciliation {
   const { view, service } = context;
   const byNode = new Map<NodeId, Task[]>(view.list('node').map((node) => [node.ID, []]));
-  for (const task of view.find('task', 'service', service.ID)) {
+  for (const task of tasksThatCount(service, view.find('task', 'service', service.ID))) {
     if (task.NodeID === undefined) continue;
     const tasks = byNode.get(task.NodeID);
     if (tasks) tasks.push(task);

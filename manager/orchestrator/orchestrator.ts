@@ -3,7 +3,7 @@
  *
  * In: the store's objects, the time, and a source of identifiers. Out: changes, and when to look again. It
  * decides how many tasks a service has and which of them are to run, stop or be forgotten: by scale and
- * mode (replicated.ts, global.ts, jobs.ts), failures and lost nodes (mend.ts, restart.ts), updates and rollbacks
+ * mode (replicated.ts, global.ts, jobs.ts), schedules (cron.ts), failures and lost nodes (mend.ts, restart.ts), updates and rollbacks
  * (rollout.ts), nodes that have less than they had (enforcer.ts), and age (reaper.ts). loop.ts carries out what they decide, and is the only part here that
  * takes time or waits.
  *
@@ -11,6 +11,7 @@
  * remembers nothing: all it goes by is stored, so that a new leader goes on where the old one stopped.
  */
 import type { Reconciler } from '../store/reconciler.ts';
+import { cron } from './cron.ts';
 import { enforcer } from './enforcer.ts';
 import { global } from './global.ts';
 import { globalJobs, replicatedJobs } from './jobs.ts';
@@ -26,6 +27,7 @@ export const reconcilers: readonly Reconciler[] = [
   global,
   replicatedJobs,
   globalJobs,
+  cron,
   enforcer,
   reaper,
 ];

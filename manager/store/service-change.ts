@@ -6,6 +6,7 @@
  * log entry. It does not touch tasks: the orchestrators see the new revision and act.
  */
 import type {
+  CronRun,
   Service,
   ServiceChangeRecord,
   ServiceMode,
@@ -18,6 +19,7 @@ import { type Change, newMeta } from './change.ts';
 import { differencesOf } from './difference.ts';
 import { endpointOf } from './endpoint.ts';
 import { acceptedSpec, sameServiceSpec, sameValue } from './normalize.ts';
+import { cronOptions } from './service-options.ts';
 import type { View } from './store.ts';
 import { modeName } from './tables.ts';
 
@@ -91,8 +93,8 @@ export function updateServiceChanges(
   author: Author = nobody,
 ): ServiceChanges {
   const { UpdateStatus: _status, PreviousSpec: _previous, ...kept } = service;
-  const jobStatus = service.JobStatus ? { JobStatus: nextJobStatus(service.JobStatus, now) } : {};
   const target = targetOf(view, service, update, newId);
+  const job = nextRun(service, target.revision.Spec, now);
   checkSameService(service, target.revision.Spec);
   const isRollback = !('spec' in update);
   if (!isRollback && isCredentialsOnly(service.Spec, target.revision.Spec)) {
@@ -116,9 +118,10 @@ export function updateServiceChanges(
           },
         }
       : {}),
-    ...jobStatus,
+    ...(job && { JobStatus: job.JobStatus }),
     Private: {
       ...service.Private,
+      ...job?.cron,
       RevisionID: target.revision.ID,
       PreviousRevisionID: service.Private.RevisionID,
       History: withRecord(
@@ -240,7 +243,26 @@ function isJob(mode: ServiceMode): boolean {
   return modeName(mode) === 'ReplicatedJob' || modeName(mode) === 'GlobalJob';
 }
 
-/** An update of a job runs it again. */
+/**
+ * An update of a job runs it again; one that has a schedule only when it is forced, and that run is remembered with
+ * those of the schedule.
+ */
+function nextRun(
+  service: Service,
+  spec: ServiceSpec,
+  now: number,
+): { JobStatus: NonNullable<Service['JobStatus']>; cron: Pick<Service['Private'], 'Cron'> } | undefined {
+  if (!service.JobStatus) return undefined;
+  const JobStatus = nextJobStatus(service.JobStatus, now);
+  const { Cron } = service.Private;
+  if (cronOptions(spec.Labels) === undefined) return { JobStatus, cron: {} };
+  const isForced = (spec.TaskTemplate.ForceUpdate ?? 0) !== (service.Spec.TaskTemplate.ForceUpdate ?? 0);
+  if (!isForced) return undefined;
+  const Iteration = JobStatus.JobIteration.Index;
+  const run: CronRun = { ScheduledAt: now, StartedAt: now, Iteration, Outcome: 'running' };
+  return { JobStatus, cron: { Cron: { Schedule: '', ...Cron, Runs: [...(Cron?.Runs ?? []), run] } } };
+}
+
 function nextJobStatus(
   status: NonNullable<Service['JobStatus']>,
   now: number,

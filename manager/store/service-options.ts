@@ -11,6 +11,7 @@ import { parseDurationMs } from '../../proto/duration.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import { isolationForm, parseIsolation } from '../../proto/isolation.ts';
 import { parseRotation, type Rotation } from '../../proto/rotation.ts';
+import { isTimezone, scheduleFault } from './schedule.ts';
 
 /** What labels beginning with this are: Shoal's own. */
 export const optionPrefix = 'shoal.';
@@ -54,6 +55,14 @@ export interface ServiceOptions {
   readonly drain: DrainOrder | undefined;
   /** How many of its tasks at a time are moved by themselves to nodes that have less to do; 0: none. */
   readonly rebalance: number;
+  /** When a job runs, as nextRunAt reads it; without it a job runs at once and when it is forced. */
+  readonly cron: string | undefined;
+  /** The time zone of the schedule. */
+  readonly 'cron.timezone': string;
+  /** What a run that is not over means for the next; see orchestrator/cron.ts. */
+  readonly 'cron.overlap': 'allow' | 'forbid' | 'replace';
+  /** How many runs that are over are remembered. */
+  readonly 'cron.history': number;
 }
 
 interface Option<T> {
@@ -75,6 +84,10 @@ const options: { readonly [K in keyof ServiceOptions]: Option<ServiceOptions[K]>
   'partition.stopOnIsolation': { absent: undefined, parse: parseStopOnIsolation },
   drain: { absent: undefined, parse: (value) => oneOf(drainOrders, value) },
   rebalance: { absent: 0, parse: parseRebalance },
+  cron: { absent: undefined, parse: parseSchedule },
+  'cron.timezone': { absent: 'UTC', parse: parseTimezone },
+  'cron.overlap': { absent: 'forbid', parse: (value) => oneOf(['allow', 'forbid', 'replace'], value) },
+  'cron.history': { absent: 10, parse: (value) => parseNumber(value, 0, 100) },
 };
 
 /** The label of an option. */
@@ -115,6 +128,36 @@ export function serviceOption<K extends keyof ServiceOptions>(labels: Labels, op
   }
 }
 
+/** When and how a job runs by a schedule. */
+export interface CronOptions {
+  readonly schedule: string;
+  readonly timezone: string;
+  readonly overlap: ServiceOptions['cron.overlap'];
+  readonly history: number;
+}
+
+/** The schedule of a stored job; undefined when it has none. */
+export function cronOptions(labels: Labels): CronOptions | undefined {
+  const schedule = serviceOption(labels, 'cron');
+  if (schedule === undefined) return undefined;
+  return {
+    schedule,
+    timezone: serviceOption(labels, 'cron.timezone'),
+    overlap: serviceOption(labels, 'cron.overlap'),
+    history: serviceOption(labels, 'cron.history'),
+  };
+}
+
+/** What labels ask for that a service of this mode can't do. Throws 'invalid-argument'. */
+export function checkOptionsForMode(labels: Labels, isJob: boolean): void {
+  const about = Object.keys(labels).find((label) => label.startsWith(`${optionPrefix}cron`));
+  if (about === undefined) return;
+  const wrong = isJob
+    ? labels[optionLabel('cron')] === undefined && 'says nothing without shoal.cron, the schedule'
+    : 'is for jobs: a service of mode replicated-job or global-job runs by a schedule';
+  if (wrong) throw new ShoalError('invalid-argument', `ServiceSpec.Labels: ${about} ${wrong}`);
+}
+
 function readOption(option: keyof ServiceOptions, value: string): unknown {
   try {
     return options[option].parse(value);
@@ -140,6 +183,23 @@ function oneOf<T extends string>(allowed: readonly T[], value: string): T {
   const found = allowed.find((one) => one === value);
   if (found === undefined) throw new BadOption(`must be one of ${allowed.join(', ')}`);
   return found;
+}
+
+function parseNumber(value: string, lowest: number, highest: number): number {
+  const number = /^\d{1,9}$/.test(value) ? Number(value) : Number.NaN;
+  if (number >= lowest && number <= highest) return number;
+  throw new BadOption(`must be a whole number from ${lowest} to ${highest}`);
+}
+
+function parseSchedule(value: string): string {
+  const fault = scheduleFault(value);
+  if (fault !== undefined) throw new BadOption(fault);
+  return value;
+}
+
+function parseTimezone(value: string): string {
+  if (isTimezone(value)) return value;
+  throw new BadOption('must be a name of the time zone database (Europe/Berlin)');
 }
 
 function parseRotate(value: string): Rotation {

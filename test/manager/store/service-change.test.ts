@@ -57,6 +57,23 @@ describe('service changes', () => {
     assert.equal(store.count('revision'), 2);
   });
 
+  it('a job with a schedule runs again only when it is forced, and that run is remembered', () => {
+    const Mode = { ReplicatedJob: {} };
+    const labels = { Labels: { 'shoal.cron': '0 3 * * *' } };
+    const { store, apply, service, ids } = setUp({ ...makeSpec(labels), Mode });
+    const change = (ForceUpdate: number, Image: string) => {
+      const spec = {
+        ...makeSpec({ ...labels, TaskTemplate: { ForceUpdate, ContainerSpec: { Image } } }),
+        Mode,
+      };
+      apply(updateServiceChanges(store, service(), { spec }, now, ids).changes);
+      return [service().JobStatus?.JobIteration.Index, service().Private.Cron?.Runs.length ?? 0];
+    };
+    assert.deepEqual(change(0, 'web:2'), [0, 0]);
+    assert.deepEqual(change(1, 'web:2'), [1, 1]);
+    assert.deepEqual(change(1, 'web:3'), [1, 1]);
+  });
+
   it('the endpoint follows the spec', () => {
     const { store, apply, service, ids } = setUp();
     assert.deepEqual(service().Endpoint, { Spec: { Mode: 'vip' } });
