@@ -123,8 +123,8 @@ function differing(
 ): string[] {
   const remove = what === 'route' ? 'route del local' : 'address del';
   const add = what === 'route' ? 'route replace local' : 'address replace';
-  // Duplicate address detection would find the other hosts, which have it on purpose.
-  const detail = what === 'route' ? '' : ' nodad';
+  // Duplicate address detection would find the other hosts, which have it on purpose; and nothing is to be sent from it.
+  const detail = what === 'route' ? '' : ' nodad preferred_lft 0';
   const form = (entry: string) => (what === 'route' ? entry : entry.replace(' dev ', '/128 dev '));
   return [
     ...[...before].filter((entry) => !after.has(entry)).map((entry) => `${remove} ${form(entry)}`),

@@ -11,6 +11,7 @@
 import {
   bridgeName,
   type Desired,
+  type DesiredNetwork,
   type DesiredService,
   isIpv6,
   type PublishedPort,
@@ -53,13 +54,16 @@ const udpNumber = 17;
 /** Kernel's number of a neighbour solicitation, and of a connection whose destination was rewritten. */
 const solicitation = 'icmpv6 type 135';
 const isRewritten = 'ct status 0x20';
+/** Established or related. */
+const isOfConnection = 'ct state 0x2,0x4';
 const isLocalAddress = 'fib daddr type 2';
 const verdictOfPort = 'meta l4proto . th dport vmap @ports';
 
 interface Draft {
+  /** By the bridge of the network that asks and the address: one of another network is nobody's there. */
   readonly vips: readonly [Map<string, string>, Map<string, string>];
-  /** Virtual addresses that nobody stands behind. */
-  readonly deadVips: readonly [Map<string, string>, Map<string, string>];
+  /** All virtual addresses. */
+  readonly allVips: readonly [Map<string, string>, Map<string, string>];
   readonly ports: Map<string, string>;
   readonly deadPorts: Map<string, string>;
   /** Addresses of this node's tasks behind a virtual address, each paired with itself. */
@@ -74,7 +78,7 @@ export function rulesetOf(desired: Desired, options: RulesetOptions): Ruleset {
   if (desired.networks.length === 0) return new Map();
   const draft: Draft = {
     vips: [new Map(), new Map()],
-    deadVips: [new Map(), new Map()],
+    allVips: [new Map(), new Map()],
     ports: new Map(),
     deadPorts: new Map(),
     self: [new Map(), new Map()],
@@ -130,13 +134,11 @@ function addVirtualAddress(
       if (familyOf(own) === family) draft.self[family].set(`${own} . ${own}`, '');
     }
   }
-  if (addresses.length === 0) {
-    draft.deadVips[family].set(address, '');
-    return;
-  }
+  draft.allVips[family].set(address, '');
+  if (addresses.length === 0) return;
   const name = `vip${family === 0 ? 4 : 6}_${vxlanId}_${service.id}`;
   draft.chains.set(name, { hook: '', rules: [rewrite(family, addresses)] });
-  draft.vips[family].set(address, `goto ${name}`);
+  draft.vips[family].set(`"${bridgeName({ vxlanId })}" . ${address}`, `goto ${name}`);
 }
 
 function addPort(
@@ -185,11 +187,13 @@ function inetRules(draft: Draft, desired: Desired): Table {
   const peersOf = (family: 0 | 1) =>
     new Map(underlays.filter((address) => familyOf(address) === family).map((address) => [address, '']));
   const ingress = desired.networks.find(({ isIngress }) => isIngress);
+  const bridges = desired.networks.map((network) => `"${bridgeName(network)}"`);
+  const ownPairs = new Map(bridges.map((bridge) => [`${bridge} . ${bridge}`, '']));
   const collections = new Map<string, Collection>([
-    ['vips4', { kind: 'map', type: 'type ipv4_addr : verdict', elements: draft.vips[0] }],
-    ['vips6', { kind: 'map', type: 'type ipv6_addr : verdict', elements: draft.vips[1] }],
-    ['dead4', { kind: 'set', type: 'type ipv4_addr', elements: draft.deadVips[0] }],
-    ['dead6', { kind: 'set', type: 'type ipv6_addr', elements: draft.deadVips[1] }],
+    ['vips4', { kind: 'map', type: 'type ifname . ipv4_addr : verdict', elements: draft.vips[0] }],
+    ['vips6', { kind: 'map', type: 'type ifname . ipv6_addr : verdict', elements: draft.vips[1] }],
+    ['all4', { kind: 'set', type: 'type ipv4_addr', elements: draft.allVips[0] }],
+    ['all6', { kind: 'set', type: 'type ipv6_addr', elements: draft.allVips[1] }],
     ['ports', { kind: 'map', type: 'type inet_proto . inet_service : verdict', elements: draft.ports }],
     ['closed', { kind: 'set', type: 'type inet_proto . inet_service', elements: draft.deadPorts }],
     ['self4', { kind: 'set', type: 'type ipv4_addr . ipv4_addr', elements: draft.self[0] }],
@@ -198,19 +202,18 @@ function inetRules(draft: Draft, desired: Desired): Table {
     ['locals6', { kind: 'set', type: 'type ipv6_addr', elements: draft.locals[1] }],
     ['peers4', { kind: 'set', type: 'type ipv4_addr', elements: peersOf(0) }],
     ['peers6', { kind: 'set', type: 'type ipv6_addr', elements: peersOf(1) }],
+    ['same', { kind: 'set', type: 'type ifname . ifname', elements: ownPairs }],
   ]);
-  const destinations = [
-    'ip daddr vmap @vips4',
-    'ip6 daddr vmap @vips6',
-    `${isLocalAddress} ${verdictOfPort}`,
-  ];
+  const published = `${isLocalAddress} ${verdictOfPort}`;
+  const destinations = ['iifname . ip daddr vmap @vips4', 'iifname . ip6 daddr vmap @vips6', published];
   const chains = new Map<string, Chain>([
     // Before connections are tracked: a stranger's packet must not even make an entry.
     ['guard', { hook: hook('filter', 'prerouting', -300), rules: guardRules(desired.dataPathPort) }],
     ['pre', { hook: hook('nat', 'prerouting', -110), rules: destinations }],
-    ['out', { hook: hook('nat', 'output', -110), rules: destinations }],
+    ['out', { hook: hook('nat', 'output', -110), rules: [published] }],
     ['post', { hook: hook('nat', 'postrouting', 90), rules: sourceRules(ingress && bridgeName(ingress)) }],
     ['in', { hook: hook('filter', 'input', -10), rules: refusalRules() }],
+    ['through', { hook: hook('filter', 'forward', -10), rules: isolationRules(desired.networks) }],
     ...draft.chains,
   ]);
   return { collections, chains };
@@ -240,20 +243,39 @@ function sourceRules(ingressBridge: string | undefined): string[] {
   ];
 }
 
-/** What nobody stands behind is refused at once; else it would fall through to the host's own listeners. */
+/**
+ * What passes between interfaces: on one network everything, into a network only what our tables sent there, and out of
+ * an internal one nothing. The engine keeps its bridges apart, too, but not in IPv6 (20.10), and on its own terms.
+ */
+function isolationRules(networks: readonly DesiredNetwork[]): string[] {
+  const internal = networks.filter(({ isInternal }) => isInternal).map(bridgeName);
+  return [
+    'iifname . oifname @same accept',
+    ...internal.map((bridge) => `iifname "${bridge}" drop`),
+    `${isOfConnection} accept`,
+    `${isRewritten} accept`,
+    'oifname "shoal*" drop',
+  ];
+}
+
+/**
+ * What came to a virtual address and was not sent on is refused at once, for nobody stands behind it or the asker is
+ * not on its network; else it would fall through to the host's own listeners. Neighbours' questions are no connection.
+ */
 function refusalRules(): string[] {
   return [
-    'ip daddr @dead4 meta l4proto 6 reject with tcp reset',
-    'ip daddr @dead4 reject with icmp 3',
-    'ip6 daddr @dead6 meta l4proto 6 reject with tcp reset',
-    'ip6 daddr @dead6 reject with icmpv6 4',
+    `${solicitation} accept`,
+    'ip daddr @all4 meta l4proto 6 reject with tcp reset',
+    'ip daddr @all4 reject with icmp 3',
+    'ip6 daddr @all6 meta l4proto 6 reject with tcp reset',
+    'ip6 daddr @all6 reject with icmpv6 4',
     `${isLocalAddress} meta l4proto . th dport @closed meta l4proto 6 reject with tcp reset`,
     `${isLocalAddress} meta l4proto . th dport @closed reject`,
   ];
 }
 
 function bridgeRules(draft: Draft): Table {
-  const all = (family: 0 | 1) => [...draft.vips[family].keys(), ...draft.deadVips[family].keys()];
+  const all = (family: 0 | 1) => [...draft.allVips[family].keys()];
   const rules = ['iifname', 'oifname'].flatMap((side) => [
     `${side} "${vxlanPattern}" arp daddr ip @vips4 drop`,
     `${side} "${vxlanPattern}" ${solicitation} @th,64,128 @vips6 drop`,

@@ -56,7 +56,9 @@ describe('the rules of a data plane', () => {
 
   it('refuse a virtual address and a port that nobody stands behind', () => {
     const table = rulesetOf(sample, options).get('inet shoal');
-    assert.deepEqual([...(table?.collections.get('dead4')?.elements.keys() ?? [])], ['10.60.2.3']);
+    const collection = (name: string) => [...(table?.collections.get(name)?.elements.keys() ?? [])];
+    assert.deepEqual(collection('all4'), ['10.60.2.2', '10.60.1.2', '10.60.2.3']);
+    assert.deepEqual(collection('vips4'), ['"shoal4098" . 10.60.2.2', '"shoal4097" . 10.60.1.2']);
     assert.deepEqual([...(table?.collections.get('closed')?.elements.keys() ?? [])], ['6 . 8081']);
   });
 
@@ -79,12 +81,16 @@ describe('the rules of a data plane', () => {
     const after = rulesetOf({ ...sample, services: sample.services.slice(1) }, options);
     const commands = rulesetCommands(before, after);
     assert.ok(
-      commands.indexOf('delete element inet shoal vips4 { 10.60.2.2, 10.60.1.2 }') >= 0,
+      commands.indexOf(
+        'delete element inet shoal vips4 { "shoal4098" . 10.60.2.2, "shoal4097" . 10.60.1.2 }',
+      ) >= 0,
       commands.join('\n'),
     );
     assert.ok(
       commands.indexOf('delete chain inet shoal vip4_4098_idweb') >
-        commands.indexOf('delete element inet shoal vips4 { 10.60.2.2, 10.60.1.2 }'),
+        commands.indexOf(
+          'delete element inet shoal vips4 { "shoal4098" . 10.60.2.2, "shoal4097" . 10.60.1.2 }',
+        ),
     );
     assert.deepEqual(rulesetCommands(after, after), []);
   });
@@ -212,7 +218,7 @@ describe('a plan in a kernel', () => {
   it('heals what was taken away or changed by others', async () => {
     for (const damage of [
       () => kernel.nft(['flush chain inet shoal pre']),
-      () => kernel.nft(['delete element inet shoal vips4 { 10.60.2.2 }']),
+      () => kernel.nft(['delete element inet shoal vips4 { "shoal4098" . 10.60.2.2 }']),
       () => kernel.nft(['add rule inet shoal in drop']),
       () => kernel.nft(['delete table bridge shoal']),
       () => kernel.ip(['link delete vx4097']),
