@@ -16,6 +16,7 @@ interface Outcome {
   passed: number;
   failed: number;
   skipped: string[];
+  tookMs?: Record<string, number>;
 }
 
 type Stage =
@@ -64,9 +65,18 @@ function runStage(stage: Stage, reportPath: string): Outcome {
     env: { ...process.env, SHOAL_TEST_REPORT: reportPath, SHOAL_TEST_STAGE: stage.name },
   });
   const outcome = readReport(reportPath);
+  sayTimes(outcome?.tookMs ?? {});
   // A stage that died before its end, or left open handles that made it fail, must not pass for its counts.
   if (outcome && result.status !== 0 && outcome.failed === 0) return { ...outcome, failed: 1 };
   return outcome ?? { passed: 0, failed: 1, skipped: [] };
+}
+
+/** Where a stage's time went: its files that took ten seconds and more, the slowest first. */
+function sayTimes(tookMs: Record<string, number>): void {
+  const slow = Object.entries(tookMs).filter(([, ms]) => ms >= 10_000);
+  for (const [path, ms] of slow.sort((a, b) => b[1] - a[1])) {
+    console.log(`${String(Math.round(ms / 1000)).padStart(5)} s  ${path}`);
+  }
 }
 
 function outcomeOfCommand(result: SpawnSyncReturns<Buffer>): Outcome {

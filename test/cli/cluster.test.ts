@@ -4,10 +4,10 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { TestDaemon, waitFor } from './daemon.ts';
 
-const boundMs = 15_000;
+const boundMs = 40_000;
 
 describe('cli: a cluster of two', function () {
-  this.timeout(60_000);
+  this.timeout(120_000);
   let first: TestDaemon;
   let second: TestDaemon;
 
@@ -141,7 +141,7 @@ describe('cli: a cluster of two', function () {
     assert.match(one.stderr, /overall progress: 1 out of 1 tasks\nverify/);
     const scaled = await first.shoal('service', 'scale', 'all=2');
     assert.equal(scaled.status, 1);
-    assert.match(scaled.stderr, /scale can only be used with replicated or replicated-job mode/);
+    assert.match(scaled.stderr, /all: scale can only be used with replicated or replicated-job mode/);
     const done = await first.shoal(
       'service',
       'create',

@@ -78,7 +78,7 @@ function isVoter(daemon: Daemon | undefined, nodeId: NodeId): boolean {
 }
 
 describe('a node’s way from role to role', function () {
-  this.timeout(120_000);
+  this.timeout(240_000);
   const hosts = new Hosts();
   let [first, second_, third, fourth] = [0, 0, 0, 0];
   const ids = new Map<number, NodeId>();
@@ -257,7 +257,7 @@ describe('a node’s way from role to role', function () {
 });
 
 describe('a node whose certificate has expired', function () {
-  this.timeout(120_000);
+  this.timeout(240_000);
   const hosts = new Hosts();
 
   after(() => hosts.close());

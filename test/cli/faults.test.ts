@@ -10,7 +10,7 @@ const planted = {
 };
 
 describe('a fault of shoald’s own', function () {
-  this.timeout(60_000);
+  this.timeout(120_000);
   for (const [kind, code] of Object.entries(planted)) {
     it(`ends it with a message and status 1: an unhandled ${kind}`, async () => {
       const folder = mkdtempSync(join(tmpdir(), 'shoal-fault-'));

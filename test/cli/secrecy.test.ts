@@ -7,7 +7,7 @@ import { TestDaemon } from './daemon.ts';
 const secretText = 'the-colour-of-the-whale-is-7f3a9c';
 
 describe('secrecy', function () {
-  this.timeout(60_000);
+  this.timeout(120_000);
   let daemon: TestDaemon;
   /** Name → what nobody may read. */
   const secrets = new Map<string, string>();

@@ -34,7 +34,7 @@ async function tryShoal(...args: string[]): Promise<{ status: number; told: stri
 }
 
 describe('cli: usage', function () {
-  this.timeout(30_000);
+  this.timeout(120_000);
 
   const wrong: [string, string[], RegExp][] = [
     ['an unknown command', ['swim'], /unknown command 'swim'/],
@@ -139,7 +139,7 @@ describe('cli: docker’s flags', () => {
 });
 
 describe('shoald: flags', function () {
-  this.timeout(30_000);
+  this.timeout(120_000);
   let folder: string;
 
   before(() => {

@@ -8,6 +8,9 @@ import { fileURLToPath } from 'node:url';
 
 const program = join(dirname(fileURLToPath(import.meta.url)), '..', '..', 'deploy', 'demo.js');
 
+/** A node is down after 3.25 heartbeats of a second; the new leader gives it as long from its own election on. */
+const silentNodeSeconds = 3;
+
 describe('demo', function () {
   this.timeout(240_000);
 
@@ -24,13 +27,16 @@ describe('demo', function () {
       /tasks running/,
       /10 of 10 running/,
       /leads/,
-      /not one container was touched/,
       /elsewhere/,
       /all ten replaced/,
       /take all of it down/,
     ]) {
       assert.match(stdout, act);
     }
+    const back = /^✔ start manager-\d again: (.*) ([\d.]+) s$/m.exec(stdout);
+    assert.ok(back, stdout);
+    // A machine so busy that the daemon's start outlasts the deadline of a silent node may see tasks moved, no other may.
+    if (Number(back[2]) < silentNodeSeconds) assert.equal(back[1], 'not one container was touched');
     assert.equal(existsSync(folder), false);
   });
 });

@@ -229,10 +229,10 @@ export class Lab {
 
   /**
    * Boots `count` hosts with engines, and loads a busybox image named `busybox:lab` into each. The engines have
-   * `environment` beside this process' own.
+   * `environment` beside this process' own. SHOAL_LAB_SUFFIX keeps two runs on one machine apart.
    */
   static async up(count: number, name = 'shoal-lab', environment: NodeJS.ProcessEnv = {}): Promise<Lab> {
-    const lab = new Lab(name, count, environment);
+    const lab = new Lab(`${name}${process.env.SHOAL_LAB_SUFFIX ?? ''}`, count, environment);
     await lab.script('down');
     await lab.script('up', String(count));
     await lab.script('busybox', 'busybox:lab');

@@ -37,7 +37,8 @@ const { anything } = fc.letrec((tie) => ({
   ),
 }));
 
-describe('api: any body', () => {
+describe('api: any body', function () {
+  this.timeout(120_000);
   let api: TestApi;
   before(async () => {
     api = await TestApi.start();
@@ -90,7 +91,8 @@ describe('api: any body', () => {
   });
 });
 
-describe('api: jsonFault', () => {
+describe('api: jsonFault', function () {
+  this.timeout(120_000);
   it('finds a fault exactly when there is one', () => {
     fc.assert(
       fc.property(
