@@ -5,11 +5,17 @@ import type { Kernel, Tool } from './kernel.ts';
 import { parseLinks } from './links.ts';
 import { parseRuleset } from './nftables.ts';
 import { type Actual, type Operation, settingPaths } from './reconcile.ts';
+import { listRuleset } from './rules.ts';
 
 /** What stands there now. */
 export async function readActual(kernel: Kernel, desired: Desired): Promise<Actual> {
-  const [rules, links, neighbours, routes, addresses, ports, ipv4, ipv6] = await Promise.all([
-    kernel.run('nft', ['-nn', '-s', 'list', 'ruleset']),
+  const [rules, rest] = await Promise.all([kernel.run('nft', listRuleset), readBesideRules(kernel, desired)]);
+  return { ...rest, ruleset: parseRuleset(rules) };
+}
+
+/** What stands there now, without the rules of nftables. */
+export async function readBesideRules(kernel: Kernel, desired: Desired): Promise<Omit<Actual, 'ruleset'>> {
+  const [links, neighbours, routes, addresses, ports, ipv4, ipv6] = await Promise.all([
     kernel.run('ip', ['-json', '-details', 'link']),
     kernel.run('bridge', ['-json', 'fdb']),
     kernel.run('ip', ['-json', '-4', 'route', 'show', 'table', 'local']),
@@ -20,7 +26,6 @@ export async function readActual(kernel: Kernel, desired: Desired): Promise<Actu
   ]);
   const { links: found, bridges } = parseLinks({ links, neighbours, routes, addresses });
   return {
-    ruleset: parseRuleset(rules),
     links: found,
     bridges,
     hairpins: parseHairpins(ports, bridges),

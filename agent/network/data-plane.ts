@@ -11,7 +11,7 @@ import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
 import type { EndpointsReport } from '../../proto/generated/shoal/v1/EndpointsReport.ts';
 import type { EndpointsUpdate } from '../../proto/generated/shoal/v1/EndpointsUpdate.ts';
 import type { Clock, Log, Timer } from '../../proto/ports.ts';
-import { applyOperations, readActual } from './apply.ts';
+import { applyOperations, readActual, readBesideRules } from './apply.ts';
 import {
   bridgeName,
   type Desired,
@@ -22,11 +22,18 @@ import {
   withUpdate,
 } from './desired.ts';
 import { DnsServer } from './dns.ts';
-import { HeldPorts, portKey } from './held-ports.ts';
+import { portKey } from './held-ports.ts';
 import type { Kernel } from './kernel.ts';
 import { linksOf } from './links.ts';
-import { type Actual, describeOperation, type PlanOptions, planDataPlane, settingsOf } from './reconcile.ts';
-import { rulesetOf } from './ruleset.ts';
+import {
+  type Actual,
+  describeOperation,
+  type PlanOptions,
+  planBesideRules,
+  planDataPlane,
+  settingsOf,
+} from './reconcile.ts';
+import { Rules } from './rules.ts';
 
 /** Changes that come close together are one. */
 const gatherMs = 30;
@@ -45,6 +52,8 @@ export interface EngineNetworks {
 
 /** Sends a report to the managers. */
 export type SendReport = (report: EndpointsReport) => void;
+
+type BesideRules = Omit<Actual, 'ruleset'>;
 
 export interface DataPlaneOptions {
   readonly kernel: Kernel;
@@ -67,37 +76,46 @@ interface Waiting {
 export class DataPlane {
   readonly #options: DataPlaneOptions;
   readonly #dns: DnsServer;
-  readonly #ports = new HeldPorts();
+  readonly #rules: Rules;
   readonly #waiting = new Map<string, Set<Waiting>>();
   /** Networks that are wholly there, by id. */
   readonly #ready = new Map<string, ReadyNetwork>();
   /** Network id → the engine's name for it. */
   readonly #names = new Map<string, string>();
   #desired: Desired = nothingDesired;
-  /** What the kernel holds as far as is known; undefined: it has to be looked at. */
-  #assumed: Actual | undefined;
+  /** What the kernel holds beside rules, as far as is known; undefined: it has to be looked at. */
+  #assumed: BesideRules | undefined;
   /** Rises with each reason to look anew, for one may come while a round is under way. */
   #doubts = 0;
   /** Bridges that were there at the last look. */
   #present: ReadonlySet<string> = new Set();
+  /** The engine may have been started anew, or something failed. */
+  #areRulesDoubted = true;
+  #rulesLookedAtMs = Number.NEGATIVE_INFINITY;
   #lookedAtMs = Number.NEGATIVE_INFINITY;
   #timer: Timer | undefined;
   #running: Promise<void> | undefined;
+  #turn: Promise<void> | undefined;
   #isAsked = false;
   #isStopped = false;
   #send: SendReport | undefined;
   #problems: readonly string[] = [];
-  #portProblems: ReadonlyMap<string, string> = new Map();
+  /** A change of rules waits for its turn, and will be of the newest state. */
+  #isTurnAwaited = false;
+  /** Revision whose rules stand; of the state that is on disk. */
   #programmed = '';
+  #written = '';
 
   constructor(options: DataPlaneOptions) {
     this.#options = options;
+    this.#rules = new Rules(options.kernel, () => this.#planOptions());
     this.#dns = new DnsServer({ clock: options.clock, log: options.log });
   }
 
   /** Takes up the state of the last life, so that what runs goes on running. */
   async start(): Promise<void> {
     this.#desired = (await this.#read()) ?? nothingDesired;
+    this.#dns.know(this.#desired);
     this.#soon(0);
   }
 
@@ -107,7 +125,7 @@ export class DataPlane {
     this.#timer?.cancel();
     await this.#running;
     this.#dns.stop();
-    this.#ports.stop();
+    await this.#rules.stop();
     this.#refuseWaiting(new ShoalError('unavailable', 'the agent is stopping'));
   }
 
@@ -117,6 +135,7 @@ export class DataPlane {
     await this.#running;
     this.#desired = nothingDesired;
     this.#assumed = undefined;
+    this.#areRulesDoubted = true;
     await this.#reconcile();
     await this.stop();
     await rm(this.#file, { force: true });
@@ -133,8 +152,34 @@ export class DataPlane {
     const before = this.#desired;
     this.#desired = withUpdate(before, update);
     if (before.networks !== this.#desired.networks) this.#doubt();
-    void this.#forgetUdp(before, this.#desired);
+    this.#dns.know(this.#desired);
+    this.#changeRules(before);
     this.#soon(gatherMs);
+  }
+
+  /** Endpoints come and go at once, whatever else is under way; what else there is to do follows. */
+  #changeRules(before: Desired): void {
+    const forget = () => void this.#forgetUdp(before, this.#desired);
+    if (this.#isTurnAwaited || this.#isStopped) {
+      void this.#turn?.then(forget);
+      return;
+    }
+    this.#isTurnAwaited = true;
+    this.#turn = this.#rules
+      .become(() => {
+        this.#isTurnAwaited = false;
+        return this.#desired;
+      }, false)
+      .then((desired) => this.#confirm(desired))
+      // The round that follows asks the kernel, and tells what is wrong.
+      .catch(() => {});
+    void this.#turn.then(forget);
+  }
+
+  /** The rules of `desired` stand. */
+  #confirm({ revision }: Desired): void {
+    this.#programmed = revision;
+    this.#report();
   }
 
   /** Something of the engine changed: its bridges and the containers' ends are looked at. */
@@ -162,7 +207,9 @@ export class DataPlane {
   /** What would be done now, line by line, without doing it. */
   async difference(): Promise<string[]> {
     const actual = await readActual(this.#options.kernel, this.#desired);
-    return this.#plan(actual).flatMap(describeOperation);
+    return planDataPlane(this.#rules.allowed(this.#desired), actual, this.#planOptions()).flatMap(
+      describeOperation,
+    );
   }
 
   get desired(): Desired {
@@ -215,24 +262,27 @@ export class DataPlane {
         problems.push(messageOf(error));
       }
     };
-    if (clock.monotonicMs() - this.#lookedAtMs >= periodMs) this.#assumed = undefined;
+    const isDue = (lastMs: number) => clock.monotonicMs() - lastMs >= periodMs;
+    const areRulesAsked = this.#areRulesDoubted || isDue(this.#rulesLookedAtMs);
+    if (areRulesAsked) this.#rulesLookedAtMs = clock.monotonicMs();
+    this.#areRulesDoubted = false;
+    if (isDue(this.#lookedAtMs)) this.#assumed = undefined;
     if (this.#assumed === undefined) {
       this.#lookedAtMs = clock.monotonicMs();
       await attempt(() => this.#bridges(desired));
     }
+    await attempt(async () => this.#confirm(await this.#rules.become(() => this.#desired, areRulesAsked)));
     await attempt(async () => {
-      this.#portProblems = await this.#ports.hold(desired.services.flatMap(({ ports }) => ports));
-    });
-    await attempt(async () => {
-      const actual = this.#assumed ?? (await readActual(kernel, desired));
+      const allowed = this.#rules.allowed(desired);
+      const actual = this.#assumed ?? (await readBesideRules(kernel, desired));
       this.#present = actual.bridges;
-      const operations = this.#plan(actual, desired);
+      const operations = planBesideRules(allowed, actual, this.#planOptions());
       this.#assumed = undefined;
       await applyOperations(kernel, operations);
       if (operations.length > 0) log.debug({ operations: operations.length }, 'data plane reconciled');
-      if (doubts === this.#doubts) this.#assumed = this.#resultOf(desired, actual);
+      if (doubts === this.#doubts) this.#assumed = this.#resultOf(allowed, actual);
     });
-    problems.push(...(await this.#dns.follow(desired)));
+    problems.push(...(await this.#dns.listen(desired)));
     await attempt(() => this.#write(desired));
     this.#settle(desired, problems);
     return problems.length === 0;
@@ -252,30 +302,14 @@ export class DataPlane {
     if (failures.length > 0) throw new ShoalError('unavailable', failures.join('; '));
   }
 
-  #plan(actual: Actual, desired = this.#desired) {
-    return planDataPlane(this.#allowed(desired), actual, this.#planOptions());
-  }
-
   #planOptions(): PlanOptions {
     return { nodeId: this.#options.nodeId(), local: this.#options.local };
   }
 
-  /** Without the ports that are someone else's. */
-  #allowed(desired: Desired): Desired {
-    if (this.#portProblems.size === 0) return desired;
-    const services = desired.services.map((service) => ({
-      ...service,
-      ports: service.ports.filter((port) => !this.#portProblems.has(portKey(port))),
-    }));
-    return { ...desired, services };
-  }
-
   /** What the kernel holds after a plan for `desired` was executed on `actual` without a fault. */
-  #resultOf(desired: Desired, actual: Actual): Actual {
-    const allowed = this.#allowed(desired);
+  #resultOf(allowed: Desired, actual: BesideRules): BesideRules {
     return {
       ...actual,
-      ruleset: rulesetOf(allowed, this.#planOptions()),
       links: linksOf(allowed, actual.bridges, this.#planOptions()),
       settings: settingsOf(allowed, actual.bridges),
       hairpins: new Map([...actual.hairpins].map(([port]) => [port, true])),
@@ -312,14 +346,18 @@ export class DataPlane {
         resolve(ready);
       }
     }
-    if (problems.length === 0) this.#programmed = desired.revision;
+    if (problems.length > 0) this.#areRulesDoubted = true;
+    this.#report();
+  }
+
+  #report(): void {
     this.#send?.({
       revision: this.#programmed,
       problems: [
-        ...problems.map((message) => ({ message })),
-        ...[...this.#portProblems].map(([key, message]) => ({
+        ...this.#problems.map((message) => ({ message })),
+        ...[...this.#rules.refusedPorts].map(([key, message]) => ({
           message,
-          service_id: serviceOf(desired, key),
+          service_id: serviceOf(this.#desired, key),
         })),
       ],
     });
@@ -369,10 +407,11 @@ export class DataPlane {
   }
 
   async #write(desired: Desired): Promise<void> {
-    if (this.#programmed === desired.revision) return;
+    if (this.#written === desired.revision) return;
     await mkdir(this.#options.folder, { recursive: true, mode: 0o700 });
     await writeFile(`${this.#file}.new`, JSON.stringify(desired), { mode: 0o600 });
     await rename(`${this.#file}.new`, this.#file);
+    this.#written = desired.revision;
   }
 }
 

@@ -46,16 +46,23 @@ type Reply = (message: Buffer) => void;
 export class DnsServer {
   readonly #options: DnsOptions;
   readonly #listeners = new Map<string, Listener>();
-  #names = new Names(nothingDesired);
+  readonly #names = new Names();
+  #known: Desired = nothingDesired;
 
   constructor(options: DnsOptions) {
     this.#options = options;
   }
 
-  /** Answers from `desired` from now on, on the node's own addresses of its networks; those that can't be opened yet
-   * (their bridge is not there) are tried again at the next call. Resolves with what could not be opened, in words. */
-  async follow(desired: Desired): Promise<string[]> {
-    this.#names = new Names(desired);
+  /** Answers from `desired` from now on. */
+  know(desired: Desired): void {
+    this.#known = desired;
+  }
+
+  /**
+   * Listens on the node's own addresses of the networks of `desired`; those that can't be opened yet (their bridge is
+   * not there) are tried again at the next call. Resolves with what could not be opened, in words.
+   */
+  async listen(desired: Desired): Promise<string[]> {
     const wanted = new Map(
       desired.networks.flatMap(({ id, gateways, isInternal }) =>
         gateways.map((gateway) => [gateway.replace(/\/\d+$/, ''), { id, isInternal }] as const),
@@ -155,6 +162,8 @@ export class DnsServer {
     const question = query.questions?.[0];
     if (query.type !== 'query' || question === undefined) return;
     const address = source.replace(/^::ffff:/, '');
+    // Worked out when it is asked for: changes are more frequent than questions in a rollout.
+    this.#names.follow(this.#known);
     const answer = this.#names.answer(
       { name: question.name, type: typeOf(question.type) },
       { networkId, address },

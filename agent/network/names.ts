@@ -43,7 +43,7 @@ interface Named {
   readonly networkId: string;
 }
 
-/** Names and addresses of one desired state, looked up often and built once. */
+/** Names and addresses of a desired state, looked up often; following a state costs what changed in it. */
 export class Names {
   /** Network id → lower-case name → services of that name there. */
   readonly #services = new Map<string, Map<string, Named[]>>();
@@ -52,17 +52,27 @@ export class Names {
   /** `network id/address` → ids of the networks that the task there is on. */
   readonly #networksOf = new Map<string, readonly string[]>();
 
-  constructor(desired: Desired) {
-    for (const service of desired.services) this.#addService(service);
+  #followed: ReadonlySet<DesiredService> = new Set();
+  #state: Desired | undefined;
+
+  /** Answers are those of `desired` from now on. */
+  follow(desired: Desired): void {
+    if (this.#state === desired) return;
+    this.#state = desired;
+    const before = this.#followed;
+    const after = new Set(desired.services);
+    this.#followed = after;
+    // An address may go from one to another.
+    for (const service of before) if (!after.has(service)) this.#removeService(service);
+    for (const service of after) if (!before.has(service)) this.#addService(service);
   }
 
   #addService(service: DesiredService): void {
-    for (const { networkId, virtualAddresses, aliases } of service.networks) {
-      const named = { service, networkId };
-      for (const name of new Set([service.name, ...aliases].map((one) => one.toLowerCase()))) {
-        const byName = inner(this.#services, networkId);
-        byName.set(name, [...(byName.get(name) ?? []), named]);
-      }
+    for (const [networkId, name] of namesOf(service)) {
+      const byName = inner(this.#services, networkId);
+      byName.set(name, [...(byName.get(name) ?? []), { service, networkId }]);
+    }
+    for (const { networkId, virtualAddresses } of service.networks) {
       for (const address of virtualAddresses) inner(this.#reverse, networkId).set(address, service.name);
     }
     for (const endpoint of service.endpoints) {
@@ -71,6 +81,26 @@ export class Names {
         for (const address of endpoint.addresses[networkId] ?? []) {
           inner(this.#reverse, networkId).set(address, `${endpoint.name}.${endpoint.taskId}`);
           this.#networksOf.set(`${networkId}/${address}`, networks);
+        }
+      }
+    }
+  }
+
+  #removeService(service: DesiredService): void {
+    for (const [networkId, name] of namesOf(service)) {
+      const byName = inner(this.#services, networkId);
+      const others = (byName.get(name) ?? []).filter((named) => named.service !== service);
+      if (others.length > 0) byName.set(name, others);
+      else byName.delete(name);
+    }
+    for (const { networkId, virtualAddresses } of service.networks) {
+      for (const address of virtualAddresses) this.#reverse.get(networkId)?.delete(address);
+    }
+    for (const { addresses } of service.endpoints) {
+      for (const [networkId, list] of Object.entries(addresses)) {
+        for (const address of list) {
+          this.#reverse.get(networkId)?.delete(address);
+          this.#networksOf.delete(`${networkId}/${address}`);
         }
       }
     }
@@ -142,6 +172,15 @@ export class Names {
   #find(name: string, networks: readonly string[]): readonly Named[] {
     return networks.flatMap((id) => this.#services.get(id)?.get(name) ?? []);
   }
+}
+
+/** Each name of a service with the network where it is known, lower-case, each once. */
+function namesOf(service: DesiredService): (readonly [networkId: string, name: string])[] {
+  return service.networks.flatMap(({ networkId, aliases }) =>
+    unique([service.name, ...aliases].map((one) => one.toLowerCase())).map(
+      (name) => [networkId, name] as const,
+    ),
+  );
 }
 
 function inner<K, V>(outer: Map<string, Map<K, V>>, key: string): Map<K, V> {

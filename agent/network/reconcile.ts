@@ -59,10 +59,38 @@ export function settingPaths(desired: Desired, bridges: ReadonlySet<string>): st
 
 /** The operations that lead from `actual` to `desired`, in the order in which they are to run; none when it is so. */
 export function planDataPlane(desired: Desired, actual: Actual, options: PlanOptions): Operation[] {
-  const operations: Operation[] = [];
   // The guard and the rules stand before the first frame can pass.
   const nft = rulesetCommands(actual.ruleset, rulesetOf(desired, options));
-  if (nft.length > 0) operations.push({ kind: 'nft', commands: nft });
+  const rest = planBesideRules(desired, actual, options);
+  return nft.length > 0 ? [{ kind: 'nft', commands: nft }, ...rest] : rest;
+}
+
+/**
+ * The commands for `nft -f` that lead from the rules of `before`, which stand, to those of `after`. While the networks
+ * are the same, only services that changed are looked at: what one brings along is its own, whatever others do.
+ */
+export function ruleChanges(before: Desired, after: Desired, options: RulesetOptions): string[] {
+  const isSameGround =
+    before.networks === after.networks &&
+    before.dataPathPort === after.dataPathPort &&
+    before.networks.length > 0;
+  if (!isSameGround) return rulesetCommands(rulesetOf(before, options), rulesetOf(after, options));
+  const had = new Set(before.services);
+  const has = new Set(after.services);
+  const only = (state: Desired, others: ReadonlySet<unknown>): Desired => ({
+    ...state,
+    services: state.services.filter((service) => !others.has(service)),
+  });
+  return rulesetCommands(rulesetOf(only(before, has), options), rulesetOf(only(after, had), options));
+}
+
+/** As planDataPlane, without the rules of nftables. */
+export function planBesideRules(
+  desired: Desired,
+  actual: Omit<Actual, 'ruleset'>,
+  options: PlanOptions,
+): Operation[] {
+  const operations: Operation[] = [];
   const links = linkCommands(actual.links, linksOf(desired, actual.bridges, options));
   if (links.ip.length > 0) operations.push({ kind: 'ip', commands: links.ip });
   const hairpins = [...actual.hairpins]

@@ -1,0 +1,213 @@
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { createServer, type Server } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DataPlane, type EngineNetworks } from '../../../agent/network/data-plane.ts';
+import { Kernel } from '../../../agent/network/kernel.ts';
+import { realClock } from '../../../cli/runtime.ts';
+import { isShoalError } from '../../../proto/errors.ts';
+import type { EndpointsReport } from '../../../proto/generated/shoal/v1/EndpointsReport.ts';
+import type { EndpointsUpdate } from '../../../proto/generated/shoal/v1/EndpointsUpdate.ts';
+import { silentLog } from '../../../proto/ports.ts';
+import { waitFor } from '../../lab/lab.ts';
+
+const boundMs = 30_000;
+
+/** `web` with an endpoint at each of `addresses`. */
+function web(addresses: readonly string[], ports: readonly number[] = []) {
+  return {
+    id: 'web',
+    name: 'web',
+    networks: [{ network_id: 'net', virtual_addresses: ['10.60.1.2'] }],
+    ports: ports.map((port) => ({ protocol: 'tcp', target_port: 80, published_port: port })),
+    endpoints: addresses.map((address) => ({ task_id: address, node_id: 'n2', addresses: { net: address } })),
+  };
+}
+
+function whole(revision: number, ...services: EndpointsUpdate['services'] & object): EndpointsUpdate {
+  return {
+    revision: String(revision),
+    complete: true,
+    networks: [
+      {
+        id: 'net',
+        name: 'front',
+        vxlan_id: 4097,
+        subnets: ['10.60.1.0/24'],
+        // The server of names listens in the test's own namespace.
+        gateways: ['127.0.0.77/24'],
+        mtu: 1450,
+        ingress: true,
+        peers: [{ node_id: 'n2', underlay: '192.0.2.2' }],
+      },
+    ],
+    services,
+  };
+}
+
+describe('a data plane', function () {
+  this.timeout(60_000);
+  let host: ChildProcess;
+  let kernel: Kernel;
+  let folder: string;
+  let plane: DataPlane;
+  let reports: EndpointsReport[];
+  /** What the engine's work waits for. */
+  let engineIsFree: Promise<void>;
+
+  const networks: EngineNetworks = {
+    ensureOverlay: async () => {
+      await engineIsFree;
+      await kernel.run('ip', ['link', 'add', 'shoal4097', 'type', 'bridge']).catch(() => {});
+      await kernel.ip(['link set shoal4097 up']);
+      return 'front';
+    },
+    pruneOverlays: async (ids) => {
+      if (!ids.has('net')) await kernel.run('ip', ['link', 'delete', 'shoal4097']).catch(() => {});
+    },
+  };
+
+  function made(): DataPlane {
+    const one = new DataPlane({
+      kernel,
+      networks,
+      clock: realClock,
+      log: silentLog,
+      folder,
+      nodeId: () => 'n1',
+      local: '192.0.2.1',
+    });
+    reports = [];
+    one.connect((report) => reports.push(report));
+    return one;
+  }
+
+  const confirmed = (revision: number) =>
+    waitFor(`revision ${revision} to be confirmed: ${JSON.stringify(reports.at(-1))}`, boundMs, () =>
+      reports.some((report) => report.revision === String(revision)),
+    );
+  const settled = () =>
+    waitFor('nothing to be left to do', boundMs, async () => (await plane.difference()).length === 0);
+  const rulesOf = async (chain: string) => kernel.run('nft', ['list', 'chain', 'inet', 'shoal', chain]);
+
+  before(async function () {
+    if (process.getuid?.() !== 0) return this.skip();
+    host = spawn('unshare', ['--net', 'sh', '-c', 'echo ready; read -r _'], {
+      stdio: ['pipe', 'pipe', 'ignore'],
+    });
+    await once(host.stdout!, 'data');
+    kernel = new Kernel({ prefix: ['nsenter', `--net=/proc/${host.pid}/ns/net`] });
+    await kernel.ip([
+      'link add eth0 type veth peer name cable',
+      'address add 192.0.2.1/24 dev eth0',
+      'link set eth0 up',
+    ]);
+  });
+
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'shoal-data-plane-'));
+    engineIsFree = Promise.resolve();
+    plane = made();
+    await plane.start();
+  });
+
+  afterEach(async () => {
+    await plane.leave();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  after(async () => {
+    if (host === undefined) return;
+    host.stdin?.end();
+    await once(host, 'exit');
+  });
+
+  it('makes a network, tells of it, and is then as it should be', async () => {
+    const ready = plane.network('net');
+    plane.follow(whole(1, web(['10.60.1.11', '10.60.1.12'])));
+    assert.deepEqual(await ready, { name: 'front', nameservers: ['127.0.0.77'] });
+    await confirmed(1);
+    await settled();
+    assert.match(await rulesOf('vip4_4097_web'), /10\.60\.1\.11.*10\.60\.1\.12/);
+  });
+
+  it('withdraws an endpoint and says so while the engine is busy with something else', async () => {
+    plane.follow(whole(1, web(['10.60.1.11', '10.60.1.12'])));
+    await settled();
+    let free = () => {};
+    engineIsFree = new Promise((resolve) => {
+      free = resolve;
+    });
+    plane.onEngine();
+    plane.follow({ revision: '2', services: [web(['10.60.1.12'])] });
+    await confirmed(2);
+    assert.ok(!(await rulesOf('vip4_4097_web')).includes('10.60.1.11'));
+    free();
+    await settled();
+  });
+
+  it('confirms the last of many changes, and holds it', async () => {
+    plane.follow(whole(1, web(['10.60.1.11'])));
+    for (let revision = 2; revision <= 40; revision += 1) {
+      plane.follow({ revision: String(revision), services: [web([`10.60.1.${100 + revision}`])] });
+    }
+    await confirmed(40);
+    assert.match(await rulesOf('vip4_4097_web'), /10\.60\.1\.140/);
+    const revisions = reports.map((report) => Number(report.revision));
+    assert.deepEqual(
+      revisions,
+      [...revisions].sort((a, b) => a - b),
+    );
+    await settled();
+  });
+
+  it('goes on from what it was told in its last life, and needs no manager for it', async () => {
+    plane.follow(whole(1, web(['10.60.1.11'])));
+    await settled();
+    await waitFor('the state to be on disk', boundMs, async () =>
+      (await readFile(join(folder, 'network.json'), 'utf8')).includes('10.60.1.11'),
+    );
+    await plane.stop();
+    await kernel.nft(['delete table inet shoal']);
+    plane = made();
+    await plane.start();
+    await waitFor('the rules to be back', boundMs, async () =>
+      (await rulesOf('vip4_4097_web')).includes('10.60.1.11'),
+    );
+    await settled();
+  });
+
+  it('does not take a port from another program, names the service, and takes it when it is free', async () => {
+    const other: Server = createServer().listen(0, '0.0.0.0');
+    await once(other, 'listening');
+    const { port } = other.address() as { port: number };
+    plane.follow(whole(1, web(['10.60.1.11'], [port])));
+    await confirmed(1);
+    const ports = () => kernel.run('nft', ['list', 'map', 'inet', 'shoal', 'ports']);
+    assert.ok(!(await ports()).includes(String(port)));
+    await waitFor('the reason', boundMs, () =>
+      reports.some(({ problems }) =>
+        problems?.some((one) => one.service_id === 'web' && /held by another/.test(one.message ?? '')),
+      ),
+    );
+    other.close();
+    await once(other, 'close');
+    plane.follow({ revision: '2', services: [web(['10.60.1.12'], [port])] });
+    await confirmed(2);
+    assert.ok((await ports()).includes(String(port)));
+  });
+
+  it('leaves nothing, and refuses who waits for a network', async () => {
+    plane.follow(whole(1, web(['10.60.1.11'])));
+    await settled();
+    const waits = assert.rejects(plane.network('other'), (error) => isShoalError(error, 'unavailable'));
+    await plane.leave();
+    await waits;
+    const listing = await kernel.run('nft', ['list', 'ruleset']);
+    assert.ok(!/(inet|bridge) shoal/.test(listing), listing);
+    assert.ok(!/shoal\d|vx\d/.test(await kernel.run('ip', ['link'])));
+  });
+});
