@@ -231,12 +231,15 @@ export class Session {
   #beat(attempt: Attempt, sessionId: string, lastPeriodMs = 1_000): void {
     if (attempt.isOver) return;
     const timeoutMs = Math.min(Math.max(lastPeriodMs, shortestDeadlineMs), longestDeadlineMs);
+    const { clock, worker } = this.#options;
+    const sentAtMs = clock.monotonicMs();
     attempt.client.heartbeat(sessionId, timeoutMs).then(
       (periodMs) => {
         if (attempt.isOver) return;
         const nextMs = Math.max(periodMs, shortestPeriodMs);
+        worker.heard(sentAtMs, nextMs);
         this.#periodMs = nextMs;
-        attempt.timer = this.#options.clock.after(nextMs, () => this.#beat(attempt, sessionId, nextMs));
+        attempt.timer = clock.after(nextMs, () => this.#beat(attempt, sessionId, nextMs));
       },
       (error: unknown) => this.#fail(attempt, error),
     );

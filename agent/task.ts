@@ -137,6 +137,11 @@ export class TaskDriver {
     this.#want('gone');
   }
 
+  /** The managers have been silent for too long: the task is stopped, and stays so whatever they say later. */
+  isolate(): void {
+    if (this.#wanted !== 'gone' && this.#wanted !== 'shutdown') this.#want('isolated');
+  }
+
   /** Something happened to the task's container. */
   onContainerChange(action: 'start' | 'die' | 'oom' | 'destroy' | 'health_status'): void {
     // A start is always this task's own doing, and looked at when it is done.
@@ -175,8 +180,9 @@ export class TaskDriver {
 
   #want(wanted: Wanted): void {
     if (wanted === this.#wanted) return;
+    if (this.#wanted === 'isolated' && (wanted === 'ready' || wanted === 'running')) return;
     this.#wanted = wanted;
-    if (wanted === 'shutdown' || wanted === 'gone') {
+    if (wanted === 'shutdown' || wanted === 'gone' || wanted === 'isolated') {
       this.#preparing?.abort(new Error('the task is no longer wanted'));
     }
     this.#poke();

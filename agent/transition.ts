@@ -11,8 +11,11 @@ import type { AgentStatus, Desired } from './wire.ts';
 /** `unknown`: the engine does not answer; `absent`: it has no container of this task. */
 export type ContainerView = ContainerState | 'absent' | 'unknown';
 
-/** What managers want, or `gone`: the task is no longer assigned to this node. */
-export type Wanted = Desired | 'gone';
+/**
+ * What managers want, or `gone`: the task is no longer assigned to this node; or `isolated`: the managers have not been
+ * heard for so long that they may start it elsewhere.
+ */
+export type Wanted = Desired | 'gone' | 'isolated';
 
 export type Action =
   /** Nothing, until something changes. */
@@ -43,6 +46,8 @@ export function transition(status: AgentStatus, wanted: Wanted, container: Conta
       return towardsGone(container);
     case 'shutdown':
       return towardsShutdown(status, container);
+    case 'isolated':
+      return towardsShutdown(status, container, isolatedReason);
     case 'ready':
     case 'running':
       return isTerminal(status.state) ? stopLeftover(container) : towardsRunning(status, wanted, container);
@@ -57,11 +62,14 @@ function towardsGone(container: ContainerView): Action {
   return container.phase === 'running' ? { kind: 'stop' } : { kind: 'remove' };
 }
 
-function towardsShutdown(status: AgentStatus, container: ContainerView): Action {
+const isolatedReason =
+  'the node had lost its managers: stopped, so that it never runs twice (shoal.partition.stop-on-isolation)';
+
+function towardsShutdown(status: AgentStatus, container: ContainerView, err?: string): Action {
   if (isTerminal(status.state)) return stopLeftover(container);
   if (container === 'unknown') return rest;
   if (container !== 'absent' && container.phase === 'running') return { kind: 'stop' };
-  return { kind: 'advance', state: 'shutdown', message: 'shutdown' };
+  return { kind: 'advance', state: 'shutdown', message: 'shutdown', ...(err === undefined ? {} : { err }) };
 }
 
 /** A task that has ended must not have a container that runs. */

@@ -10,6 +10,7 @@ import type { ManagerKind } from './dispatcher-client.ts';
 import { type NodeForTasks, nodeIdLabel, taskIdLabel } from './engine/container-spec.ts';
 import type { ContainerState, Engine, EngineEvent } from './engine/engine.ts';
 import { Gate } from './gate.ts';
+import { IsolationWatch } from './isolation.ts';
 import type { Journal, JournalEntry } from './journal.ts';
 import { Networks } from './network/network.ts';
 import type { Reporter } from './reporter.ts';
@@ -60,6 +61,7 @@ export class Worker {
   readonly #configs = new Map<string, WireConfig>();
   readonly #around: TaskSurroundings;
   readonly #stopped = new AbortController();
+  readonly #isolation: IsolationWatch;
   readonly #taskListeners = new Set<() => void>();
   #found: Found | undefined;
   /** Undefined until a complete set has arrived. */
@@ -77,6 +79,13 @@ export class Worker {
     };
     const { engine, clock, log, files, node } = options;
     const gate = new Gate(simultaneousStarts);
+    this.#isolation = new IsolationWatch(clock, (taskId) => {
+      log.warn(
+        { task: taskId },
+        'no manager has been heard for too long: stopping a task that must not run twice',
+      );
+      this.#tasks.get(taskId)?.isolate();
+    });
     this.#around = { engine, clock, log, node, networks: this.networks, files, payloads, gate };
   }
 
@@ -97,6 +106,7 @@ export class Worker {
     this.#stopped.abort();
     this.networks.stop();
     for (const driver of this.#tasks.values()) driver.abandon();
+    this.#isolation.stop();
   }
 
   /** A Docker Swarm's overlay networks are not for this node to take part in; see Networks. */
@@ -121,6 +131,11 @@ export class Worker {
   onTasks(listener: () => void): () => void {
     this.#taskListeners.add(listener);
     return () => this.#taskListeners.delete(listener);
+  }
+
+  /** The managers answered a request sent at `atMs` (monotonic), and expect the next one `periodMs` later. */
+  heard(atMs: number, periodMs: number): void {
+    this.#isolation.heard(atMs, periodMs);
   }
 
   /** A new stream of assignments begins with a complete set. */
@@ -232,12 +247,14 @@ export class Worker {
       onForgotten: () => {
         this.#tasks.delete(id);
         for (const [containerId, taskId] of this.#taskOf) if (taskId === id) this.#taskOf.delete(containerId);
+        this.#isolation.forget(id);
         journal.drop(id);
         reporter.forget(id);
         this.#tellListeners();
       },
     });
     this.#tasks.set(id, driver);
+    this.#isolation.add(id, task.service_annotations?.labels ?? {});
     journal.put({ task, status: driver.status });
     driver.start();
     this.#tellListeners();

@@ -3,6 +3,7 @@
  * explanation. A filter that does not concern a task is not asked.
  */
 import {
+  engineIdLabel,
   engineUnavailableLabel,
   type GenericResource,
   type Mount,
@@ -10,12 +11,14 @@ import {
   type ServiceSpec,
   type Task,
 } from '../../proto/docker.ts';
+import { isolationLabel } from '../../proto/isolation.ts';
 import {
   describeConstraint,
   explainConstraints,
   matchesConstraints,
   parseConstraints,
 } from '../store/constraint.ts';
+import { serviceOption } from '../store/service-options.ts';
 import type { View } from '../store/store.ts';
 import { locality, routingMesh } from './locality.ts';
 import { hostPortsOf, type NodeEntry, type NodeTable } from './node-table.ts';
@@ -44,6 +47,7 @@ export function checksOf(request: Request): Check[] {
     readiness,
     platform,
     constraints,
+    isolation,
     plugins,
     routingMesh,
     locality,
@@ -60,7 +64,8 @@ export function checksOf(request: Request): Check[] {
 export function standingKey(spec: ServiceSpec): string {
   const { Placement, ContainerSpec, LogDriver } = spec.TaskTemplate;
   const drivers = (ContainerSpec.Mounts ?? []).map(volumeDriver);
-  return JSON.stringify([Placement?.Constraints, Placement?.Platforms, drivers, LogDriver?.Name]);
+  const isolated = spec.Labels[isolationLabel];
+  return JSON.stringify([Placement?.Constraints, Placement?.Platforms, drivers, LogDriver?.Name, isolated]);
 }
 
 // ---------------------------------------------------------------- what a node is
@@ -143,6 +148,18 @@ function constraints({ spec }: Request): Check | undefined {
           ? `placement constraint not satisfied on 1 node: ${explainConstraints(parsed, entries[0]!.node)}`
           : `placement constraint ${constraint} not satisfied on ${nodes(entries.length)}`,
       ),
+  };
+}
+
+/** Only our agent stops a task by itself when it has lost its managers. */
+function isolation({ spec }: Request): Check | undefined {
+  if (serviceOption(spec.Labels, 'partition.stopOnIsolation') === undefined) return undefined;
+  return {
+    isStanding: true,
+    passes: (entry) => entry.node.Description.Engine.Labels[engineIdLabel] !== undefined,
+    explain: (failed) => [
+      `${nodes(failed.length)} ${areOrIs(failed.length)} run by Docker's own agent, which stops no task when it is isolated`,
+    ],
   };
 }
 

@@ -14,9 +14,10 @@ import type { Change } from '../store/change.ts';
 import { nothing, type Reconciler } from '../store/reconciler.ts';
 import type { View } from '../store/store.ts';
 import type { StoreEvent } from '../store/watch.ts';
+import { EvenLoad } from './even-load.ts';
 import { type Check, checksOf, isAvailable, pickGeneric, type Request, standingKey } from './filters.ts';
 import { claimOf, isWanted, type NodeEntry, NodeTable } from './node-table.ts';
-import { Spread } from './spread.ts';
+import { failuresToAvoid, Spread } from './spread.ts';
 import { groupBy } from './words.ts';
 
 const assignedMessage = 'scheduler assigned task to node';
@@ -65,6 +66,7 @@ class Attempt {
   private readonly unplaced: { readonly tasks: readonly Task[]; readonly reason: () => string }[] = [];
   private readonly entries: readonly NodeEntry[];
   private readonly eligible = new Map<string, Set<NodeEntry>>();
+  private readonly even = new Map<Set<NodeEntry>, EvenLoad>();
 
   /** `entries` are the nodes to choose from: by default, all. */
   constructor(view: View, nodes: NodeTable, now: number, entries = [...nodes.nodes.values()]) {
@@ -104,6 +106,8 @@ class Attempt {
     if (!checks) return;
     const standing = this.eligibleFor(group.spec, checks);
     const moving = checks.filter((check) => !check.isStanding);
+    const evenly = entries === this.entries ? this.assignEvenly(group, free, standing, moving) : 0;
+    if (evenly === free.length) return;
     const spread = new Spread({
       entries,
       preferences: group.spec.TaskTemplate.Placement?.Preferences ?? [],
@@ -112,10 +116,41 @@ class Attempt {
       replicasOn: (entry) => entry.activeByService.get(first.ServiceID) ?? 0,
       failuresOn: (entry) => this.nodes.recentFailures(entry, group.revisionId, this.now),
     });
-    const firstUnplaced = free.findIndex(
+    const rest = free.slice(evenly);
+    const firstUnplaced = rest.findIndex(
       (task) => !spread.next((entry) => this.place(task, group.spec, entry)),
     );
-    if (firstUnplaced >= 0) this.wait(free.slice(firstUnplaced), () => whyNone(this.entries, checks));
+    if (firstUnplaced >= 0) this.wait(rest.slice(firstUnplaced), () => whyNone(this.entries, checks));
+  }
+
+  /**
+   * Finds nodes that have none of the service yet, as Spread would, for the first of the group's tasks: so that a
+   * service of few tasks costs by its tasks and not by the cluster's nodes. Answers how many tasks got one.
+   */
+  private assignEvenly(
+    group: Group,
+    free: readonly Task[],
+    standing: Set<NodeEntry>,
+    moving: readonly Check[],
+  ): number {
+    const most = standing.size >> 2;
+    const isSpread = (group.spec.TaskTemplate.Placement?.Preferences ?? []).length > 0;
+    if (free.length > most || isSpread) return 0;
+    let even = this.even.get(standing);
+    if (!even) {
+      even = new EvenLoad(this.entries, (entry) => standing.has(entry));
+      this.even.set(standing, even);
+    }
+    const { ServiceID } = free[0]!;
+    return even.hand(
+      free.length,
+      (entry) =>
+        !entry.activeByService.has(ServiceID) &&
+        moving.every((check) => check.passes(entry)) &&
+        this.nodes.recentFailures(entry, group.revisionId, this.now) < failuresToAvoid,
+      (entry, at) => this.place(free[at]!, group.spec, entry),
+      most,
+    );
   }
 
   /**

@@ -7,7 +7,7 @@ import type { Placement } from '../../proto/docker.ts';
 import type { NodeEntry } from './node-table.ts';
 
 /** Failures in the last five minutes from which on a node is avoided. */
-const failuresToAvoid = 5;
+export const failuresToAvoid = 5;
 
 /** What ranks a node. The first that differs decides. */
 interface Candidate {

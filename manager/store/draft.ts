@@ -22,6 +22,8 @@ export class Draft {
   private readonly view: View;
   private readonly index: number;
   private readonly now: number;
+  /** `now` as objects carry it. */
+  private readonly time: string;
   /** Objects that the entry has touched, as it leaves them; undefined where it removed them. */
   private readonly objects = new Map<string, AnyObject | undefined>();
   /** Who has which unique name, where the entry changed that; undefined where nobody has it any longer. */
@@ -34,6 +36,7 @@ export class Draft {
     this.view = view;
     this.index = index;
     this.now = now;
+    this.time = new Date(now).toISOString();
   }
 
   /** Works out one more change. Returns why it is refused, and with it the entry. */
@@ -122,7 +125,7 @@ export class Draft {
     change: Exclude<Change, { op: 'remove' }>,
     previous: AnyObject | undefined,
   ): AnyObject | Refusal | undefined {
-    const time = new Date(this.now).toISOString();
+    const { time } = this;
     const Version = { Index: this.index };
     if (change.op === 'create') {
       if (previous) return refuse('already-exists', `${change.kind} ${change.object.ID} already exists`);

@@ -48,8 +48,11 @@ export type ApplyResult =
 
 interface TableData<T> {
   objects: Map<string, T>;
-  indexes: Record<string, Map<string, Map<string, T>>>;
+  /** Index → key → ids, so that an object that stays under its keys costs its indexes nothing. */
+  indexes: Record<string, Index>;
 }
+
+type Index = Map<string, Set<string>>;
 
 export class Store implements View {
   private data = emptyTables();
@@ -75,10 +78,14 @@ export class Store implements View {
   }
 
   find<K extends Kind>(kind: K, index: string, key: string): ObjectOf[K][] {
-    const entries = this.table(kind).indexes[index];
+    const { indexes, objects } = this.table(kind);
+    const entries = indexes[index];
     if (!entries) throw new ShoalError('internal', `the store has no index "${index}" on ${kind}`);
-    const found = entries.get(key);
-    return found ? [...found.values()] : [];
+    const ids = entries.get(key);
+    if (ids === undefined) return [];
+    const found: ObjectOf[K][] = [];
+    for (const id of ids) found.push(objects.get(id)!);
+    return found;
   }
 
   cluster(): ObjectOf['cluster'] | undefined {
@@ -122,7 +129,8 @@ export class Store implements View {
     } catch (error) {
       return malformed(error);
     }
-    for (const [at, { kind, op, object, previous }] of draft.events.entries()) {
+    for (let at = 0; at < draft.events.length; at += 1) {
+      const { kind, op, object, previous } = draft.events[at]!;
       if (op === 'remove') this.drop(kind, object, places[at]!);
       else this.put(kind, object, places[at]!, previous);
       this.claimed.note(kind, previous, op === 'remove' ? undefined : object, entry.now);
@@ -205,14 +213,18 @@ export class Store implements View {
   private put(kind: Kind, object: AnyObject, places: Places, previous: AnyObject | undefined): void {
     const table = this.table(kind) as unknown as TableData<AnyObject>;
     table.objects.set(object.ID, object);
-    const before = previous && placesOf(kind, previous);
-    for (const [at, { index: name, keys }] of places.entries()) {
+    const readers = readersOf[kind];
+    for (let at = 0; at < readers.length; at += 1) {
+      const { name, keysOf } = readers[at]!;
+      const keys = places[at]!;
+      const before = previous ? keysOf(previous) : [];
+      if (before.length === keys.length && keys.every((key, position) => key === before[position])) continue;
       const index = table.indexes[name]!;
-      for (const key of before?.[at]?.keys ?? []) if (!keys.includes(key)) removeKey(index, key, object.ID);
+      for (const key of before) if (!keys.includes(key)) removeKey(index, key, object.ID);
       for (const key of keys) {
         const bucket = index.get(key);
-        if (bucket) bucket.set(object.ID, object);
-        else index.set(key, new Map([[object.ID as string, object]]));
+        if (bucket) bucket.add(object.ID);
+        else index.set(key, new Set([object.ID as string]));
       }
     }
   }
@@ -220,28 +232,37 @@ export class Store implements View {
   private drop(kind: Kind, object: AnyObject, places: Places): void {
     const table = this.table(kind) as unknown as TableData<AnyObject>;
     table.objects.delete(object.ID);
-    for (const { index, keys } of places) {
-      for (const key of keys) removeKey(table.indexes[index]!, key, object.ID);
+    for (const [at, { name }] of readersOf[kind].entries()) {
+      for (const key of places[at]!) removeKey(table.indexes[name]!, key, object.ID);
     }
   }
 }
 
-/** The keys that an object is found under, for each index of its kind. */
-type Places = readonly { readonly index: string; readonly keys: readonly string[] }[];
+/** The keys that an object is found under, for each index of its kind in the order of `readersOf`. */
+type Places = readonly (readonly string[])[];
+
+interface IndexReader {
+  readonly name: string;
+  readonly keysOf: (object: AnyObject) => readonly string[];
+}
+
+/** The indexes of each kind, as a list. */
+const readersOf = Object.fromEntries(
+  kinds.map((kind) => [
+    kind,
+    Object.entries(tables[kind].indexes).map(([name, keysOf]) => ({ name, keysOf })),
+  ]),
+) as unknown as Record<Kind, readonly IndexReader[]>;
 
 function placesOf(kind: Kind, object: AnyObject): Places {
-  return indexesOf(kind).map(([index, keysOf]) => ({ index, keys: keysOf(object) }));
+  return readersOf[kind].map(({ keysOf }) => keysOf(object));
 }
 
 function malformed(error: unknown): ApplyResult {
   return { ok: false, code: 'invalid-argument', message: `the entry is malformed: ${messageOf(error)}` };
 }
 
-function indexesOf(kind: Kind): [string, (object: AnyObject) => readonly string[]][] {
-  return Object.entries(tables[kind].indexes) as [string, (object: AnyObject) => readonly string[]][];
-}
-
-function removeKey(index: Map<string, Map<string, AnyObject>>, key: string, id: string): void {
+function removeKey(index: Index, key: string, id: string): void {
   const bucket = index.get(key);
   if (!bucket) return;
   bucket.delete(id);
@@ -250,7 +271,7 @@ function removeKey(index: Map<string, Map<string, AnyObject>>, key: string, id: 
 
 function emptyTables(): Record<Kind, TableData<AnyObject>> {
   const tablesOf = kinds.map((kind) => {
-    const indexes = Object.fromEntries(indexesOf(kind).map(([name]) => [name, new Map()]));
+    const indexes = Object.fromEntries(readersOf[kind].map(({ name }) => [name, new Map()]));
     return [kind, { objects: new Map(), indexes }] as const;
   });
   return Object.fromEntries(tablesOf) as Record<Kind, TableData<AnyObject>>;

@@ -9,6 +9,7 @@ import { lists } from './lists.ts';
 import { raft } from './raft.ts';
 import { memberCommand, runMember } from './raft-member.ts';
 import { type Line, lineOf, type Metric, type Summary } from './report.ts';
+import { scheduler } from './scheduler.ts';
 import { startup } from './startup.ts';
 
 export interface BenchOptions {
@@ -26,7 +27,7 @@ export interface Bench {
   readonly run: (options: BenchOptions) => Promise<Metric[]>;
 }
 
-const benches: readonly Bench[] = [startup, failover, raft, lists];
+const benches: readonly Bench[] = [startup, failover, raft, lists, scheduler];
 
 function help(): string {
   const rows = benches.map(({ name, description }) => `  ${name.padEnd(10)} ${description}`);

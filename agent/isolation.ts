@@ -1,0 +1,80 @@
+/**
+ * The watch over isolation: notes when this node's managers were last heard, and says of which tasks that has been too
+ * long ago (proto/isolation.ts). It stops nothing itself.
+ */
+import { isolationLimitMs, restartedIsolationMs, silentPeriods } from '../proto/isolation.ts';
+import type { Clock, Timer } from '../proto/ports.ts';
+
+/** The last that was heard of the managers; `atMs` and all times here are of the monotonic clock. */
+export type LastHeard =
+  /** When the request that they answered was sent, and how long they told this node to be silent after it. */
+  | { readonly kind: 'answer'; readonly atMs: number; readonly periodMs: number }
+  /** Nothing yet since the daemon started. */
+  | { readonly kind: 'start'; readonly atMs: number };
+
+/** When a task whose agent bears isolation for `limitMs` is to be stopped. */
+export function isolatedAtMs(limitMs: number, heard: LastHeard): number {
+  if (heard.kind === 'start') return heard.atMs + Math.min(limitMs, restartedIsolationMs);
+  return heard.atMs + Math.max(limitMs, silentPeriods * heard.periodMs);
+}
+
+export class IsolationWatch {
+  readonly #clock: Clock;
+  readonly #onIsolated: (taskId: string) => void;
+  /** Tasks that mind, with how long they bear it. */
+  readonly #limits = new Map<string, number>();
+  #heard: LastHeard;
+  #timer: Timer | undefined;
+  #isStopped = false;
+
+  constructor(clock: Clock, onIsolated: (taskId: string) => void) {
+    this.#clock = clock;
+    this.#onIsolated = onIsolated;
+    this.#heard = { kind: 'start', atMs: clock.monotonicMs() };
+  }
+
+  /** A task came; `labels` are its service's. */
+  add(taskId: string, labels: Readonly<Record<string, string>>): void {
+    const limitMs = isolationLimitMs(labels);
+    if (limitMs === undefined) return;
+    this.#limits.set(taskId, limitMs);
+    this.#arm();
+  }
+
+  forget(taskId: string): void {
+    this.#limits.delete(taskId);
+  }
+
+  /** The managers answered a request that was sent at `atMs`; the next one is due `periodMs` later. */
+  heard(atMs: number, periodMs: number): void {
+    this.#heard = { kind: 'answer', atMs, periodMs };
+  }
+
+  stop(): void {
+    this.#isStopped = true;
+    this.#timer?.cancel();
+  }
+
+  /** A timer that rings early looks, and is set again: an answer sets none. */
+  #arm(): void {
+    if (this.#timer !== undefined || this.#isStopped || this.#limits.size === 0) return;
+    const dueAtMs = Math.min(
+      ...[...this.#limits.values()].map((limitMs) => isolatedAtMs(limitMs, this.#heard)),
+    );
+    const waitMs = Math.max(0, dueAtMs - this.#clock.monotonicMs());
+    this.#timer = this.#clock.after(waitMs, () => {
+      this.#timer = undefined;
+      this.#look();
+    });
+  }
+
+  #look(): void {
+    const now = this.#clock.monotonicMs();
+    for (const [taskId, limitMs] of [...this.#limits]) {
+      if (isolatedAtMs(limitMs, this.#heard) > now) continue;
+      this.#limits.delete(taskId);
+      this.#onIsolated(taskId);
+    }
+    this.#arm();
+  }
+}

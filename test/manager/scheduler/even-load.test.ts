@@ -1,0 +1,56 @@
+import assert from 'node:assert/strict';
+import fc from 'fast-check';
+import { NodeTable } from '../../../manager/scheduler/node-table.ts';
+import { schedule } from '../../../manager/scheduler/schedule.ts';
+import { isolationLabel } from '../../../proto/isolation.ts';
+import { now, World } from './world.ts';
+
+function run(world: World): void {
+  const pending = world.store.find('task', 'state', 'pending');
+  world.apply(schedule(world.store, pending, NodeTable.build(world.store), now));
+}
+
+describe('scheduler: few tasks on many nodes', () => {
+  it('takes the nodes with the least to do of those without the service, the first of equals', () => {
+    const load = fc.integer({ min: 0, max: 3 });
+    const nodes = fc.array(fc.record({ others: load, own: fc.boolean() }), { minLength: 16, maxLength: 40 });
+    fc.assert(
+      fc.property(nodes, fc.integer({ min: 1, max: 4 }), (of, count) => {
+        const world = new World();
+        of.forEach((_, at) => world.node(`h${String(at).padStart(2, '0')}`));
+        world.service('web').service('db').service('other');
+        of.forEach(({ others, own }, at) => {
+          const node = `h${String(at).padStart(2, '0')}`;
+          for (let each = 0; each < others; each += 1) world.running('db', node);
+          if (own) world.running('web', node);
+        });
+        const fresh = world.waiting('web', count);
+        world.waiting('other', 1);
+        run(world);
+        const ranked = of
+          .map(({ others, own }, at) => ({ at, key: (own ? 1_000 : 0) + others }))
+          .sort((a, b) => a.key - b.key || a.at - b.at);
+        const isRoomy = of.filter(({ own }) => !own).length >= count;
+        const expected = ranked.slice(0, count).map(({ at }) => `h${String(at).padStart(2, '0')}`);
+        const actual = fresh.map(({ ID }) => world.task(ID).NodeID);
+        if (isRoomy) assert.deepEqual(actual, expected);
+        assert.ok(actual.every((id) => id !== undefined));
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  it('tasks that stop on isolation go where an agent can stop them', () => {
+    const world = new World().node('stock').node('ours', {
+      Description: { Engine: { Labels: { 'shoal.engine.id': 'e1' } } },
+    });
+    world.service('web', { Labels: { [isolationLabel]: 'true' } }).waiting('web', 2);
+
+    run(world);
+    assert.deepEqual([world.task('web.1').NodeID, world.task('web.2').NodeID], ['ours', 'ours']);
+    const none = new World().node('stock').service('web', { Labels: { [isolationLabel]: 'true' } });
+    none.waiting('web');
+    run(none);
+    assert.match(none.task('web.1').Status.Err!, /1 node is run by Docker's own agent, which stops no task/);
+  });
+});
