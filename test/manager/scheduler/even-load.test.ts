@@ -17,7 +17,7 @@ describe('scheduler: few tasks on many nodes', () => {
     fc.assert(
       fc.property(nodes, fc.integer({ min: 1, max: 4 }), (of, count) => {
         const world = new World();
-        of.forEach((_, at) => world.node(`h${String(at).padStart(2, '0')}`));
+        for (const at of of.keys()) world.node(`h${String(at).padStart(2, '0')}`);
         world.service('web').service('db').service('other');
         of.forEach(({ others, own }, at) => {
           const node = `h${String(at).padStart(2, '0')}`;
