@@ -257,7 +257,7 @@ export class TaskDriver {
 
   /** Everything a container needs, made side by side. */
   async #request(signal: AbortSignal): Promise<ContainerRequest> {
-    const { engine, networks, files, payloads } = this.#around;
+    const { networks, files, payloads } = this.#around;
     const node = this.#around.node();
     const spec = containerOf(this.#task);
     const planned = planFiles(this.#task, node, payloads);
