@@ -32,5 +32,20 @@ export const optionFlags: readonly ScalarFlag[] = [
     'shoal.cron.overlap',
     'while a run is not over the next is: forbid (skipped), replace or allow (default forbid)',
   ),
+  labelFlag(
+    '--device <list>',
+    'shoal.devices',
+    'devices of the host, with commas between: /dev/NAME[:/dev/NAME[:rwm]]',
+  ),
+  labelFlag(
+    '--gpu <resource>',
+    'shoal.gpu',
+    'give it the graphics processors that it reserves as this resource',
+  ),
+  labelFlag('--shm-size <size>', 'shoal.shm-size', 'size of /dev/shm, such as 64m'),
+  labelFlag('--security-opt <list>', 'shoal.security-opt', 'such as seccomp=unconfined, with commas between'),
+  labelFlag('--ipc <mode>', 'shoal.ipc', 'none, private, shareable or host'),
+  labelFlag('--pid <mode>', 'shoal.pid', 'host'),
+  labelFlag('--privileged <true|false>', 'shoal.privileged', 'all of the host, if the cluster allows it'),
   labelFlag('--cron-history <count>', 'shoal.cron.history', 'runs to remember (default 10)'),
 ];

@@ -10,6 +10,7 @@ import type { Privileges__Output } from '../../proto/generated/docker/swarmkit/v
 import { expand, type TemplateValues } from '../../proto/template.ts';
 import { nanosecondsOf, type WireTask } from '../wire.ts';
 import type { ContainerRequest } from './engine.ts';
+import { privilegedConfig } from './privileges.ts';
 
 export const nodeIdLabel = 'com.docker.swarm.node.id';
 export const taskIdLabel = 'com.docker.swarm.task.id';
@@ -182,7 +183,7 @@ function hostConfig(
       Soft: Number(soft ?? 0),
       Hard: Number(hard ?? 0),
     })),
-    SecurityOpt: securityOptions(spec.privileges),
+    ...privilegedConfig(task, securityOptions(spec.privileges)),
     ...(spec.init === undefined ? {} : { Init: spec.init.value === true }),
     ...(spec.oom_score_adj === undefined ? {} : { OomScoreAdj: Number(spec.oom_score_adj) }),
     ...(logDriver?.name ? { LogConfig: { Type: logDriver.name, Config: logDriver.options ?? {} } } : {}),

@@ -1,5 +1,6 @@
 /** shoal swarm: make, join, leave and look after a cluster. */
 import type { Command } from 'commander';
+import { allowLabel, grants } from '../../manager/store/privileges.ts';
 import type { Cluster, ClusterNode } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import { delay } from '../../proto/ports.ts';
@@ -230,15 +231,24 @@ function addUpdate(swarm: Command, context: Context): void {
     .option(
       '--autolock [true|false]',
       'seal the managers’ disks with a key that is asked for after a restart',
+    )
+    .option(
+      '--allow-privileges <list>',
+      `what services may have of their hosts: all, none, or some of ${grants.join(',')} (default none)`,
     );
   settingOptions(command).action(
-    async (flags: Omit<InitFlags, 'autolock'> & { autolock?: string | boolean }) => {
+    async (
+      flags: Omit<InitFlags, 'autolock'> & { autolock?: string | boolean; allowPrivileges?: string },
+    ) => {
       if (Object.keys(flags).length === 0) return command.outputHelp();
       const autolock = flags.autolock === undefined ? undefined : readAutolock(String(flags.autolock));
-      const { autolock: _asked, ...settings } = flags;
+      const { autolock: _asked, allowPrivileges, ...settings } = flags;
       const changes = specOf(settings);
       await updateSwarm(context, (spec) => ({
         ...spec,
+        ...(allowPrivileges !== undefined && {
+          Labels: { ...spec.Labels, [allowLabel]: allowPrivileges },
+        }),
         Orchestration: { ...spec.Orchestration, ...changes.Orchestration },
         CAConfig: { ...spec.CAConfig, ...changes.CAConfig },
         Dispatcher: { ...spec.Dispatcher, ...changes.Dispatcher },

@@ -11,7 +11,7 @@ import { check } from './fields.ts';
 import { checkNetwork } from './network-spec.ts';
 import { commit, idMaker, jsonBody, managedCluster } from './request.ts';
 import { readServiceSpec } from './service-schema.ts';
-import { checkConfig, checkSecret, checkServiceShape } from './validate.ts';
+import { checkConfig, checkPrivileges, checkSecret, checkServiceShape } from './validate.ts';
 
 const maximumBodyBytes = 256 * 1024 * 1024;
 
@@ -51,7 +51,10 @@ export function importRoutes(host: ApiHost): Router {
         newId: idMaker(host),
         origin: body.Origin,
         check: {
-          service: checkServiceShape,
+          service: (spec) => {
+            checkServiceShape(spec);
+            checkPrivileges(cluster.store, spec);
+          },
           network: checkNetwork,
           secret: checkSecret,
           config: checkConfig,

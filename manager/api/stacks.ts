@@ -23,7 +23,7 @@ import { checkNetwork } from './network-spec.ts';
 import { planOf, requirePlan } from './plans.ts';
 import { commit, idMaker, jsonBody, managedCluster, pathOf, query } from './request.ts';
 import { readServiceSpec } from './service-schema.ts';
-import { checkConfig, checkSecret, checkServiceShape } from './validate.ts';
+import { checkConfig, checkPrivileges, checkSecret, checkServiceShape } from './validate.ts';
 
 /** Kinds of objects that belong to stacks, in the order in which they are removed. */
 const parts = ['service', 'network', 'secret', 'config'] as const;
@@ -86,7 +86,15 @@ async function planDeploy(host: ApiHost, request: Request): Promise<PlannedDeplo
     by: authorOf(request, cluster),
     now: host.clock.now(),
     newId: idMaker(host),
-    check: { service: checkServiceShape, network: checkNetwork, secret: checkSecret, config: checkConfig },
+    check: {
+      service: (spec) => {
+        checkServiceShape(spec);
+        checkPrivileges(cluster.store, spec);
+      },
+      network: checkNetwork,
+      secret: checkSecret,
+      config: checkConfig,
+    },
   });
   return { cluster, planned: { changes, answer: stackSummaryAnswer(told) } };
 }

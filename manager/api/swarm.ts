@@ -5,6 +5,7 @@ import { ShoalError } from '../../proto/errors.ts';
 import type { Random } from '../../proto/ports.ts';
 import { beginRotation } from '../ca/rotation.ts';
 import { withRotated } from '../ca/tokens.ts';
+import { allowLabel, readGrants } from '../store/privileges.ts';
 import type { View } from '../store/store.ts';
 import { clusterAnswer } from './answers.ts';
 import { readInit, readJoin, readSwarmSpec, readUnlock, type SwarmSpecChange } from './cluster-schema.ts';
@@ -221,6 +222,7 @@ function checkSwarmSpec(before: SwarmSpec, after: SwarmSpec): void {
   if ((after.Dispatcher.HeartbeatPeriod ?? 0) < 0) {
     throw swarmError('invalid-argument', 'heartbeat time period cannot be a negative duration');
   }
+  readGrants(after.Labels[allowLabel] ?? '');
   if (after.Name !== before.Name) {
     throw swarmError('invalid-argument', 'modification of cluster name is not allowed');
   }

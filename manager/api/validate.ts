@@ -19,6 +19,7 @@ import { withoutNumber } from '../store/data-version.ts';
 import { circleOf, describeCircle } from '../store/dependencies.ts';
 import { describePortConflict, isIngressPort, needsIngress } from '../store/endpoint.ts';
 import { acceptedSpec } from '../store/normalize.ts';
+import { privilegesOf, requireGrants } from '../store/privileges.ts';
 import { checkOptionsForMode, readServiceOptions } from '../store/service-options.ts';
 import type { View } from '../store/store.ts';
 import { predefinedNetworks } from './answers.ts';
@@ -56,6 +57,7 @@ export function invalid(message: string): ShoalError {
 export function acceptServiceSpec(view: View, spec: ServiceSpec, self?: ServiceId): ServiceSpec {
   const accepted = acceptedSpec(spec);
   checkServiceShape(accepted);
+  checkPrivileges(view, accepted);
   checkPublished(view, accepted, self);
   const { TaskTemplate } = accepted;
   checkReferences(view, TaskTemplate);
@@ -69,6 +71,22 @@ export function acceptServiceSpec(view: View, spec: ServiceSpec, self?: ServiceI
     TaskTemplate: { ...TaskTemplate, Networks },
     ...(accepted.Networks ? { Networks } : {}),
   };
+}
+
+/** What a service asks to have of its hosts must be allowed, and the processors that it is to be given reserved. */
+export function checkPrivileges(view: View, spec: ServiceSpec): void {
+  requireGrants(view.cluster()?.Spec, spec.Labels);
+  const kind = privilegesOf(spec.Labels)?.gpu;
+  if (kind === undefined) return;
+  const reserved = spec.TaskTemplate.Resources?.Reservations?.GenericResources ?? [];
+  const isReserved = reserved.some(
+    (one) => (one.NamedResourceSpec?.Kind ?? one.DiscreteResourceSpec?.Kind) === kind,
+  );
+  if (!isReserved) {
+    throw invalid(
+      `ServiceSpec.Labels: shoal.gpu names the generic resource ${kind}, which the service does not reserve (--generic-resource ${kind}=1)`,
+    );
+  }
 }
 
 /**

@@ -10,6 +10,7 @@ import {
   type Config,
   engineIdLabel,
   type GenericResource,
+  type Labels,
   type Network,
   type NetworkAttachment,
   type NodeDescription,
@@ -38,7 +39,9 @@ import type { TaskSpec__Output as WireTaskSpec } from '../../proto/generated/doc
 import type { TaskStatus__Output as WireTaskStatus } from '../../proto/generated/docker/swarmkit/v1/TaskStatus.ts';
 import type { WeightedPeer__Output as WirePeer } from '../../proto/generated/docker/swarmkit/v1/WeightedPeer.ts';
 import type { Timestamp__Output as WireTimestamp } from '../../proto/generated/google/protobuf/Timestamp.ts';
+import { privilegesLabel } from '../../proto/privileges.ts';
 import { taskStateOfWire, wireTaskState } from '../../proto/task-state.ts';
+import { privilegesOf } from '../store/privileges.ts';
 import { wireContainerSpec, wireDriver, wireDuration, wireInteger } from './container-spec.ts';
 
 /** The weight that SwarmKit gives a manager it was told of; workers choose by it. */
@@ -246,7 +249,7 @@ export function wireTask(parts: TaskParts): WireTask {
     node_id: task.NodeID,
     annotations: {
       name: `${revision.Spec.Name}.${task.Slot || task.NodeID || ''}.${task.ID}`,
-      labels: { ...task.Labels },
+      labels: { ...task.Labels, ...privilegesAsLabel(revision.Spec.Labels) },
     },
     service_annotations: { name: revision.Spec.Name, labels: { ...revision.Spec.Labels } },
     status: wireTaskStatus(task.Status),
@@ -260,6 +263,12 @@ export function wireTask(parts: TaskParts): WireTask {
     job_iteration: task.JobIteration && { index: String(task.JobIteration.Index) },
     assigned_generic_resources: (task.AssignedGenericResources ?? []).map(wireGenericResource),
   };
+}
+
+/** What the cluster let the service have of its hosts when the revision was accepted. */
+function privilegesAsLabel(labels: Labels): Labels {
+  const privileges = privilegesOf(labels);
+  return privileges ? { [privilegesLabel]: JSON.stringify(privileges) } : {};
 }
 
 function wireInt64Value(value: number | undefined): { value: string } | undefined {

@@ -18,6 +18,7 @@ import {
   matchesConstraints,
   parseConstraints,
 } from '../store/constraint.ts';
+import { privilegesOf } from '../store/privileges.ts';
 import { serviceOption } from '../store/service-options.ts';
 import type { View } from '../store/store.ts';
 import { locality, routingMesh } from './locality.ts';
@@ -49,6 +50,7 @@ export function checksOf(request: Request): Check[] {
     constraints,
     isolation,
     plugins,
+    ownAgent,
     routingMesh,
     locality,
     processors,
@@ -65,7 +67,9 @@ export function standingKey(spec: ServiceSpec): string {
   const { Placement, ContainerSpec, LogDriver } = spec.TaskTemplate;
   const drivers = (ContainerSpec.Mounts ?? []).map(volumeDriver);
   const isolated = spec.Labels[isolationLabel];
-  return JSON.stringify([Placement?.Constraints, Placement?.Platforms, drivers, LogDriver?.Name, isolated]);
+  const isOwn = privilegesOf(spec.Labels) !== undefined;
+  const { Constraints, Platforms } = Placement ?? {};
+  return JSON.stringify([Constraints, Platforms, drivers, LogDriver?.Name, isolated, isOwn]);
 }
 
 // ---------------------------------------------------------------- what a node is
@@ -95,6 +99,18 @@ function readiness(): Check {
       [...groupBy(failed, (entry) => unavailability(entry) ?? '')].map(
         ([state, entries]) => `${entries.length} of ${nodes(total)} ${areOrIs(entries.length)} ${state}`,
       ),
+  };
+}
+
+/** A stock engine's agent knows nothing of what services may have of their hosts, and would run them without. */
+function ownAgent({ spec }: Request): Check | undefined {
+  if (privilegesOf(spec.Labels) === undefined) return undefined;
+  return {
+    isStanding: true,
+    passes: (entry) => entry.node.Description.Engine.Labels[engineIdLabel] !== undefined,
+    explain: (failed) => [
+      `privileges and devices are given by Shoal's own agents, and ${nodes(failed.length)} ${areOrIs(failed.length)} a stock engine's`,
+    ],
   };
 }
 

@@ -177,18 +177,12 @@ export const ignoredServiceKeys = [
   'cgroup_parent',
   'cgroupns_mode',
   'container_name',
-  'devices',
   'domainname',
   'expose',
   'external_links',
-  'ipc',
   'links',
   'mac_address',
   'network_mode',
-  'pid',
-  'privileged',
-  'security_opt',
-  'shm_size',
   'userns_mode',
 ] as const;
 
@@ -225,6 +219,12 @@ const serviceShape = {
   cap_drop: textList.optional(),
   command: command.optional(),
   configs: z.array(fileReference).optional(),
+  devices: textList.optional(),
+  ipc: text.optional(),
+  pid: text.optional(),
+  privileged: boolean.optional(),
+  security_opt: textList.optional(),
+  shm_size: z.union([text, z.number()], { error: 'must be a size, such as 64m' }).optional(),
   depends_on: z
     .union([textList, z.record(z.string(), dependency)], {
       error: 'must be a list of services, or a map of services to conditions',

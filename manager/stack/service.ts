@@ -12,6 +12,7 @@ import { asId } from '../../proto/ids.ts';
 import { dependencyConditions, formatDependencies, optionLabel } from '../store/service-options.ts';
 import { endpointOf, modeOf, placementOf, resourcesOf, restartOf, updateConfigOf } from './deploy.ts';
 import { type ComposeMount, parseShortMount, parseTmpfs } from './mount.ts';
+import { privilegeLabels } from './privileges.ts';
 import { BadValue, parseDuration, splitWords } from './quantity.ts';
 import { type ComposeService, ignoredServiceKeys } from './schema.ts';
 import { present, type Scope, some } from './scope.ts';
@@ -45,6 +46,7 @@ export function serviceSpecOf(scope: Scope, key: string, service: ComposeService
     Labels: scope.labels({
       ...deploy?.labels,
       ...dependencyLabel(scope, path, service),
+      ...privilegeLabels(scope, path, service),
       [imageLabel]: service.image ?? '',
     }),
     TaskTemplate: task,

@@ -8,6 +8,7 @@ import type { ContainerSpec, Service, ServiceSpec, Task } from '../../proto/dock
 import type { RevisionId } from '../../proto/ids.ts';
 import { matchesConstraints, parseConstraints } from './constraint.ts';
 import { canonicalServiceSpec, sameValue } from './normalize.ts';
+import { privilegesOf } from './privileges.ts';
 import type { View } from './store.ts';
 
 type Difference = 'none' | 'placement' | 'container';
@@ -46,5 +47,6 @@ function partsOf(spec: ServiceSpec): { endpoint: unknown; container: unknown; pl
   const { EndpointSpec, TaskTemplate } = canonicalServiceSpec(spec) as Partial<ServiceSpec>;
   const { Placement, ContainerSpec, ...rest } = (TaskTemplate ?? {}) as Partial<ServiceSpec['TaskTemplate']>;
   const { PullOptions: _credentials, ...container } = (ContainerSpec ?? {}) as Partial<ContainerSpec>;
-  return { endpoint: EndpointSpec, container: { ...rest, container }, placement: Placement };
+  const privileges = privilegesOf(spec.Labels ?? {});
+  return { endpoint: EndpointSpec, container: { ...rest, container, privileges }, placement: Placement };
 }

@@ -10,6 +10,13 @@ import { type Labels, stackLabel } from '../../proto/docker.ts';
 import { parseDurationMs } from '../../proto/duration.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import { isolationForm, parseIsolation } from '../../proto/isolation.ts';
+import {
+  type Device,
+  type IpcMode,
+  ipcModes,
+  parseDevice,
+  parseSecurityOption,
+} from '../../proto/privileges.ts';
 import { parseRotation, type Rotation } from '../../proto/rotation.ts';
 import { isTimezone, scheduleFault } from './schedule.ts';
 
@@ -63,6 +70,15 @@ export interface ServiceOptions {
   readonly 'cron.overlap': 'allow' | 'forbid' | 'replace';
   /** How many runs that are over are remembered. */
   readonly 'cron.history': number;
+  /** What its containers have of their host; see privileges.ts, which puts these together. */
+  readonly privileged: boolean;
+  readonly devices: readonly Device[];
+  readonly securityOpt: readonly string[];
+  readonly ipc: IpcMode | undefined;
+  readonly pid: 'host' | undefined;
+  /** Bytes of /dev/shm. */
+  readonly shmSize: number | undefined;
+  readonly gpu: string | undefined;
 }
 
 interface Option<T> {
@@ -88,6 +104,13 @@ const options: { readonly [K in keyof ServiceOptions]: Option<ServiceOptions[K]>
   'cron.timezone': { absent: 'UTC', parse: parseTimezone },
   'cron.overlap': { absent: 'forbid', parse: (value) => oneOf(['allow', 'forbid', 'replace'], value) },
   'cron.history': { absent: 10, parse: (value) => parseNumber(value, 0, 100) },
+  privileged: { absent: false, parse: (value) => oneOf(['true', 'false'], value) === 'true' },
+  devices: { absent: [], parse: (value) => parseList(value, parseDevice, deviceForm) },
+  securityOpt: { absent: [], parse: (value) => parseList(value, parseSecurityOption, securityForm) },
+  ipc: { absent: undefined, parse: (value) => oneOf(ipcModes, value) },
+  pid: { absent: undefined, parse: (value) => oneOf(['host'] as const, value) },
+  shmSize: { absent: undefined, parse: parseSize },
+  gpu: { absent: undefined, parse: parseResourceKind },
 };
 
 /** The label of an option. */
@@ -189,6 +212,30 @@ function parseNumber(value: string, lowest: number, highest: number): number {
   const number = /^\d{1,9}$/.test(value) ? Number(value) : Number.NaN;
   if (number >= lowest && number <= highest) return number;
   throw new BadOption(`must be a whole number from ${lowest} to ${highest}`);
+}
+
+const deviceForm =
+  'must be devices with commas between: /dev/NAME, :/dev/NAME of the container, and of rwm behind another colon';
+const securityForm =
+  'must be no-new-privileges, seccomp=unconfined, systempaths=unconfined, apparmor=PROFILE or label=…, with commas between (a profile of seccomp is a file: not supported)';
+
+function parseList<T>(value: string, read: (part: string) => T | undefined, form: string): T[] {
+  return value.split(',').map((part) => {
+    const one = read(part.trim());
+    if (one === undefined) throw new BadOption(form);
+    return one;
+  });
+}
+
+function parseSize(value: string): number {
+  const [, amount, unit] = /^([1-9]\d{0,11})(k|m|g)?b?$/i.exec(value) ?? [];
+  if (amount === undefined) throw new BadOption('must be a size, such as 64m or 1g');
+  return Number(amount) * 1024 ** ' kmg'.indexOf((unit ?? ' ').toLowerCase());
+}
+
+function parseResourceKind(value: string): string {
+  if (/^[\w.-]{1,64}$/.test(value)) return value;
+  throw new BadOption('must be the kind of a generic resource that the service reserves, such as gpu');
 }
 
 function parseSchedule(value: string): string {

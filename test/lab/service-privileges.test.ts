@@ -1,0 +1,85 @@
+/** Devices, privileges, shared memory and the host's namespaces: refused until allowed, then had, by either client. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { idle, inside, waitForRunning } from './asking.ts';
+import { formCluster } from './cluster.ts';
+import { Lab, type LabHost, labMissing } from './lab.ts';
+
+describe('lab: devices and privileges', () => {
+  let lab: Lab;
+  let host: LabHost;
+  let folder: string;
+
+  before(async function () {
+    if (labMissing()) return this.skip();
+    lab = await Lab.up(1, 'shoal-privileges');
+    await formCluster(lab, 1);
+    host = lab.host(1);
+    folder = mkdtempSync(join(tmpdir(), 'shoal-privileges-'));
+  });
+
+  after(async () => {
+    if (folder) rmSync(folder, { recursive: true, force: true });
+    await lab?.down();
+  });
+
+  const containerId = async (service: string): Promise<string> =>
+    (await waitForRunning(host, service, 1))[0]?.Status.ContainerStatus?.ContainerID ?? '';
+  const hostConfig = async (service: string, format: string): Promise<string> =>
+    (await host.engine('inspect', '--format', format, await containerId(service))).stdout.trim();
+  const withDocker = (...flags: string[]) => host.docker('service', 'create', '--detach', ...flags, ...idle);
+
+  it('are refused with words until the cluster allows them', async () => {
+    await assert.rejects(
+      withDocker('--name', 'root', '--label', 'shoal.privileged=true'),
+      /does not let services have privileged.*shoal swarm update --allow-privileges privileged/,
+    );
+    await assert.rejects(
+      host.shoal('swarm', 'update', '--allow-privileges', 'root'),
+      /must be all, none, or some of/,
+    );
+    await host.shoal('service', 'create', '--name', 'roomy', '--shm-size', '80m', ...idle);
+    assert.match(await inside(host, await containerId('roomy'), 'df', '-m', '/dev/shm'), / 80 /);
+  });
+
+  it('are had once it does, and a stock client keeps the setting', async () => {
+    await host.shoal('swarm', 'update', '--allow-privileges', 'privileged,devices');
+    await host.docker('swarm', 'update', '--task-history-limit', '3');
+    await withDocker('--name', 'root', '--label', 'shoal.privileged=true');
+    assert.equal(await hostConfig('root', '{{.HostConfig.Privileged}}'), 'true');
+    await host.shoal('service', 'create', '--name', 'dev', '--device', '/dev/null:/dev/nothing:r', ...idle);
+    assert.match(await inside(host, await containerId('dev'), 'ls', '-l', '/dev/nothing'), /^c/);
+    await assert.rejects(
+      withDocker('--label', 'shoal.pid=host'),
+      /--allow-privileges privileged,devices,pid/,
+    );
+  });
+
+  it('stacks have them by the keys that compose has for them', async () => {
+    const file = join(folder, 'compose.yml');
+    writeFileSync(
+      file,
+      [
+        'services:',
+        '  app:',
+        '    image: busybox:lab',
+        '    command: ["sh", "-c", "trap \'exit 0\' TERM; while :; do sleep 1000000 & wait; done"]',
+        '    shm_size: 32m',
+        '    pid: host',
+        '    ipc: host',
+        '    security_opt: ["seccomp:unconfined"]',
+      ].join('\n'),
+    );
+    await assert.rejects(
+      host.shoal('stack', 'deploy', '--detach', '-c', file, 'st'),
+      /does not let services have security-opt, ipc, pid/,
+    );
+    await host.shoal('swarm', 'update', '--allow-privileges', 'all');
+    await host.shoal('stack', 'deploy', '--detach', '-c', file, 'st');
+    const format =
+      '{{.HostConfig.PidMode}} {{.HostConfig.IpcMode}} {{.HostConfig.SecurityOpt}} {{.HostConfig.ShmSize}}';
+    assert.match(await hostConfig('st_app', format), /^host host \[.*seccomp=unconfined.*\] 33554432$/);
+  });
+});
