@@ -29,7 +29,7 @@ export interface Privileges {
   readonly gpu?: string;
 }
 
-const pathForm = /^\/dev(?:\/[\w.+@-]+)+$/;
+const pathForm = /^\/dev(?:\/(?!\.{1,2}(?:\/|$))[\w.+@-]+)+$/;
 
 /** `/dev/a`, `/dev/a:/dev/b` or `/dev/a:/dev/b:rw`; undefined when it is none. */
 export function parseDevice(text: string): Device | undefined {
