@@ -42,6 +42,11 @@ export const optionFlags: readonly ScalarFlag[] = [
     'shoal.gpu',
     'give it the graphics processors that it reserves as this resource',
   ),
+  labelFlag(
+    '--volume-sticky <true|false>',
+    'shoal.volume.sticky',
+    'a slot goes back to the node that it ran on, where its volumes are',
+  ),
   labelFlag('--shm-size <size>', 'shoal.shm-size', 'size of /dev/shm, such as 64m'),
   labelFlag('--security-opt <list>', 'shoal.security-opt', 'such as seccomp=unconfined, with commas between'),
   labelFlag('--ipc <mode>', 'shoal.ipc', 'none, private, shareable or host'),

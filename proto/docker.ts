@@ -304,6 +304,8 @@ export interface Task extends Meta<TaskId> {
   Private: {
     /** Not to be started before this time (restart delay); ms since the epoch. */
     StartAt?: number;
+    /** The node that has the slot's volumes, for a service whose slots are bound to them; it goes there or waits. */
+    Home?: NodeId;
     /** The task of the same slot that this one takes over from. */
     Replaces?: TaskId;
     /** Why it takes over: that task ended, its node was lost to it, it was of another revision, or it is to be elsewhere. */

@@ -6,8 +6,10 @@ import { type Change, newMeta } from '../store/change.ts';
 import { explainConstraints, parseConstraints } from '../store/constraint.ts';
 import { unmetDependencies } from '../store/dependencies.ts';
 import { dirtyTest } from '../store/revision.ts';
+import { serviceOption } from '../store/service-options.ts';
 import type { View } from '../store/store.ts';
-import { goalState, isHandedOut, type Slot } from './slots.ts';
+import { slotKey } from '../store/tables.ts';
+import { createdAtMs, goalState, isHandedOut, type Slot } from './slots.ts';
 
 export interface Context {
   readonly view: View;
@@ -88,12 +90,30 @@ export function createTask(context: Context, place: Slot['place'], succession: S
     DesiredState: isDelayed || waits || context.mustHold() ? 'ready' : goalState(service),
     ...(service.JobStatus ? { JobIteration: service.JobStatus.JobIteration } : {}),
     Private: {
+      ...homeOf(context, place),
       ...(isDelayed ? { StartAt: startAt } : {}),
       ...(replaces === undefined ? {} : { Replaces: replaces }),
       ...(cause === undefined ? {} : { Cause: cause }),
     },
   };
   return { op: 'create', kind: 'task', object: task };
+}
+
+/**
+ * The node that has the volumes of a slot which is bound to them: where its last task that had a node was, as long as the
+ * cluster has that node. Carried from task to task, for the history of a slot is forgotten sooner.
+ */
+function homeOf({ view, service }: Context, { Slot }: Slot['place']): Pick<Task['Private'], 'Home'> {
+  if (Slot === undefined || !serviceOption(service.Spec.Labels, 'volume.sticky')) return {};
+  const tasks = view.find('task', 'slot', slotKey({ ServiceID: service.ID, Slot }));
+  const newest = tasks
+    .filter((task) => view.get('node', task.NodeID ?? task.Private.Home))
+    .reduce<Task | undefined>(
+      (last, task) => (last && createdAtMs(last) > createdAtMs(task) ? last : task),
+      undefined,
+    );
+  const Home = newest && (newest.NodeID ?? newest.Private.Home);
+  return Home === undefined ? {} : { Home };
 }
 
 /** As stopTask, unless the task that takes its place has stopped serving by the time this is committed. */

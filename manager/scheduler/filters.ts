@@ -51,6 +51,7 @@ export function checksOf(request: Request): Check[] {
     isolation,
     plugins,
     ownAgent,
+    home,
     routingMesh,
     locality,
     processors,
@@ -99,6 +100,21 @@ function readiness(): Check {
       [...groupBy(failed, (entry) => unavailability(entry) ?? '')].map(
         ([state, entries]) => `${entries.length} of ${nodes(total)} ${areOrIs(entries.length)} ${state}`,
       ),
+  };
+}
+
+/** A slot that is bound to its volumes goes where they are, while the cluster has that node. */
+function home({ view, task }: Request): Check | undefined {
+  const { Home } = task.Private;
+  const node = Home && view.get('node', Home);
+  if (!node) return undefined;
+  const name = node.Description.Hostname || node.ID;
+  return {
+    isStanding: false,
+    passes: (entry) => entry.id === Home,
+    explain: (failed) => [
+      `the volumes of slot ${task.Slot} are on node ${name}, not on ${nodes(failed.length)} (shoal.volume.sticky)`,
+    ],
   };
 }
 

@@ -230,14 +230,16 @@ class Attempt {
 
 /** The tasks that can be decided on, by revision: wanted, waiting, and with the addresses they need. */
 function groupByRevision(view: View, pending: readonly Task[]): Group[] {
-  const groups = new Map<RevisionId, Group>();
+  const groups = new Map<string, Group>();
   for (const task of pending) {
     const spec = view.get('revision', task.RevisionID)?.Spec;
     if (!spec || task.Status.State !== 'pending' || !isWanted(task)) continue;
     if (!hasAddresses(task, clusterAttachments(view, spec))) continue;
-    const group = groups.get(task.RevisionID);
+    // One that is bound to a node is alike only to those that are bound to the same.
+    const key = `${task.RevisionID} ${task.Private.Home ? `${task.Private.Home} ${task.Slot}` : ''}`;
+    const group = groups.get(key);
     if (group) group.tasks.push(task);
-    else groups.set(task.RevisionID, { revisionId: task.RevisionID, spec, tasks: [task] });
+    else groups.set(key, { revisionId: task.RevisionID, spec, tasks: [task] });
   }
   return [...groups.values()];
 }

@@ -79,6 +79,8 @@ export interface ServiceOptions {
   /** Bytes of /dev/shm. */
   readonly shmSize: number | undefined;
   readonly gpu: string | undefined;
+  /** Whether a slot goes back to the node that it ran on first, where its volumes are. */
+  readonly 'volume.sticky': boolean;
 }
 
 interface Option<T> {
@@ -111,6 +113,7 @@ const options: { readonly [K in keyof ServiceOptions]: Option<ServiceOptions[K]>
   pid: { absent: undefined, parse: (value) => oneOf(['host'] as const, value) },
   shmSize: { absent: undefined, parse: parseSize },
   gpu: { absent: undefined, parse: parseResourceKind },
+  'volume.sticky': { absent: false, parse: (value) => oneOf(['true', 'false'], value) === 'true' },
 };
 
 /** The label of an option. */

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { idle, inside, waitForRunning } from './asking.ts';
 import { formCluster } from './cluster.ts';
-import { Lab, type LabHost, labMissing } from './lab.ts';
+import { Lab, type LabHost, labMissing, waitFor } from './lab.ts';
 
 describe('lab: devices and privileges', () => {
   let lab: Lab;
@@ -48,7 +48,16 @@ describe('lab: devices and privileges', () => {
     await host.shoal('swarm', 'update', '--allow-privileges', 'privileged,devices');
     await host.docker('swarm', 'update', '--task-history-limit', '3');
     await withDocker('--name', 'root', '--label', 'shoal.privileged=true');
-    assert.equal(await hostConfig('root', '{{.HostConfig.Privileged}}'), 'true');
+    // A machine that has not all capabilities itself can't start it: that the engine was asked is what counts.
+    await waitFor('the engine to be asked for a privileged container', 40_000, async () => {
+      const label = ['--filter', 'label=com.docker.swarm.service.name=root'];
+      const { stdout: ids } = await host.engine('ps', '-aq', ...label);
+      const [id] = ids.split('\n').filter(Boolean);
+      if (id === undefined) return false;
+      const { stdout } = await host.engine('inspect', '--format', '{{.HostConfig.Privileged}}', id);
+      return stdout.trim() === 'true';
+    });
+    await host.shoal('service', 'rm', 'root');
     await host.shoal('service', 'create', '--name', 'dev', '--device', '/dev/null:/dev/nothing:r', ...idle);
     assert.match(await inside(host, await containerId('dev'), 'ls', '-l', '/dev/nothing'), /^c/);
     await assert.rejects(

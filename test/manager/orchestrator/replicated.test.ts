@@ -311,4 +311,20 @@ describe('manager/orchestrator/replicated', () => {
     assert.equal(world.proposals, 1);
     assert.equal(reads, 0, 'no look at all tasks of the service');
   });
+
+  it('a slot that is bound to its volumes remembers their node from task to task', () => {
+    const spec = makeSpec({
+      Labels: { 'shoal.volume.sticky': 'true' },
+      Mode: { Replicated: { Replicas: 2 } },
+    });
+    const world = new World(3).createService('db', spec).run();
+    const nodeOf = (slot: number) => world.active('db').find((task) => task.Slot === slot)!;
+    const home = nodeOf(1).NodeID!;
+    assert.equal(nodeOf(1).Private.Home, undefined);
+    world.setNode(home, { Status: { State: 'down' } }).settle();
+    assert.deepEqual([nodeOf(1).Private.Home, nodeOf(1).NodeID], [home, undefined]);
+    world.updateService('db', (one) => ({ ...one, TaskTemplate: { ...one.TaskTemplate, ForceUpdate: 1 } }));
+    world.settle();
+    assert.equal(nodeOf(1).Private.Home, home, 'though the one before never had a node');
+  });
 });
