@@ -26,6 +26,11 @@ export interface StateMachine {
   snapshotPieces?(): Iterable<Uint8Array>;
   /** Replaces the whole state; `index` is the last one it contains. */
   restore(index: number, data: Uint8Array): void;
+  /**
+   * The same in steps, each a few milliseconds' work at most; until the last one the state is what it was before.
+   * Absent: restore() is quick.
+   */
+  restoreSteps?(index: number, data: Uint8Array): Iterator<unknown>;
 }
 
 /** Sends to other members. May lose, never blocks. Delivery goes to RaftNode.receive of the other side. */

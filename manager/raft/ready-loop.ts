@@ -30,6 +30,7 @@ import type { LogBatch } from './log-record.ts';
 import { payloadOf } from './proposals.ts';
 import type { Recovered } from './recovery.ts';
 import type { Sealer } from './seal.ts';
+import { restoreInSlices } from './slices.ts';
 import { saveSnapshot } from './snapshot.ts';
 
 /** What the loop tells, in the order in which it happens. Handlers do not throw and do not wait. */
@@ -211,7 +212,10 @@ export class ReadyLoop {
       await flush;
       if (this.#isStopped) return;
     }
-    if (ready.snapshot !== undefined) this.#restore(ready.snapshot);
+    if (ready.snapshot !== undefined) {
+      await this.#restore(ready.snapshot);
+      if (this.#isStopped) return;
+    }
     recovered.storage.append(ready.entries);
     this.#send(unsent);
     this.#apply(ready.committedEntries.filter((entry) => entry.index > this.applied));
@@ -273,12 +277,14 @@ export class ReadyLoop {
     events.blocked(error);
   }
 
-  #restore(snapshot: Snapshot): void {
-    const { recovered, stateMachine, events, log } = this.#options;
+  /** What comes meanwhile waits in the core; readers see the state from before until all of it is there. */
+  async #restore(snapshot: Snapshot): Promise<void> {
+    const { recovered, stateMachine, events, log, clock } = this.#options;
     const { index, confState } = snapshot.metadata;
     const { directory, state } = decodeSnapshotData(snapshot.data);
     recovered.storage.applySnapshot(snapshot);
-    stateMachine.restore(index, state);
+    await restoreInSlices(clock, stateMachine, index, state, () => this.#isStopped);
+    if (this.#isStopped) return;
     this.applied = index;
     this.confState = confState;
     this.directory = directory;

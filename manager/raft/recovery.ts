@@ -22,6 +22,7 @@ import type { SnapshotMark } from './log-record.ts';
 import { payloadOf } from './proposals.ts';
 import type { Sealer } from './seal.ts';
 import { wayOutOfDamage } from './segment.ts';
+import { restoreInSlices } from './slices.ts';
 import { loadSnapshot, saveSnapshot } from './snapshot.ts';
 import { createWal, openWal, type Wal, type WalContents, type WalOptions } from './wal.ts';
 
@@ -122,7 +123,7 @@ async function join(walOptions: WalOptions, self: Member, members: readonly Memb
 }
 
 async function restart(options: RecoveryOptions, wal: Wal, contents: WalContents): Promise<Recovered> {
-  const { disk, sealer, log, stateMachine } = options;
+  const { disk, sealer, log, stateMachine, clock } = options;
   const { self, marks } = contents;
   if (contents.tornBytes > 0) {
     log.warn(
@@ -137,7 +138,7 @@ async function restart(options: RecoveryOptions, wal: Wal, contents: WalContents
     const { state, ...decoded } = decodeSnapshotData(snapshot.data);
     directory = decoded.directory;
     storage.applySnapshot(snapshot);
-    stateMachine.restore(snapshot.metadata.index, state);
+    await restoreInSlices(clock, stateMachine, snapshot.metadata.index, state);
   }
   const base = storage.lastIndex();
   const first = contents.entries[0];

@@ -1,10 +1,12 @@
 /**
- * Long work in short slices, so that the loop answers others in between: making a large snapshot takes seconds.
+ * Long work in short slices, so that the loop answers others in between: making and taking in a large snapshot takes
+ * seconds.
  *
  * In: an iterator whose every step is short. Out: the same work done, with pauses. A clock that stands still during
  * the work (a simulated one) makes it one slice.
  */
 import { type Clock, delay } from '../../proto/ports.ts';
+import type { StateMachine } from './contract.ts';
 
 const sliceMs = 5;
 const copiedBytes = 2 ** 20;
@@ -18,9 +20,29 @@ export function workOneSlice(clock: Clock, steps: Iterator<unknown>): boolean {
   return false;
 }
 
-/** Does all of it. Without a pause when one slice is enough. */
-export async function workInSlices(clock: Clock, steps: Iterator<unknown>): Promise<void> {
-  while (!workOneSlice(clock, steps)) await delay(clock, 0);
+/** Does all of it, unless it is given up at a pause. Without a pause when one slice is enough. */
+export async function workInSlices(
+  clock: Clock,
+  steps: Iterator<unknown>,
+  isGivenUp: () => boolean = () => false,
+): Promise<void> {
+  while (!workOneSlice(clock, steps)) {
+    await delay(clock, 0);
+    if (isGivenUp()) return;
+  }
+}
+
+/** Hands a snapshot to the state machine, slice by slice if it can take it so. */
+export async function restoreInSlices(
+  clock: Clock,
+  stateMachine: StateMachine,
+  index: number,
+  state: Uint8Array,
+  isGivenUp?: () => boolean,
+): Promise<void> {
+  const steps = stateMachine.restoreSteps?.(index, state);
+  if (steps === undefined) stateMachine.restore(index, state);
+  else await workInSlices(clock, steps, isGivenUp);
 }
 
 /** Bytes that come in pieces, gathered slice by slice. */

@@ -124,7 +124,8 @@ export function* chunksOf(
 /** Puts chunks together again; refuses gaps, repetitions and more than was announced. */
 export class ChunkAssembly {
   readonly #totalBytes: number;
-  readonly #parts: Uint8Array[] = [];
+  /** Room for all of it, taken with the first chunk: gathering hundreds of megabytes at the end would be a pause. */
+  #bytes: Buffer | undefined;
   #receivedBytes = 0;
 
   constructor(totalBytes: number) {
@@ -143,12 +144,13 @@ export class ChunkAssembly {
         `a chunk of a snapshot came out of order: offset ${offset} after ${this.#receivedBytes} of ${this.#totalBytes} bytes`,
       );
     }
-    this.#parts.push(data);
+    this.#bytes ??= Buffer.allocUnsafe(this.#totalBytes);
+    this.#bytes.set(data, offset);
     this.#receivedBytes += data.length;
   }
 
   /** The whole; undefined while something is missing. */
   whole(): Uint8Array | undefined {
-    return this.#receivedBytes === this.#totalBytes ? Buffer.concat(this.#parts) : undefined;
+    return this.#receivedBytes === this.#totalBytes ? (this.#bytes ?? Buffer.alloc(0)) : undefined;
   }
 }

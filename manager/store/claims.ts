@@ -9,6 +9,7 @@ import type { NetworkId, ServiceId } from '../../proto/ids.ts';
 import { isTerminal } from '../../proto/task-state.ts';
 import { portKey } from './endpoint.ts';
 import { type Family, familyOf, hostOf } from './ip.ts';
+import { ShardedMap } from './objects.ts';
 import type { AnyObject, Kind, ObjectOf } from './tables.ts';
 
 /** How long an address that was given back is left alone while there are others. */
@@ -99,7 +100,7 @@ export function describeClaim(claim: string): string {
 
 export class Claims implements ClaimsView {
   lastVxlanId = 0;
-  private readonly holders = new Map<string, Holder>();
+  private readonly holders = new ShardedMap<Holder>();
   private readonly counts = new Map<NetworkId, number>();
   private readonly rests = new Map<NetworkId, Map<string, number>>();
   private readonly last = new Map<string, string>();

@@ -1,8 +1,9 @@
 /** The store's snapshot format: a version, every object of every kind in order of creation, the last events, what of addresses no object tells. */
 import { Packr } from 'msgpackr';
-import { ShoalError } from '../../proto/errors.ts';
+import { isShoalError, ShoalError } from '../../proto/errors.ts';
 import type { ClaimsMemory } from './claims.ts';
 import type { ClusterEvent } from './cluster-event.ts';
+import { PackReader } from './pack-reader.ts';
 import { type AnyObject, type Kind, kinds } from './tables.ts';
 
 const formatVersion = 1;
@@ -36,36 +37,54 @@ export function encodeSnapshot(
 
 /** So many objects are packed at a time: about a millisecond's work. */
 const objectsInPiece = 200;
+/** So many are unpacked and taken in at a time: the same. */
+const objectsInPart = 64;
 
 /**
- * The same, but for the width of lengths, in pieces. What is listed is listed at once: objects are replaced and never
- * changed, so it stays as it was; the rest is short and encoded at once.
+ * The same, but for the width of lengths, in pieces. `listed` gives runs of the objects that stay as they are now; the
+ * rest is short and encoded at once.
  */
 export function encodeSnapshotInPieces(
   index: number,
-  list: (kind: Kind) => AnyObject[],
+  listed: (kind: Kind) => readonly Run[],
   events: readonly ClusterEvent[],
   claims: ClaimsMemory,
 ): Iterable<Uint8Array> {
-  const listed = kinds.map((kind) => ({ kind, objects: list(kind) }));
+  const runs = kinds.map((kind) => ({ kind, runs: listed(kind) }));
   const { tables: _, ...rest }: Format = { version: formatVersion, index, tables: {}, events, claims };
   const fields = Object.entries(rest).map(([name, value]) => Buffer.concat([packed(name), packed(value)]));
   // MessagePack: a map with as many fields as Format has, `tables` last.
   const start = Buffer.concat([head(0xdf, fields.length + 1), ...fields, packed('tables')]);
-  return pieces(start, listed);
+  return pieces(start, runs);
+}
+
+/** Objects that came one after the other. */
+interface Run {
+  readonly size: number;
+  values(): Iterable<AnyObject>;
 }
 
 function* pieces(
   start: Buffer,
-  listed: readonly { readonly kind: Kind; readonly objects: readonly AnyObject[] }[],
+  listed: readonly { readonly kind: Kind; readonly runs: readonly Run[] }[],
 ): Generator<Uint8Array, void> {
   yield Buffer.concat([start, head(0xdf, listed.length)]);
-  for (const { kind, objects } of listed) {
-    yield Buffer.concat([packed(kind), head(0xdd, objects.length)]);
-    for (let at = 0; at < objects.length; at += objectsInPiece) {
-      yield Buffer.concat(objects.slice(at, at + objectsInPiece).map(packed));
-    }
+  for (const { kind, runs } of listed) {
+    const count = runs.reduce((sum, { size }) => sum + size, 0);
+    yield Buffer.concat([packed(kind), head(0xdd, count)]);
+    for (const run of runs) yield* piecesOf(run);
   }
+}
+
+function* piecesOf(run: Run): Generator<Uint8Array, void> {
+  let piece: Buffer[] = [];
+  for (const object of run.values()) {
+    piece.push(packed(object));
+    if (piece.length < objectsInPiece) continue;
+    yield Buffer.concat(piece);
+    piece = [];
+  }
+  if (piece.length > 0) yield Buffer.concat(piece);
 }
 
 /** A copy: packr's own buffer is used again by the next call. */
@@ -81,29 +100,54 @@ function head(type: number, length: number): Buffer {
   return bytes;
 }
 
-/** What a snapshot holds. Throws ShoalError 'corrupted' on a format that this version does not know. */
-export function decodeSnapshot(data: Uint8Array): {
-  objects: { kind: Kind; object: AnyObject }[];
-  events: readonly ClusterEvent[];
-  claims: ClaimsMemory | undefined;
-} {
-  const format = unpack(data);
-  if (format.version !== formatVersion) {
-    throw new ShoalError(
-      'corrupted',
-      `the snapshot has format ${format.version}, and this shoald reads format ${formatVersion}: run the version that wrote it, or a newer one`,
-    );
-  }
-  const objects = kinds.flatMap((kind) => (format.tables[kind] ?? []).map((object) => ({ kind, object })));
-  return { objects, events: format.events ?? [], claims: format.claims };
-}
+/** What a snapshot holds, a little at a time: objects in order of creation within their kind, the rest once. */
+export type SnapshotPart =
+  | { readonly part: 'objects'; readonly kind: Kind; readonly objects: readonly AnyObject[] }
+  | {
+      readonly part: 'rest';
+      readonly events: readonly ClusterEvent[];
+      readonly claims: ClaimsMemory | undefined;
+    };
 
-function unpack(data: Uint8Array): Format {
+/**
+ * Takes a snapshot apart, whichever way it was encoded; `rest` comes last. Throws ShoalError 'corrupted' on a format
+ * that this version does not know, and where the bytes are damaged, which may be after some parts.
+ */
+export function* snapshotParts(data: Uint8Array): Generator<SnapshotPart, void> {
+  const reader = new PackReader(data, packr);
+  const rest: Partial<Pick<Format, 'version' | 'events' | 'claims'>> = {};
   try {
-    return packr.unpack(data) as Format;
+    for (let fields = reader.mapHead(); fields > 0; fields -= 1) {
+      const name = reader.value() as keyof Format;
+      if (name === 'tables') yield* tableParts(reader);
+      else Object.assign(rest, { [name]: reader.value() });
+      if (name === 'version') requireFormat(rest.version);
+    }
+    requireFormat(rest.version);
+    reader.requireEnd();
   } catch (cause) {
+    if (isShoalError(cause)) throw cause;
     throw new ShoalError('corrupted', 'the snapshot can not be read: it is damaged or not one of shoald', {
       cause,
     });
   }
+  yield { part: 'rest', events: rest.events ?? [], claims: rest.claims };
+}
+
+function* tableParts(reader: PackReader): Generator<SnapshotPart, void> {
+  for (let tables = reader.mapHead(); tables > 0; tables -= 1) {
+    const kind = reader.value() as Kind;
+    if (!kinds.includes(kind)) throw new Error(`there is no table "${kind}"`);
+    for (let left = reader.arrayHead(); left > 0; left -= objectsInPart) {
+      yield { part: 'objects', kind, objects: reader.values(Math.min(left, objectsInPart)) as AnyObject[] };
+    }
+  }
+}
+
+function requireFormat(version: unknown): void {
+  if (version === formatVersion) return;
+  throw new ShoalError(
+    'corrupted',
+    `the snapshot has format ${version}, and this shoald reads format ${formatVersion}: run the version that wrote it, or a newer one`,
+  );
 }

@@ -6,12 +6,13 @@
  * stores on every manager. It never takes the time, never does I/O, and never changes but by apply and
  * restore.
  */
-import { messageOf, ShoalError } from '../../proto/errors.ts';
+import { assertNever, messageOf, ShoalError } from '../../proto/errors.ts';
 import { decodeEntry, type Entry } from './change.ts';
 import { Claims, type ClaimsView } from './claims.ts';
 import { type ClusterEvent, clusterEvents, RecentEvents } from './cluster-event.ts';
 import { Draft } from './draft.ts';
-import { decodeSnapshot, encodeSnapshot, encodeSnapshotInPieces } from './snapshot.ts';
+import { Objects, Selection, ShardedMap } from './objects.ts';
+import { encodeSnapshot, encodeSnapshotInPieces, type SnapshotPart, snapshotParts } from './snapshot.ts';
 import { type AnyObject, type IdOf, type Kind, kinds, type ObjectOf, tables } from './tables.ts';
 import { type Commit, WatchQueue } from './watch.ts';
 
@@ -23,7 +24,7 @@ export interface View {
   /** All objects of a kind, in order of creation. */
   list<K extends Kind>(kind: K): ObjectOf[K][];
   count(kind: Kind): number;
-  /** Objects whose index `index` (see tables.ts) holds `key`, in the order in which they came under it. */
+  /** Objects whose index `index` (see tables.ts) holds `key`, older ones first; see Selection. */
   find<K extends Kind>(kind: K, index: string, key: string): ObjectOf[K][];
   /** The cluster object; undefined before the first entry. */
   cluster(): ObjectOf['cluster'] | undefined;
@@ -47,12 +48,14 @@ export type ApplyResult =
     };
 
 interface TableData<T> {
-  objects: Map<string, T>;
+  readonly objects: Objects<T>;
   /** Index → key → ids, so that an object that stays under its keys costs its indexes nothing. */
-  indexes: Record<string, Index>;
+  readonly indexes: Readonly<Record<string, Index>>;
 }
 
-type Index = Map<string, Set<string>>;
+/** Most keys have one object: its id stands there by itself. */
+type Index = ShardedMap<string | Selection>;
+type Tables = Readonly<Record<Kind, TableData<AnyObject>>>;
 
 export class Store implements View {
   private data = emptyTables();
@@ -70,7 +73,7 @@ export class Store implements View {
   }
 
   list<K extends Kind>(kind: K): ObjectOf[K][] {
-    return [...this.table(kind).objects.values()];
+    return this.table(kind).objects.list();
   }
 
   count(kind: Kind): number {
@@ -81,15 +84,13 @@ export class Store implements View {
     const { indexes, objects } = this.table(kind);
     const entries = indexes[index];
     if (!entries) throw new ShoalError('internal', `the store has no index "${index}" on ${kind}`);
-    const ids = entries.get(key);
-    if (ids === undefined) return [];
-    const found: ObjectOf[K][] = [];
-    for (const id of ids) found.push(objects.get(id)!);
-    return found;
+    const found = entries.get(key);
+    if (found === undefined) return [];
+    return found instanceof Selection ? found.of(objects) : [objects.get(found)!];
   }
 
   cluster(): ObjectOf['cluster'] | undefined {
-    return this.table('cluster').objects.values().next().value;
+    return this.table('cluster').objects.values().next().value as ObjectOf['cluster'] | undefined;
   }
 
   get claims(): ClaimsView {
@@ -131,8 +132,8 @@ export class Store implements View {
     }
     for (let at = 0; at < draft.events.length; at += 1) {
       const { kind, op, object, previous } = draft.events[at]!;
-      if (op === 'remove') this.drop(kind, object, places[at]!);
-      else this.put(kind, object, places[at]!, previous);
+      if (op === 'remove') drop(this.data[kind], kind, object, places[at]!);
+      else put(this.data[kind], kind, object, places[at]!, previous);
       this.claimed.note(kind, previous, op === 'remove' ? undefined : object, entry.now);
     }
     if (draft.events.length > 0) {
@@ -167,7 +168,7 @@ export class Store implements View {
   snapshotPieces(): Iterable<Uint8Array> {
     return encodeSnapshotInPieces(
       this.lastIndex,
-      (kind) => this.list(kind),
+      (kind) => this.data[kind].objects.asOfNow(),
       this.recentEvents(),
       this.claimed.memory(),
     );
@@ -175,16 +176,22 @@ export class Store implements View {
 
   /** Replaces everything by a snapshot whose last entry is `index`. */
   restore(index: number, data: Uint8Array): void {
-    const { objects, events, claims } = decodeSnapshot(data);
-    this.data = emptyTables();
-    this.claimed = new Claims();
-    this.recent = new RecentEvents();
-    this.recent.add(events);
-    for (const { kind, object } of objects) {
-      this.put(kind, object, placesOf(kind, object), undefined);
-      this.claimed.note(kind, undefined, object, 0);
+    for (const _ of this.restoreSteps(index, data));
+  }
+
+  /**
+   * The same in steps of about a millisecond. Until the last one, the store shows what it held before: so it stays
+   * when a step throws ShoalError 'corrupted', or when no more are taken.
+   */
+  *restoreSteps(index: number, data: Uint8Array): Generator<void, void> {
+    const restored = { data: emptyTables(), claimed: new Claims(), recent: new RecentEvents() };
+    for (const part of snapshotParts(data)) {
+      takeIn(restored, part);
+      yield;
     }
-    this.claimed.remember(claims);
+    this.data = restored.data;
+    this.claimed = restored.claimed;
+    this.recent = restored.recent;
     this.lastIndex = index;
     this.tell({ kind: 'restored', index });
   }
@@ -209,32 +216,52 @@ export class Store implements View {
   private table<K extends Kind>(kind: K): TableData<ObjectOf[K]> {
     return this.data[kind] as unknown as TableData<ObjectOf[K]>;
   }
+}
 
-  private put(kind: Kind, object: AnyObject, places: Places, previous: AnyObject | undefined): void {
-    const table = this.table(kind) as unknown as TableData<AnyObject>;
-    table.objects.set(object.ID, object);
-    const readers = readersOf[kind];
-    for (let at = 0; at < readers.length; at += 1) {
-      const { name, keysOf } = readers[at]!;
-      const keys = places[at]!;
-      const before = previous ? keysOf(previous) : [];
-      if (before.length === keys.length && keys.every((key, position) => key === before[position])) continue;
-      const index = table.indexes[name]!;
-      for (const key of before) if (!keys.includes(key)) removeKey(index, key, object.ID);
-      for (const key of keys) {
-        const bucket = index.get(key);
-        if (bucket) bucket.add(object.ID);
-        else index.set(key, new Set([object.ID as string]));
+/** One part of a snapshot into tables that nobody reads yet. */
+function takeIn(into: { data: Tables; claimed: Claims; recent: RecentEvents }, part: SnapshotPart): void {
+  switch (part.part) {
+    case 'objects':
+      for (const object of part.objects) {
+        put(into.data[part.kind], part.kind, object, placesOf(part.kind, object), undefined);
+        into.claimed.note(part.kind, undefined, object, 0);
       }
-    }
+      break;
+    case 'rest':
+      into.recent.add(part.events);
+      into.claimed.remember(part.claims);
+      break;
+    default:
+      assertNever(part);
   }
+}
 
-  private drop(kind: Kind, object: AnyObject, places: Places): void {
-    const table = this.table(kind) as unknown as TableData<AnyObject>;
-    table.objects.delete(object.ID);
-    for (const [at, { name }] of readersOf[kind].entries()) {
-      for (const key of places[at]!) removeKey(table.indexes[name]!, key, object.ID);
-    }
+function put(
+  table: TableData<AnyObject>,
+  kind: Kind,
+  object: AnyObject,
+  places: Places,
+  previous: AnyObject | undefined,
+): void {
+  const run = table.objects.set(object.ID, object);
+  const readers = readersOf[kind];
+  for (let at = 0; at < readers.length; at += 1) {
+    const { name, keysOf } = readers[at]!;
+    const keys = places[at]!;
+    const before = previous ? keysOf(previous) : [];
+    if (before.length === keys.length && keys.every((key, position) => key === before[position])) continue;
+    const index = table.indexes[name]!;
+    for (const key of before) if (!keys.includes(key)) removeKey(index, key, run, object.ID);
+    for (const key of keys) addKey(table, index, key, run, object.ID);
+  }
+}
+
+function drop(table: TableData<AnyObject>, kind: Kind, object: AnyObject, places: Places): void {
+  const run = table.objects.runOf(object.ID);
+  if (run === undefined) return;
+  table.objects.delete(object.ID);
+  for (const [at, { name }] of readersOf[kind].entries()) {
+    for (const key of places[at]!) removeKey(table.indexes[name]!, key, run, object.ID);
   }
 }
 
@@ -262,17 +289,34 @@ function malformed(error: unknown): ApplyResult {
   return { ok: false, code: 'invalid-argument', message: `the entry is malformed: ${messageOf(error)}` };
 }
 
-function removeKey(index: Index, key: string, id: string): void {
-  const bucket = index.get(key);
-  if (!bucket) return;
-  bucket.delete(id);
-  if (bucket.size === 0) index.delete(key);
+function addKey(table: TableData<AnyObject>, index: Index, key: string, run: number, id: string): void {
+  const found = index.get(key);
+  if (found instanceof Selection) {
+    found.add(run, id);
+  } else if (found === undefined || found === id) {
+    index.set(key, id);
+  } else {
+    const both = new Selection();
+    both.add(table.objects.runOf(found)!, found);
+    both.add(run, id);
+    index.set(key, both);
+  }
 }
 
-function emptyTables(): Record<Kind, TableData<AnyObject>> {
+function removeKey(index: Index, key: string, run: number, id: string): void {
+  const found = index.get(key);
+  if (found instanceof Selection) {
+    found.delete(run, id);
+    if (found.isEmpty) index.delete(key);
+  } else if (found === id) {
+    index.delete(key);
+  }
+}
+
+function emptyTables(): Tables {
   const tablesOf = kinds.map((kind) => {
-    const indexes = Object.fromEntries(readersOf[kind].map(({ name }) => [name, new Map()]));
-    return [kind, { objects: new Map(), indexes }] as const;
+    const indexes = Object.fromEntries(readersOf[kind].map(({ name }) => [name, new ShardedMap()]));
+    return [kind, { objects: new Objects(), indexes }] as const;
   });
-  return Object.fromEntries(tablesOf) as Record<Kind, TableData<AnyObject>>;
+  return Object.fromEntries(tablesOf) as unknown as Tables;
 }

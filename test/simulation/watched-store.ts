@@ -45,8 +45,8 @@ export class WatchedStore extends Store {
     return this.#isBlind ? undefined : super.clashOf(draft);
   }
 
-  override restore(index: number, data: Uint8Array): void {
-    super.restore(index, data);
+  override *restoreSteps(index: number, data: Uint8Array): Generator<void, void> {
+    yield* super.restoreSteps(index, data);
     this.#observer.restored(this.#machine, this, index);
   }
 }

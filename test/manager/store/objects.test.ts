@@ -1,0 +1,96 @@
+import assert from 'node:assert/strict';
+import fc from 'fast-check';
+import { Objects, Selection, ShardedMap } from '../../../manager/store/objects.ts';
+
+/** More than one map of Node's holds here. */
+const many = 9_000;
+
+const idOf = (at: number): string => `id-${at}`;
+
+describe('manager/store/objects', () => {
+  const steps = fc.array(
+    fc.record({
+      op: fc.constantFrom('set', 'set', 'delete', 'look'),
+      // Old ones, the run that is open, and new ones.
+      at: fc.oneof(fc.nat(2_000), fc.integer({ min: many - 50, max: many + 1_500 })),
+      value: fc.nat(),
+    }),
+    { minLength: 1, maxLength: 400 },
+  );
+
+  for (const [size, filled] of Object.entries({ few: 0, many })) {
+    it(`keeps ${size} as a map of Node’s does, and what was looked at stays as it was`, () => {
+      fc.assert(
+        fc.property(steps, (list) => {
+          const [objects, expected] = [new Objects<number>(), new Map<string, number>()];
+          const looks: { seen: ReturnType<Objects<number>['asOfNow']>; later: number[] }[] = [];
+          const set = (at: number, value: number) => {
+            objects.set(idOf(at), value);
+            expected.set(idOf(at), value);
+          };
+          for (let at = 0; at < filled; at += 1) set(at, at);
+          for (const { op, at, value } of list) {
+            if (op === 'set') set(at, value);
+            else if (op === 'delete') {
+              objects.delete(idOf(at));
+              expected.delete(idOf(at));
+            } else if (looks.length < 3)
+              looks.push({ seen: objects.asOfNow(), later: [...expected.values()] });
+            assert.equal(objects.get(idOf(at)), expected.get(idOf(at)));
+          }
+          assert.equal(objects.size, expected.size);
+          assert.deepEqual(objects.list(), [...expected.values()]);
+          assert.deepEqual([...objects.values()], objects.list());
+          for (const { seen, later } of looks) {
+            assert.deepEqual(
+              seen.flatMap((run) => [...run.values()]),
+              later,
+            );
+            assert.equal(
+              seen.reduce((sum, run) => sum + run.size, 0),
+              later.length,
+            );
+          }
+        }),
+        { numRuns: filled > 0 ? 15 : 200 },
+      );
+    });
+  }
+
+  it('gives room back: of runs of which all went, nothing is left', () => {
+    const objects = new Objects<number>();
+    for (let at = 0; at < many; at += 1) objects.set(idOf(at), at);
+    for (let at = 0; at < many - 10; at += 1) objects.delete(idOf(at));
+    assert.equal(objects.asOfNow().length, 1);
+    assert.equal(objects.size, 10);
+  });
+
+  it('selects older objects before younger ones, whenever they are selected', () => {
+    const [objects, selection] = [new Objects<number>(), new Selection()];
+    for (let at = 0; at < many; at += 1) objects.set(idOf(at), at);
+    for (const at of [8_000, 3, 5_000, 2, 8_001]) selection.add(objects.runOf(idOf(at))!, idOf(at));
+    objects.set(idOf(5_000), -5_000);
+    assert.deepEqual(selection.of(objects), [3, 2, -5_000, 8_000, 8_001]);
+    for (const at of [3, 8_001, 5_000]) selection.delete(objects.runOf(idOf(at))!, idOf(at));
+    assert.deepEqual(selection.of(objects), [2, 8_000]);
+    for (const at of [2, 8_000, 8_000]) selection.delete(objects.runOf(idOf(at))!, idOf(at));
+    assert.equal(selection.isEmpty, true);
+  });
+
+  it('spreads keys that differ at their end, or a little before it, over its maps', () => {
+    for (const keyOf of [
+      idOf,
+      (at: number) => `s${at}/1`,
+      (at: number) => `address net 10.0.${at >> 8}.${at & 255}`,
+    ]) {
+      const map = new ShardedMap<number>();
+      for (let at = 0; at < 2 * many; at += 1) map.set(keyOf(at), at);
+      for (let at = 0; at < 2 * many; at += 7) assert.equal(map.get(keyOf(at)), at);
+      assert.equal(map.delete(keyOf(5)), true);
+      assert.equal(map.delete(keyOf(5)), false);
+      assert.equal(map.get(keyOf(5)), undefined);
+      const sizes = map.shardSizes();
+      assert.ok(Math.max(...sizes) < (4 * 2 * many) / sizes.length, `evenly: ${sizes}`);
+    }
+  });
+});
