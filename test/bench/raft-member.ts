@@ -35,12 +35,20 @@ type Order =
       again?: string;
     }
   | { kind: 'admit'; member: Member }
-  | { kind: 'who-leads' };
+  | { kind: 'who-leads' }
+  | { kind: 'count' };
 type Reply =
   | { kind: 'started'; member: Member; clientAddress: string }
   | { kind: 'admitted' }
   | { kind: 'role'; leads: boolean; term: number; leaderId: number | undefined; applied: number }
+  | { kind: 'counted'; counted: ReadonlyMap<string, Counted> }
   | { kind: 'failed'; reason: string };
+
+/** Of puts whose keys are numbered from 1, as `name#7`: the highest number, and those below that never came. */
+export interface Counted {
+  readonly last: number;
+  readonly missing: ReadonlySet<number>;
+}
 
 /** A member as its parent sees it. */
 export class MemberProcess {
@@ -80,6 +88,13 @@ export class MemberProcess {
     return reply;
   }
 
+  /** What it has applied of puts with numbered keys, by name. */
+  async counted(): Promise<ReadonlyMap<string, Counted>> {
+    const reply = await this.ask({ kind: 'count' });
+    if (reply.kind !== 'counted') throw new Error(`a member does not count: ${JSON.stringify(reply)}`);
+    return reply.counted;
+  }
+
   /** Ends it at once, without waiting for that. */
   kill(): void {
     this.child.kill('SIGKILL');
@@ -100,29 +115,47 @@ export class MemberProcess {
   }
 }
 
-/** The last put of every key. */
+/** The last put of every key; of numbered keys (see Counted) only which there were. */
 class Puts implements StateMachine {
   private values = new Map<string, Buffer>();
+  counted = new Map<string, { last: number; missing: Set<number> }>();
 
   apply(_index: number, data: Uint8Array): undefined {
-    this.values.set(keyOf(data).toString('latin1'), Buffer.from(data));
+    const key = keyOf(data).toString('latin1');
+    const [name = '', number] = key.split('#');
+    if (number === undefined) this.values.set(key, Buffer.from(data));
+    else this.count(name, Number(number));
   }
 
   snapshot(): Uint8Array {
-    return pack([...this.values]);
+    const counted = [...this.counted].map(([name, { last, missing }]) => [name, last, [...missing]]);
+    return pack([[...this.values], counted]);
   }
 
   restore(_index: number, data: Uint8Array): void {
-    this.values = new Map(unpack(data) as [string, Buffer][]);
+    const [values, counted] = unpack(data) as [[string, Buffer][], [string, number, number[]][]];
+    this.values = new Map(values);
+    this.counted = new Map(
+      counted.map(([name, last, missing]) => [name, { last, missing: new Set(missing) }]),
+    );
+  }
+
+  private count(name: string, number: number): void {
+    const counted = this.counted.get(name) ?? { last: 0, missing: new Set<number>() };
+    this.counted.set(name, counted);
+    counted.missing.delete(number);
+    for (let at = counted.last + 1; at < number; at += 1) counted.missing.add(at);
+    counted.last = Math.max(counted.last, number);
   }
 }
 
 /** The child's side: carries out its parent's orders until the channel closes. */
 export function runMember(): void {
   let node: RaftNode | undefined;
+  const puts = new Puts();
   const carryOut = async (order: Order): Promise<Reply> => {
     if (order.kind === 'start') {
-      const started = await startMember(order);
+      const started = await startMember(order, puts);
       node = started.node;
       return { kind: 'started', member: started.member, clientAddress: started.clientAddress };
     }
@@ -130,6 +163,7 @@ export function runMember(): void {
       const { role, term = 0, leader, appliedIndex: applied = 0 } = node?.status() ?? {};
       return { kind: 'role', leads: role === 'leader', term, leaderId: leader?.raftId, applied };
     }
+    if (order.kind === 'count') return { kind: 'counted', counted: puts.counted };
     const { raftId } = order.member;
     await node?.addMember(order.member);
     await waitFor(`member ${raftId} to vote`, boundMs, () =>
@@ -146,7 +180,10 @@ export function runMember(): void {
   process.on('disconnect', () => process.exit(0));
 }
 
-async function startMember({ raftId, folder, identity, members, again }: Order & { kind: 'start' }) {
+async function startMember(
+  { raftId, folder, identity, members, again }: Order & { kind: 'start' },
+  stateMachine: StateMachine,
+) {
   const server = createRpcServer({ credentials: identity });
   const port = await server.listen(again ?? '127.0.0.1:0');
   const member: Member = { raftId, nodeId: `node-${raftId}`, address: `127.0.0.1:${port}` };
@@ -165,7 +202,7 @@ async function startMember({ raftId, folder, identity, members, again }: Order &
     random: realRandom,
     log: silentLog,
     transport: peers,
-    stateMachine: new Puts(),
+    stateMachine,
   });
   peers.attach(node);
   registerRaftServices(server, node, peers, { clusterId, clock: realClock });

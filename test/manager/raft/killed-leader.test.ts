@@ -62,21 +62,46 @@ describe('a killed leader that comes back under load', function () {
     rmSync(folder, { recursive: true, force: true });
   });
 
+  /** What a client was told of its puts, which it numbers from 1. */
+  interface Told {
+    lastAcknowledged: number;
+    /** Of these it does not know: the member was lost, or nobody led. */
+    readonly unsure: Set<number>;
+  }
+
   /** Puts through one member after the other, whichever answers. */
-  async function load(number: number): Promise<void> {
+  async function load(number: number): Promise<Told> {
+    const told: Told = { lastAcknowledged: 0, unsure: new Set() };
+    let count = 0;
     for (let turn = number; isLoading; turn += 1) {
       const client = new PutClient(seats[turn % seats.length]!.clientAddress);
       try {
         while (isLoading) {
-          await client.put(putRequest(Buffer.from(`key-${number}`), randomBytes(256)));
+          count += 1;
+          await client.put(putRequest(Buffer.from(`client-${number}#${count}`), randomBytes(256)));
+          told.lastAcknowledged = count;
           acknowledged += 1;
         }
       } catch {
+        told.unsure.add(count);
         // It was killed, or nobody leads: the next one is asked.
       } finally {
         client.close();
       }
       await new Promise((resolve) => setImmediate(resolve));
+    }
+    return told;
+  }
+
+  /** Every put that was acknowledged must have been applied by the member. */
+  async function checkNothingIsLost(seat: Seat, clients: readonly Told[]): Promise<void> {
+    const counted = await seat.process.counted();
+    for (const [number, { lastAcknowledged, unsure }] of clients.entries()) {
+      const { last = 0, missing = new Set<number>() } = counted.get(`client-${number}`) ?? {};
+      const lost = [...missing].filter((at) => at <= lastAcknowledged && !unsure.has(at));
+      const where = `member ${seat.member.raftId}, client ${number}`;
+      assert.ok(last >= lastAcknowledged, `${where}: the last put is ${last}, not ${lastAcknowledged}`);
+      assert.deepEqual(lost, [], `${where}: acknowledged puts are missing`);
     }
   }
 
@@ -85,7 +110,7 @@ describe('a killed leader that comes back under load', function () {
     return undefined;
   };
 
-  it(`never deposes the healthy leader, in ${rounds} rounds`, async () => {
+  it(`never deposes the healthy leader, and nothing acknowledged is lost, in ${rounds} rounds`, async () => {
     const loading = Array.from({ length: clients }, (_, number) => load(number));
     for (let round = 1; round <= rounds; round += 1) {
       const killed = await waitFor('one to lead', boundMs, leader);
@@ -112,6 +137,13 @@ describe('a killed leader that comes back under load', function () {
       );
     }
     isLoading = false;
-    await Promise.all(loading);
+    const told = await Promise.all(loading);
+    assert.ok(told.every(({ lastAcknowledged }) => lastAcknowledged > 0));
+    const last = await waitFor('one to lead', boundMs, leader);
+    const { applied } = await last.process.role();
+    for (const seat of seats) {
+      await waitFor('all to catch up', boundMs, async () => (await seat.process.role()).applied >= applied);
+      await checkNothingIsLost(seat, told);
+    }
   });
 });
