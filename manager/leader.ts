@@ -15,6 +15,7 @@ import { LogBroker } from './logs/broker.ts';
 import { type LoopOptions, ReconcileLoop } from './orchestrator/loop.ts';
 import { reconcilers } from './orchestrator/orchestrator.ts';
 import type { RaftNode } from './raft/contract.ts';
+import { rebalancer } from './scheduler/rebalance.ts';
 import { schedulerReconciler } from './scheduler/schedule.ts';
 import type { Propose } from './store/change.ts';
 import type { Store } from './store/store.ts';
@@ -46,6 +47,7 @@ export function decisions(): Decisions {
       networkReconciler(),
       ...reconcilers,
       schedulerReconciler(),
+      rebalancer,
       rootRotation,
       networkKeyRotation,
     ],

@@ -33,6 +33,7 @@ import { openDisk } from './raft/disk.ts';
 import { createPeers, type Peers } from './raft/peers.ts';
 import { createKeyFile, keyFileState, openKeyFile } from './raft/seal.ts';
 import { registerRaftServices } from './raft/services.ts';
+import { changesOfMoves, movesOf } from './scheduler/rebalance.ts';
 import type { Change } from './store/change.ts';
 
 /** How this manager begins. `join` asks the managers at `remotes`; `resume` goes on from its disk. */
@@ -163,6 +164,10 @@ export class ManagerServer {
         return preview(manager.store, changes, clock.now(), () => newId(random));
       },
       readBarrier: () => manager.readBarrier(),
+      rebalance: (service) => {
+        const moves = movesOf(manager.store, service, this.options.clock.now());
+        return { moves, changes: changesOfMoves(moves) };
+      },
       isLeader: () => manager.isLeader(),
       managerAddresses: () => manager.managerAddresses(),
       removeManager: (nodeId, force) => this.removeManager(nodeId, force),

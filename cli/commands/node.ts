@@ -8,6 +8,7 @@ import { binarySize, type Column, capital, type ListOptions, print, renderList }
 import { parseChoice, parseLabels } from '../parse.ts';
 import { UsageError } from '../usage.ts';
 import { listTasks, type TaskListFlags, taskListOptions } from './tasks.ts';
+import { addDrain } from './upkeep.ts';
 
 type ListedNode = Omit<ClusterNode, 'Private'>;
 
@@ -19,6 +20,7 @@ export function addNodeCommands(program: Command, context: Context): void {
   addTasks(node, context);
   addUpdate(node, context);
   addRoles(node, context);
+  addDrain(node, context);
   node
     .command('rm')
     .alias('remove')

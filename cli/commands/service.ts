@@ -15,6 +15,7 @@ import { printServices } from './plan.ts';
 import { addCreate, addUpdate } from './service-change.ts';
 import { addRuns } from './service-runs.ts';
 import { listTasks, type TaskListFlags, taskListOptions } from './tasks.ts';
+import { addRebalance } from './upkeep.ts';
 import { addServiceWhy } from './why.ts';
 
 /** A service as the list answers it with status=true. */
@@ -41,6 +42,7 @@ export function addServiceCommands(program: Command, context: Context): void {
   addServiceWhy(service, context);
   addHistory(service, context, 'services');
   addRuns(service, context);
+  addRebalance(service, context);
   service
     .command('rm')
     .alias('remove')

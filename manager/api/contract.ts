@@ -3,7 +3,7 @@
  * it belongs to a cluster, as a worker, as a locked manager, and as a manager.
  */
 import type { Duplex } from 'node:stream';
-import type { ClusterNode, SwarmSpec } from '../../proto/docker.ts';
+import type { ClusterNode, Service, SwarmSpec, Task } from '../../proto/docker.ts';
 import type { NodeId } from '../../proto/ids.ts';
 import type { Clock, Log, Random } from '../../proto/ports.ts';
 import type { LogEntry, LogQuery } from '../logs/reader.ts';
@@ -73,6 +73,17 @@ export interface ServicePreview {
   readonly Untouched: number;
 }
 
+/** What rebalancing a service would do. */
+export interface RebalancePlan {
+  readonly moves: readonly {
+    readonly task: Task;
+    readonly from: NodeId;
+    readonly to: NodeId;
+    readonly reason: string;
+  }[];
+  readonly changes: readonly Change[];
+}
+
 /** A cluster that this node manages. */
 export interface ManagedCluster {
   readonly store: Store;
@@ -83,6 +94,8 @@ export interface ManagedCluster {
   preview(changes: readonly Change[]): readonly ServicePreview[];
   /** After it resolves the store holds everything acknowledged before the call. */
   readBarrier(): Promise<void>;
+  /** The moves that would even a service out over the nodes, and the changes that begin them. */
+  rebalance(service: Service): RebalancePlan;
   /** Whether this manager leads. */
   isLeader(): boolean;
   /** host:port of every manager, for GET /info. */

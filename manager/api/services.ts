@@ -32,6 +32,7 @@ import {
   commit,
   idMaker,
   jsonBody,
+  looseFlag,
   managedCluster,
   pathOf,
   query,
@@ -68,6 +69,27 @@ export function serviceRoutes(host: ApiHost): Router {
     const { store } = await managedCluster(host);
     const service = lookup(store, 'service', pathOf(request, 'id'));
     response.json(serviceAnswer(insertDefaults ? withDefaults(service) : service));
+  });
+  routes.post('/services/:id/rebalance', async (request, response) => {
+    const isTrial = looseFlag(request, 'dry-run');
+    const cluster = await managedCluster(host);
+    const service = lookup(cluster.store, 'service', pathOf(request, 'id'));
+    if (modeName(service.Spec.Mode) !== 'Replicated') {
+      throw new ShoalError(
+        'invalid-argument',
+        `service ${service.Spec.Name} is not replicated: its tasks have their places`,
+      );
+    }
+    const { moves, changes } = cluster.rebalance(service);
+    if (!isTrial && changes.length > 0) await commit(cluster, changes);
+    const answer = moves.map(({ task, from, to, reason }) => ({
+      TaskID: task.ID,
+      Slot: task.Slot,
+      From: from,
+      To: to,
+      Reason: reason,
+    }));
+    response.json({ Moves: answer });
   });
   routes.post('/services/:id/update', async (request, response) => {
     const { cluster, changes, warnings } = await planUpdate(host, request);

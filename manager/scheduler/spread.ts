@@ -133,7 +133,7 @@ function growLeaf(input: SpreadInput, entries: readonly NodeEntry[]): Leaf {
 type LabelReader = (entry: NodeEntry) => string;
 
 /** Reads `node.labels.x` or `engine.labels.x` off a node; nodes without the label count as one group. */
-function labelReader(descriptor: string): LabelReader {
+export function labelReader(descriptor: string): LabelReader {
   const [, scope, name] = /^(node|engine)\.labels\.(.+)$/i.exec(descriptor) ?? [];
   if (scope === undefined || name === undefined) return () => '';
   const isNodeLabel = scope.toLowerCase() === 'node';

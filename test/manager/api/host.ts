@@ -2,6 +2,7 @@
  * A host for the API in memory: one store, to which proposals are applied as the bytes that a log would
  * carry, and a client that speaks HTTP to it over a unix socket.
  */
+
 import fs from 'node:fs';
 import http from 'node:http';
 import os from 'node:os';
@@ -21,6 +22,7 @@ import { listen } from '../../../manager/api/listen.ts';
 import { createApi } from '../../../manager/api/server.ts';
 import type { LogEntry, LogQuery } from '../../../manager/logs/reader.ts';
 import { preview } from '../../../manager/preview.ts';
+import { changesOfMoves, movesOf } from '../../../manager/scheduler/rebalance.ts';
 import { type Change, encodeEntry, newMeta } from '../../../manager/store/change.ts';
 import { Store } from '../../../manager/store/store.ts';
 import type { Cluster, ClusterNode, NodeRole, Task } from '../../../proto/docker.ts';
@@ -187,6 +189,10 @@ export class TestHost implements ApiHost {
       readBarrier: async () => {
         this.barriers++;
         await Promise.resolve();
+      },
+      rebalance: (service) => {
+        const moves = movesOf(this.store, service, this.clock.now());
+        return { moves, changes: changesOfMoves(moves) };
       },
       isLeader: () => true,
       managerAddresses: () => [{ NodeID: this.nodeId, Addr: '10.0.0.1:2377' }],
