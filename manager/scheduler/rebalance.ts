@@ -34,7 +34,9 @@ interface Place {
 export function movesOf(view: View, service: Service, now: number, most = Number.POSITIVE_INFINITY): Move[] {
   const wanted = view.find('task', 'service', service.ID).filter(isWanted);
   const isAtRest = wanted.every((task) => task.Status.State === 'running');
-  if (modeName(service.Spec.Mode) !== 'Replicated' || !isAtRest || wanted.length === 0) return [];
+  // A slot that is bound to its volumes would only come back.
+  const isBound = serviceOption(service.Spec.Labels, 'volume.sticky');
+  if (modeName(service.Spec.Mode) !== 'Replicated' || isBound || !isAtRest || wanted.length === 0) return [];
   const table = NodeTable.build(view);
   const spec = service.Spec;
   const readers = (spec.TaskTemplate.Placement?.Preferences ?? []).map((one) =>
