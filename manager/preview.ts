@@ -15,7 +15,7 @@ import { NodeTable } from './scheduler/node-table.ts';
 import { schedule } from './scheduler/schedule.ts';
 import { type Change, newMeta } from './store/change.ts';
 import { dirtyTest } from './store/revision.ts';
-import { Store } from './store/store.ts';
+import type { Store } from './store/store.ts';
 
 /** Throws ShoalError when the changes would be refused. `now` in ms since the epoch. */
 export function preview(
@@ -52,7 +52,7 @@ export function preview(
 
 class Trial {
   private readonly store: Store;
-  private readonly copy = new Store();
+  private readonly copy: Store;
   private readonly table: NodeTable;
   private readonly now: number;
   private readonly newId: NewId;
@@ -61,7 +61,7 @@ class Trial {
     this.store = store;
     this.now = now;
     this.newId = newId;
-    this.copy.restore(store.index, store.snapshot());
+    this.copy = store.copy();
     this.table = NodeTable.build(this.copy);
     this.copy.onCommit((commit) => {
       if (commit.kind !== 'changed') return;
