@@ -201,7 +201,7 @@ export class Store implements View {
     const copy = new Store();
     for (const kind of kinds) {
       for (const object of this.list(kind) as AnyObject[]) {
-        copy.put(kind, object, placesOf(kind, object), undefined);
+        put(copy.data[kind], kind, object, placesOf(kind, object), undefined);
         copy.claimed.note(kind, undefined, object, 0);
       }
     }
