@@ -8,6 +8,7 @@ import { failover } from './failover.ts';
 import { lists } from './lists.ts';
 import { raft } from './raft.ts';
 import { memberCommand, runMember } from './raft-member.ts';
+import { recovery } from './recovery.ts';
 import { type Line, lineOf, type Metric, type Summary } from './report.ts';
 import { scheduler } from './scheduler.ts';
 import { startup } from './startup.ts';
@@ -27,7 +28,7 @@ export interface Bench {
   readonly run: (options: BenchOptions) => Promise<Metric[]>;
 }
 
-const benches: readonly Bench[] = [startup, failover, raft, lists, scheduler];
+const benches: readonly Bench[] = [startup, failover, raft, lists, scheduler, recovery];
 
 function help(): string {
   const rows = benches.map(({ name, description }) => `  ${name.padEnd(10)} ${description}`);
