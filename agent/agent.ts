@@ -13,7 +13,7 @@ import type { NodeForTasks } from './engine/container-spec.ts';
 import type { Engine, EngineDescription, EngineEvent } from './engine/engine.ts';
 import { FileJournal, type Journal } from './journal.ts';
 import { LogForwarder } from './logs.ts';
-import { DataPlane } from './network/data-plane.ts';
+import { DataPlane, type DataPlaneOptions } from './network/data-plane.ts';
 import type { Kernel } from './network/kernel.ts';
 import { EndpointsWatch } from './network/watch.ts';
 import { Remotes } from './remotes.ts';
@@ -62,7 +62,10 @@ export interface AgentOptions {
     readonly kernel: Kernel;
     /** This node's address that vxlan packets come from; empty: the host's own choice. */
     readonly local: string;
+    readonly encryption?: DataPlaneOptions['encryption'];
   };
+  /** Why this node has none; absent where it has, or nobody asked for it. */
+  readonly dataPlaneMissing?: string | undefined;
   /** In place of gRPC, the journal on disk and the files in memory. */
   readonly connect?: ConnectDispatcher;
   readonly journal?: Journal;
@@ -251,6 +254,8 @@ export class Agent {
       hostname,
       dataPathAddress,
       hasDataPlane: this.#dataPlane !== undefined,
+      dataPlaneMissing: this.#options.dataPlaneMissing,
+      encryption: this.#options.dataPlane?.encryption?.kind,
       engine: this.#engine,
       unavailableBecause: this.#unavailableBecause,
       genericResources: genericResources ?? [],

@@ -6,6 +6,8 @@
 import {
   dataPathLabel,
   dataPlaneLabel,
+  dataPlaneMissingLabel,
+  encryptionLabel,
   engineIdLabel,
   engineUnavailableLabel,
   type GenericResource,
@@ -147,6 +149,10 @@ export interface NodeFacts {
   readonly dataPathAddress?: string | undefined;
   /** Whether the node's networks reach other hosts. */
   readonly hasDataPlane?: boolean;
+  /** Why not, in words. */
+  readonly dataPlaneMissing?: string | undefined;
+  /** By what encrypted networks are encrypted; undefined: they can't be. */
+  readonly encryption?: string | undefined;
 }
 
 /** A node's description. A node whose engine never answered has no resources, so that nothing is placed there. */
@@ -155,8 +161,9 @@ export function describeNode(facts: NodeFacts): WireDescription {
   // The label also tells managers that this is an agent of ours: it is there even before the engine answered.
   const labels: Record<string, string> = { ...engine?.labels, [engineIdLabel]: engine?.engineId ?? '' };
   if (unavailableBecause !== undefined) labels[engineUnavailableLabel] = unavailableBecause;
-  if (hasDataPlane) labels[dataPlaneLabel] = 'vxlan';
   if (hasDataPlane === true) labels[dataPlaneLabel] = 'vxlan';
+  if (facts.encryption !== undefined) labels[encryptionLabel] = facts.encryption;
+  if (facts.dataPlaneMissing !== undefined) labels[dataPlaneMissingLabel] = facts.dataPlaneMissing;
   if (dataPathAddress !== undefined) labels[dataPathLabel] = dataPathAddress;
   return {
     hostname,

@@ -10,7 +10,6 @@ import { join } from 'node:path';
 import { Agent } from '../agent/agent.ts';
 import type { Engine } from '../agent/engine/engine.ts';
 import { AgentIdentity, type HeldIdentity } from '../agent/identity.ts';
-import type { Kernel } from '../agent/network/kernel.ts';
 import type {
   ApiHost,
   EngineFacts,
@@ -34,6 +33,7 @@ import { type Beginning, newCluster, restoredCluster } from './beginnings.ts';
 import { membershipOf, type State } from './daemon-state.ts';
 import { waitForFirstNode, waitForSession } from './first-session.ts';
 import { endFormerLife, forgetLife } from './former-life.ts';
+import { agentNetwork, type HostNetwork } from './host-network.ts';
 import { findManagers, isLostWorker } from './lost-worker.ts';
 import {
   chooseSettings,
@@ -56,7 +56,7 @@ export interface DaemonOptions {
   readonly genericResources?: readonly GenericResource[];
   readonly engine: Engine;
   /** The host's network, for networks between hosts; undefined: none. */
-  readonly kernel?: Kernel | undefined;
+  readonly hostNetwork?: HostNetwork;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
@@ -347,9 +347,7 @@ export class Daemon implements ApiHost {
       genericResources: this.options.genericResources ?? [],
       dataPathAddress,
       managers: remotes,
-      ...(this.options.kernel
-        ? { dataPlane: { kernel: this.options.kernel, local: dataPathAddress ?? '' } }
-        : {}),
+      ...agentNetwork(this.options.hostNetwork, dataPathAddress),
     });
     agent.onSessionMessage((message) => this.onSessionMessage(message));
     this.state = { kind: 'member', agent, manager };

@@ -24,6 +24,7 @@ export interface Flags {
   metricsAddr: string;
   gossipAddr?: string;
   dataPlane: 'auto' | 'off';
+  dataPathKeyRotation: string;
   logLevel: LogLevel;
   name?: string;
   nodeGenericResource?: string[];
@@ -62,6 +63,11 @@ export function makeProgram(): Command {
       )
         .choices(['auto', 'off'])
         .default('auto'),
+    )
+    .option(
+      '--data-path-key-rotation <duration>',
+      'how often the key of encrypted networks becomes a new one',
+      '12h',
     )
     .addOption(
       new Option('--log-level <level>', 'least level that is logged').choices(logLevels).default('info'),

@@ -12,8 +12,6 @@ import { CommanderError } from 'commander';
 import { DockerEngine } from '../agent/engine/docker.ts';
 import type { Engine } from '../agent/engine/engine.ts';
 import { SimulatedEngine } from '../agent/engine/simulated.ts';
-import { Kernel } from '../agent/network/kernel.ts';
-import { probeDataPlane } from '../agent/network/probe.ts';
 import { type ApiListener, listen, removeStaleSocket } from '../manager/api/listen.ts';
 import { createApi } from '../manager/api/server.ts';
 import { gossipPort } from '../manager/gossip-relay.ts';
@@ -22,6 +20,7 @@ import { messageOf, ShoalError } from '../proto/errors.ts';
 import type { Log } from '../proto/ports.ts';
 import { hostOf, portOf, withPort } from './addresses.ts';
 import { Daemon } from './daemon.ts';
+import { hostNetworkOf } from './host-network.ts';
 import { lockFolder } from './lock.ts';
 import { runFolderOf } from './run-folder.ts';
 import { realClock, realLog, realRandom } from './runtime.ts';
@@ -31,16 +30,6 @@ import { UsageError } from './usage.ts';
 function engineOf(address: string, dataDir: string, log: Log): Engine {
   if (address === 'simulated') return simulatedEngine(join(dataDir, 'simulated-engine.json'));
   return new DockerEngine({ address, clock: realClock, random: realRandom, log });
-}
-
-/** The host's network, where networks between hosts are wanted and possible; else why not is logged. */
-async function dataPlaneOf({ dataPlane, engine }: Flags, log: Log): Promise<Kernel | undefined> {
-  if (dataPlane === 'off' || engine === 'simulated') return undefined;
-  const kernel = new Kernel();
-  const probe = await probeDataPlane(kernel);
-  if (probe.kind === 'possible') return kernel;
-  log.warn({ reason: probe.reason }, 'this node has no networks between hosts');
-  return undefined;
 }
 
 /** Its containers outlive this process, as a real engine's do, by a file; daemons of a machine share its id. */
@@ -109,7 +98,7 @@ async function run(flags: Flags): Promise<void> {
     // Seen before the node goes back to work, so that a mistake in a flag moves no tasks.
     await removeStaleSocket(host.slice('unix://'.length));
   }
-  const kernel = await dataPlaneOf(flags, log);
+  const hostNetwork = await hostNetworkOf(flags, log);
   const daemon = new Daemon({
     dataDir,
     runDir: runFolderOf(dataDir),
@@ -119,7 +108,7 @@ async function run(flags: Flags): Promise<void> {
     hostname: flags.name ?? hostname(),
     genericResources: genericResourcesOf(flags),
     engine: engineOf(flags.engine, dataDir, log),
-    kernel,
+    hostNetwork,
     clock: realClock,
     random: realRandom,
     log,

@@ -65,7 +65,7 @@ engine_packages="dockerd:docker.io docker:docker.io containerd:containerd runc:r
 case $purpose in
   build) ;;
   demo) install_packages strict $engine_packages ;;
-  test) install_packages lenient $engine_packages faketime:faketime losetup:mount mkfs.ext4:e2fsprogs ;;
+  test) install_packages lenient $engine_packages faketime:faketime losetup:mount mkfs.ext4:e2fsprogs wg:wireguard-tools wireguard-go:wireguard-go tcpdump:tcpdump ;;
   *) say "usage: deploy/setup.sh build|demo|test"; exit 2 ;;
 esac
 need_modules

@@ -133,6 +133,8 @@ export const engineIdLabel = 'shoal.engine.id';
 export const dataPlaneLabel = 'shoal.dataplane';
 /** Label of our agents that can encrypt a network's traffic between hosts: by what. */
 export const encryptionLabel = 'shoal.dataplane.encryption';
+/** Label of our agents without a data plane: why. */
+export const dataPlaneMissingLabel = 'shoal.dataplane.missing';
 /** Label that our agents put into Engine.Labels while their engine does not answer: why. */
 export const engineUnavailableLabel = 'shoal.engine.unavailable';
 /** Label that our agents put into Engine.Labels: the address of their data path, where it is not the node's own. */

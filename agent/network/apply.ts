@@ -2,10 +2,12 @@
 import { assertNever, messageOf, ShoalError } from '../../proto/errors.ts';
 import type { Desired } from './desired.ts';
 import type { Kernel, Tool } from './kernel.ts';
+import type { Keyring } from './keyring.ts';
 import { parseLinks } from './links.ts';
 import { parseRuleset } from './nftables.ts';
 import { type Actual, type Operation, settingPaths } from './reconcile.ts';
 import { listRuleset } from './rules.ts';
+import { parseTunnels } from './tunnel.ts';
 
 /** What stands there now. */
 export async function readActual(kernel: Kernel, desired: Desired): Promise<Actual> {
@@ -15,18 +17,21 @@ export async function readActual(kernel: Kernel, desired: Desired): Promise<Actu
 
 /** What stands there now, without the rules of nftables. */
 export async function readBesideRules(kernel: Kernel, desired: Desired): Promise<Omit<Actual, 'ruleset'>> {
-  const [links, neighbours, routes, addresses, ports, ipv4, ipv6] = await Promise.all([
+  const [links, neighbours, routes, addresses, ports, tunnels, ipv4, ipv6] = await Promise.all([
     kernel.run('ip', ['-json', '-details', 'link']),
     kernel.run('bridge', ['-json', 'fdb']),
     kernel.run('ip', ['-json', '-4', 'route', 'show', 'table', 'local']),
     kernel.run('ip', ['-json', '-6', 'address']).catch(() => ''),
     kernel.run('bridge', ['-json', '-details', 'link']),
+    // A host without the program has no tunnels of ours.
+    kernel.run('wg', ['show', 'all', 'dump']).catch(() => ''),
     firewall(kernel, 'iptables'),
     firewall(kernel, 'ip6tables'),
   ]);
-  const { links: found, bridges } = parseLinks({ links, neighbours, routes, addresses });
+  const { links: found, bridges, addressOf } = parseLinks({ links, neighbours, routes, addresses });
   return {
     links: found,
+    tunnels: parseTunnels(tunnels, addressOf),
     bridges,
     hairpins: parseHairpins(ports, bridges),
     settings: await kernel.settings(settingPaths(desired, bridges)),
@@ -58,11 +63,15 @@ function parseHairpins(listing: string, bridges: ReadonlySet<string>): Map<strin
 }
 
 /** Runs `operations` in order. One that fails does not keep the others from running; the first failure is thrown. */
-export async function applyOperations(kernel: Kernel, operations: readonly Operation[]): Promise<void> {
+export async function applyOperations(
+  kernel: Kernel,
+  operations: readonly Operation[],
+  keyring?: Keyring,
+): Promise<void> {
   const failures: string[] = [];
   for (const operation of operations) {
     try {
-      await applyOne(kernel, operation);
+      await applyOne(kernel, operation, keyring);
     } catch (error) {
       failures.push(messageOf(error));
     }
@@ -70,7 +79,7 @@ export async function applyOperations(kernel: Kernel, operations: readonly Opera
   if (failures.length > 0) throw new ShoalError('unavailable', failures.join('; '));
 }
 
-async function applyOne(kernel: Kernel, operation: Operation): Promise<void> {
+async function applyOne(kernel: Kernel, operation: Operation, keyring?: Keyring): Promise<void> {
   switch (operation.kind) {
     case 'nft':
       return kernel.nft(operation.commands);
@@ -78,6 +87,10 @@ async function applyOne(kernel: Kernel, operation: Operation): Promise<void> {
       return kernel.ip(operation.commands);
     case 'bridge':
       return kernel.bridge(operation.commands);
+    case 'tunnel':
+      return keyring?.apply(operation);
+    case 'tunnel-removal':
+      return kernel.ip([`link delete ${operation.name}`]);
     case 'settings':
       return kernel.set(operation.settings);
     case 'firewall': {

@@ -24,6 +24,7 @@ import {
 import { DnsServer } from './dns.ts';
 import { portKey } from './held-ports.ts';
 import type { Kernel } from './kernel.ts';
+import { type EncryptionKind, Keyring } from './keyring.ts';
 import { linksOf } from './links.ts';
 import {
   type Actual,
@@ -34,6 +35,7 @@ import {
   settingsOf,
 } from './reconcile.ts';
 import { Rules } from './rules.ts';
+import { tunnelsOf } from './tunnel.ts';
 
 /** Changes that come close together are one. */
 const gatherMs = 30;
@@ -65,6 +67,8 @@ export interface DataPlaneOptions {
   readonly nodeId: () => string;
   /** This node's address that vxlan packets come from; empty: the host's own choice for each peer. */
   readonly local: string;
+  /** How encrypted networks are encrypted, and how often keys are others; absent: they have no way to other hosts here. */
+  readonly encryption?: { readonly kind: EncryptionKind; readonly rotateEveryMs: number } | undefined;
 }
 
 interface Waiting {
@@ -77,6 +81,7 @@ export class DataPlane {
   readonly #options: DataPlaneOptions;
   readonly #dns: DnsServer;
   readonly #rules: Rules;
+  readonly #keyring: Keyring | undefined;
   readonly #waiting = new Map<string, Set<Waiting>>();
   /** Networks that are wholly there, by id. */
   readonly #ready = new Map<string, ReadyNetwork>();
@@ -110,11 +115,15 @@ export class DataPlane {
     this.#options = options;
     this.#rules = new Rules(options.kernel, () => this.#planOptions());
     this.#dns = new DnsServer({ clock: options.clock, log: options.log });
+    const { kernel, clock, log, encryption } = options;
+    const onChange = () => this.#onKeys();
+    this.#keyring = encryption && new Keyring({ kernel, clock, log, ...encryption, onChange });
   }
 
   /** Takes up the state of the last life, so that what runs goes on running. */
   async start(): Promise<void> {
     this.#desired = (await this.#read()) ?? nothingDesired;
+    await this.#keyring?.start();
     this.#dns.know(this.#desired);
     this.#soon(0);
   }
@@ -123,6 +132,7 @@ export class DataPlane {
   async stop(): Promise<void> {
     this.#isStopped = true;
     this.#timer?.cancel();
+    this.#keyring?.stop();
     await this.#running;
     this.#dns.stop();
     await this.#rules.stop();
@@ -144,7 +154,7 @@ export class DataPlane {
   /** From now on reports go to `send`; the first one at once. Undefined: no manager listens. */
   connect(send: SendReport | undefined): void {
     this.#send = send;
-    send?.({ revision: this.#programmed });
+    this.#report();
   }
 
   /** What a manager says. */
@@ -278,7 +288,7 @@ export class DataPlane {
       this.#present = actual.bridges;
       const operations = planBesideRules(allowed, actual, this.#planOptions());
       this.#assumed = undefined;
-      await applyOperations(kernel, operations);
+      await applyOperations(kernel, operations, this.#keyring);
       if (operations.length > 0) log.debug({ operations: operations.length }, 'data plane reconciled');
       if (doubts === this.#doubts) this.#assumed = this.#resultOf(allowed, actual);
     });
@@ -303,7 +313,7 @@ export class DataPlane {
   }
 
   #planOptions(): PlanOptions {
-    return { nodeId: this.#options.nodeId(), local: this.#options.local };
+    return { nodeId: this.#options.nodeId(), local: this.#options.local, keys: this.#keyring?.keys() ?? [] };
   }
 
   /** What the kernel holds after a plan for `desired` was executed on `actual` without a fault. */
@@ -311,6 +321,7 @@ export class DataPlane {
     return {
       ...actual,
       links: linksOf(allowed, actual.bridges, this.#planOptions()),
+      tunnels: tunnelsOf(allowed, this.#keyring?.keys() ?? []),
       settings: settingsOf(allowed, actual.bridges),
       hairpins: new Map([...actual.hairpins].map(([port]) => [port, true])),
       firewalls: {},
@@ -350,9 +361,11 @@ export class DataPlane {
     this.#report();
   }
 
+  /** What the managers are told: whole each time. */
   #report(): void {
     this.#send?.({
       revision: this.#programmed,
+      wireguard_public_key: this.#keyring?.announcement() ?? '',
       problems: [
         ...this.#problems.map((message) => ({ message })),
         ...[...this.#rules.refusedPorts].map(([key, message]) => ({
@@ -361,6 +374,13 @@ export class DataPlane {
         })),
       ],
     });
+  }
+
+  /** The peers learn of a key as the kernel does. */
+  #onKeys(): void {
+    this.#doubt();
+    this.#report();
+    this.#soon(0);
   }
 
   #refuseWaiting(error: ShoalError): void {

@@ -16,7 +16,7 @@ export interface Peer {
   readonly underlay: string;
   /** Its own addresses on the network, without prefix. */
   readonly gateways: readonly string[];
-  /** Base64; empty when it can't encrypt. */
+  /** Its keys as announcementOf writes them; empty when it can't encrypt. */
   readonly wireguardPublicKey: string;
 }
 
@@ -105,9 +105,26 @@ export function withUpdate(before: Desired, update: EndpointsUpdate): Desired {
   return {
     revision: String(update.revision ?? ''),
     dataPathPort: update.data_path_port || defaultDataPathPort,
-    networks: replaced(base.networks, (update.networks ?? []).map(networkOf), update.removed_networks),
+    networks: replaced(base.networks, withKeys(before, update.networks ?? []), update.removed_networks),
     services: replaced(base.services, (update.services ?? []).map(serviceOf), update.removed_services),
   };
+}
+
+/** A new leader hands a peer's keys on when the peer told it: until then those known before go on. */
+function withKeys(before: Desired, networks: readonly OverlayNetwork[]): DesiredNetwork[] {
+  const known = new Map<string, string>();
+  for (const { peers } of before.networks) {
+    for (const { nodeId, wireguardPublicKey } of peers) {
+      if (wireguardPublicKey !== '') known.set(nodeId, wireguardPublicKey);
+    }
+  }
+  return networks.map(networkOf).map((network) => ({
+    ...network,
+    peers: network.peers.map((peer) => ({
+      ...peer,
+      wireguardPublicKey: peer.wireguardPublicKey || (known.get(peer.nodeId) ?? ''),
+    })),
+  }));
 }
 
 function replaced<T extends { readonly id: string }>(

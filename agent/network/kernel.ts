@@ -15,6 +15,8 @@ export type Tool =
   | 'iptables-restore'
   | 'ip6tables-restore'
   | 'conntrack'
+  | 'wg'
+  | 'wireguard-go'
   | 'sh';
 
 export interface KernelOptions {

@@ -7,11 +7,14 @@
  * neighbour discovery answers for nothing less.
  */
 import { bridgeName, type Desired, type DesiredNetwork, isIpv6, vxlanName } from './desired.ts';
+import { keysOf, type PublicKeys, tunnelAddress, tunnelName } from './tunnel.ts';
 
 export interface Vxlan {
   readonly name: string;
   readonly vxlanId: number;
   readonly bridge: string;
+  /** The interface that it sends by; empty: the host's own choice for each peer. */
+  readonly device: string;
   /** Where its packets come from; empty: the host's own choice for each peer. */
   readonly local: string;
   readonly port: number;
@@ -23,6 +26,8 @@ export interface Vxlan {
 export interface Links {
   /** By the name of the interface. */
   readonly vxlans: ReadonlyMap<string, Vxlan>;
+  /** Where frames for a container go, as learned: `mac dev vxlan dst address`. */
+  readonly learned: ReadonlySet<string>;
   /** `address dev bridge`, of virtual addresses (IPv4). */
   readonly routes: ReadonlySet<string>;
   /** `address dev bridge`, of virtual addresses (IPv6). */
@@ -32,9 +37,16 @@ export interface Links {
 export interface LinkOptions {
   /** The node's own underlay address; empty: the host's own choice for each peer. */
   readonly local: string;
+  /** The node's keys, for encrypted networks; none: it can't encrypt. */
+  readonly keys?: PublicKeys;
 }
 
-export const noLinks: Links = { vxlans: new Map(), routes: new Set(), addresses: new Set() };
+export const noLinks: Links = {
+  vxlans: new Map(),
+  learned: new Set(),
+  routes: new Set(),
+  addresses: new Set(),
+};
 
 /** The owner's mark on each interface of ours (`ip link … alias`). */
 export const ownerAlias = 'shoal';
@@ -43,7 +55,10 @@ export const ownerAlias = 'shoal';
 export function linksOf(desired: Desired, bridges: ReadonlySet<string>, options: LinkOptions): Links {
   const present = desired.networks.filter((network) => bridges.has(bridgeName(network)));
   const vxlans = new Map(
-    present.map((network) => [vxlanName(network), vxlanOf(network, desired.dataPathPort, options)]),
+    present.flatMap((network) => {
+      const vxlan = vxlanOf(network, desired.dataPathPort, options);
+      return vxlan === undefined ? [] : [[vxlan.name, vxlan] as const];
+    }),
   );
   const bridgeOf = new Map(present.map((network) => [network.id, bridgeName(network)]));
   const routes = new Set<string>();
@@ -57,20 +72,40 @@ export function linksOf(desired: Desired, bridges: ReadonlySet<string>, options:
       }
     }
   }
-  return { vxlans, routes, addresses };
+  return { vxlans, learned: new Set(), routes, addresses };
 }
 
-function vxlanOf(network: DesiredNetwork, dataPathPort: number, { local }: LinkOptions): Vxlan {
-  const peers = network.peers.map(({ underlay }) => underlay).filter((underlay) => underlay !== local);
-  return {
-    name: vxlanName(network),
-    vxlanId: network.vxlanId,
-    bridge: bridgeName(network),
-    local,
-    port: dataPathPort,
-    mtu: network.mtu,
-    peers: [...new Set(peers)].sort(),
-  };
+/** Undefined for an encrypted network where nothing encrypts: then there is no way to other hosts at all. */
+function vxlanOf(network: DesiredNetwork, port: number, options: LinkOptions): Vxlan | undefined {
+  const ways = network.isEncrypted ? encryptedWays(network, options) : openWays(network, options);
+  return (
+    ways && {
+      name: vxlanName(network),
+      vxlanId: network.vxlanId,
+      bridge: bridgeName(network),
+      device: ways.device,
+      local: ways.local,
+      port,
+      mtu: network.mtu,
+      peers: [...new Set(ways.peers)].sort(),
+    }
+  );
+}
+
+function openWays({ peers }: DesiredNetwork, { local }: LinkOptions) {
+  const underlays = peers.map(({ underlay }) => underlay).filter((underlay) => underlay !== local);
+  return { device: '', local, peers: underlays };
+}
+
+/** By the key in use, to the peers' keys in use; a peer whose key is not known gets nothing. */
+function encryptedWays(network: DesiredNetwork, { keys = [] }: LinkOptions) {
+  const [own] = keys;
+  if (own === undefined) return undefined;
+  const peers = network.peers.flatMap(({ wireguardPublicKey }) => {
+    const [inUse] = keysOf(wireguardPublicKey);
+    return inUse === undefined ? [] : [tunnelAddress(inUse.key)];
+  });
+  return { device: tunnelName(own.place), local: tunnelAddress(own.key), peers };
 }
 
 /** Commands for `ip -batch` and `bridge -batch`, to be run in this order. */
@@ -90,7 +125,7 @@ export function linkCommands(actual: Links, desired: Links): LinkCommands {
     if (before !== undefined && !isSame) ip.push(`link delete ${name}`);
     if (!isSame) {
       ip.push(
-        `link add ${name} type vxlan id ${vxlan.vxlanId} dstport ${vxlan.port}${vxlan.local === '' ? '' : ` local ${vxlan.local}`} learning`,
+        `link add ${name} type vxlan id ${vxlan.vxlanId} dstport ${vxlan.port}${vxlan.device === '' ? '' : ` dev ${vxlan.device}`}${vxlan.local === '' ? '' : ` local ${vxlan.local}`} learning`,
         `link set ${name} alias ${ownerAlias}`,
       );
     }
@@ -103,13 +138,25 @@ export function linkCommands(actual: Links, desired: Links): LinkCommands {
     for (const peer of vxlan.peers.filter((one) => !had.includes(one)))
       bridge.push(fdbCommand('append', name, peer));
   }
+  bridge.push(...forgetting(actual, desired));
   ip.push(...differing('route', actual.routes, desired.routes));
   ip.push(...differing('address', actual.addresses, desired.addresses));
   return { ip, bridge };
 }
 
+/** What was learned of an address that is no peer's any more would be a black hole until it is learned anew. */
+function forgetting(actual: Links, desired: Links): string[] {
+  return [...actual.learned].flatMap((entry) => {
+    const [, name = '', address = ''] = /^\S+ dev (\S+) dst (\S+)$/.exec(entry) ?? [];
+    const before = actual.vxlans.get(name);
+    const after = desired.vxlans.get(name);
+    if (before === undefined || after === undefined || !isSameTunnel(before, after)) return [];
+    return after.peers.includes(address) ? [] : [`fdb del ${entry} self`];
+  });
+}
+
 function isSameTunnel(a: Vxlan, b: Vxlan): boolean {
-  return a.vxlanId === b.vxlanId && a.port === b.port && a.local === b.local;
+  return a.vxlanId === b.vxlanId && a.port === b.port && a.local === b.local && a.device === b.device;
 }
 
 function fdbCommand(verb: 'append' | 'del', name: string, peer: string): string {
@@ -143,6 +190,7 @@ interface ListedLink {
     readonly info_kind?: string;
     readonly info_data?: {
       readonly id?: number;
+      readonly link?: string;
       readonly local?: string;
       readonly local6?: string;
       readonly port?: number;
@@ -166,6 +214,7 @@ interface ListedAddress {
   readonly ifname?: string;
   readonly addr_info?: readonly {
     readonly family?: string;
+    readonly scope?: string;
     readonly local?: string;
     readonly prefixlen?: number;
   }[];
@@ -186,7 +235,12 @@ export interface Listings {
 const bridgePattern = /^shoal\d+$/;
 
 /** What is, of what can be ours: our vxlans, and virtual addresses on bridges of ours; and those bridges. */
-export function parseLinks(listings: Listings): { readonly links: Links; readonly bridges: Set<string> } {
+export function parseLinks(listings: Listings): {
+  readonly links: Links;
+  readonly bridges: Set<string>;
+  /** Interface → its first IPv6 address that others may use. */
+  readonly addressOf: ReadonlyMap<string, string>;
+} {
   const links = parse<ListedLink>(listings.links);
   const bridges = new Set(
     links.flatMap(({ ifname = '', linkinfo }) =>
@@ -194,9 +248,11 @@ export function parseLinks(listings: Listings): { readonly links: Links; readonl
     ),
   );
   const peers = new Map<string, string[]>();
+  const learned = new Set<string>();
   for (const { mac, ifname = '', dst } of parse<ListedNeighbour>(listings.neighbours)) {
-    if (mac === '00:00:00:00:00:00' && dst !== undefined)
-      peers.set(ifname, [...(peers.get(ifname) ?? []), dst]);
+    if (dst === undefined) continue;
+    if (mac === '00:00:00:00:00:00') peers.set(ifname, [...(peers.get(ifname) ?? []), dst]);
+    else learned.add(`${mac} dev ${ifname} dst ${dst}`);
   }
   const vxlans = new Map<string, Vxlan>();
   for (const { ifname = '', ifalias, linkinfo, master = '', mtu = 0, flags } of links) {
@@ -207,6 +263,7 @@ export function parseLinks(listings: Listings): { readonly links: Links; readonl
       vxlanId: data.id ?? 0,
       // One that is down is put up again together with its place in the bridge.
       bridge: flags?.includes('UP') === true ? master : '',
+      device: data.link ?? '',
       local: data.local ?? data.local6 ?? '',
       port: data.port ?? 0,
       mtu,
@@ -225,9 +282,16 @@ export function parseLinks(listings: Listings): { readonly links: Links; readonl
         )
         .map(({ local }) => `${local} dev ${ifname}`),
     );
+  const addressOf = new Map(
+    parse<ListedAddress>(listings.addresses).flatMap(({ ifname = '', addr_info }) => {
+      const one = addr_info?.find(({ family, scope }) => family === 'inet6' && scope === 'global')?.local;
+      return one === undefined ? [] : [[ifname, one] as const];
+    }),
+  );
   return {
-    links: { vxlans, routes: new Set(routes), addresses: new Set(addresses) },
+    links: { vxlans, learned, routes: new Set(routes), addresses: new Set(addresses) },
     bridges,
+    addressOf,
   };
 }
 

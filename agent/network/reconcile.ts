@@ -8,11 +8,20 @@ import { firewallCommands } from './firewall.ts';
 import { type LinkOptions, type Links, linkCommands, linksOf } from './links.ts';
 import { rulesetCommands } from './nftables.ts';
 import { type Ruleset, type RulesetOptions, rulesetOf } from './ruleset.ts';
+import {
+  describeTunnelOperation,
+  type TunnelOperation,
+  type Tunnels,
+  tunnelOperations,
+  tunnelRemovals,
+  tunnelsOf,
+} from './tunnel.ts';
 
 /** What stands in the kernel, of what can be ours. */
 export interface Actual {
   readonly ruleset: Ruleset;
   readonly links: Links;
+  readonly tunnels: Tunnels;
   /** Bridges of the engine that have the name of one of ours. */
   readonly bridges: ReadonlySet<string>;
   /** Ports of those bridges (containers' ends), and whether a frame may leave by the port it came from. */
@@ -26,6 +35,7 @@ export interface Actual {
 export type Operation =
   | { readonly kind: 'nft'; readonly commands: readonly string[] }
   | { readonly kind: 'ip'; readonly commands: readonly string[] }
+  | TunnelOperation
   | { readonly kind: 'bridge'; readonly commands: readonly string[] }
   | { readonly kind: 'settings'; readonly settings: ReadonlyMap<string, string> }
   | { readonly kind: 'firewall'; readonly family: 'ipv4' | 'ipv6'; readonly commands: readonly string[] };
@@ -91,6 +101,8 @@ export function planBesideRules(
   options: PlanOptions,
 ): Operation[] {
   const operations: Operation[] = [];
+  const tunnels = tunnelsOf(desired, options.keys ?? []);
+  operations.push(...tunnelOperations(actual.tunnels, tunnels));
   const links = linkCommands(actual.links, linksOf(desired, actual.bridges, options));
   if (links.ip.length > 0) operations.push({ kind: 'ip', commands: links.ip });
   const hairpins = [...actual.hairpins]
@@ -99,6 +111,7 @@ export function planBesideRules(
   if (links.bridge.length + hairpins.length > 0) {
     operations.push({ kind: 'bridge', commands: [...links.bridge, ...hairpins] });
   }
+  operations.push(...tunnelRemovals(actual.tunnels, tunnels));
   const wanted = settingsOf(desired, actual.bridges);
   const settings = new Map(
     [...wanted].filter(([path, value]) => (actual.settings.get(path) ?? value) !== value),
@@ -120,6 +133,9 @@ export function describeOperation(operation: Operation): string[] {
     case 'ip':
     case 'bridge':
       return operation.commands.map((command) => `${operation.kind} ${command}`);
+    case 'tunnel':
+    case 'tunnel-removal':
+      return describeTunnelOperation(operation);
     case 'settings':
       return [...operation.settings].map(([path, value]) => `sysctl ${path.replaceAll('/', '.')}=${value}`);
     case 'firewall':

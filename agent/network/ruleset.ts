@@ -17,6 +17,7 @@ import {
   type PublishedPort,
   vxlanName,
 } from './desired.ts';
+import { tunnelPattern } from './tunnel.ts';
 
 /** A map or set: the words behind its name, and its elements, key → verdict ('' for a set's). */
 export interface Collection {
@@ -56,6 +57,8 @@ const solicitation = 'icmpv6 type 135';
 const isRewritten = 'ct status 0x20';
 /** Established or related. */
 const isOfConnection = 'ct state 0x2,0x4';
+/** A vxlan packet's network. */
+const vxlanIdField = '@th,96,24';
 const isLocalAddress = 'fib daddr type 2';
 const verdictOfPort = 'meta l4proto . th dport vmap @ports';
 
@@ -188,6 +191,11 @@ function inetRules(draft: Draft, desired: Desired): Table {
     new Map(underlays.filter((address) => familyOf(address) === family).map((address) => [address, '']));
   const ingress = desired.networks.find(({ isIngress }) => isIngress);
   const bridges = desired.networks.map((network) => `"${bridgeName(network)}"`);
+  const secret = new Map(
+    desired.networks.flatMap(({ isEncrypted, vxlanId }) =>
+      isEncrypted ? [[`0x${vxlanId.toString(16)}`, ''] as const] : [],
+    ),
+  );
   const ownPairs = new Map(bridges.map((bridge) => [`${bridge} . ${bridge}`, '']));
   const collections = new Map<string, Collection>([
     ['vips4', { kind: 'map', type: 'type ifname . ipv4_addr : verdict', elements: draft.vips[0] }],
@@ -202,6 +210,7 @@ function inetRules(draft: Draft, desired: Desired): Table {
     ['locals6', { kind: 'set', type: 'type ipv6_addr', elements: draft.locals[1] }],
     ['peers4', { kind: 'set', type: 'type ipv4_addr', elements: peersOf(0) }],
     ['peers6', { kind: 'set', type: 'type ipv6_addr', elements: peersOf(1) }],
+    ['secret', { kind: 'set', type: `typeof ${vxlanIdField}`, elements: secret }],
     ['same', { kind: 'set', type: 'type ifname . ifname', elements: ownPairs }],
   ]);
   const published = `${isLocalAddress} ${verdictOfPort}`;
@@ -209,6 +218,7 @@ function inetRules(draft: Draft, desired: Desired): Table {
   const chains = new Map<string, Chain>([
     // Before connections are tracked: a stranger's packet must not even make an entry.
     ['guard', { hook: hook('filter', 'prerouting', -300), rules: guardRules(desired.dataPathPort) }],
+    ['leave', { hook: hook('filter', 'output', -300), rules: [inTheClear('oifname', desired.dataPathPort)] }],
     ['pre', { hook: hook('nat', 'prerouting', -110), rules: destinations }],
     ['out', { hook: hook('nat', 'output', -110), rules: [published] }],
     ['post', { hook: hook('nat', 'postrouting', 90), rules: sourceRules(ingress && bridgeName(ingress)) }],
@@ -224,7 +234,18 @@ function hook(type: string, point: string, priority: number): string {
 }
 
 function guardRules(port: number): string[] {
-  return [`udp dport ${port} ip saddr != @peers4 drop`, `udp dport ${port} ip6 saddr != @peers6 drop`];
+  return [
+    inTheClear('iifname', port),
+    // What comes out of a tunnel was sent by who holds its key.
+    `iifname "${tunnelPattern}" accept`,
+    `udp dport ${port} ip saddr != @peers4 drop`,
+    `udp dport ${port} ip6 saddr != @peers6 drop`,
+  ];
+}
+
+/** Packets of encrypted networks outside of a tunnel: there are none, and if there were they would go no further. */
+function inTheClear(side: 'iifname' | 'oifname', port: number): string {
+  return `${side} != "${tunnelPattern}" udp dport ${port} ${vxlanIdField} @secret drop`;
 }
 
 /** Whose source address is rewritten too: who reaches itself, and who was let in here to a task elsewhere. */

@@ -25,6 +25,8 @@ import type { View } from '../store/store.ts';
 
 /** Ethernet's usual 1500, less the 50 bytes of vxlan's headers. */
 const defaultMtu = 1450;
+/** Less 60 bytes of WireGuard's and IPv4's headers, and 70 of vxlan's over IPv6. */
+const encryptedMtu = 1370;
 const mtuOption = 'com.docker.network.driver.mtu';
 const optionPrefix = 'shoal.';
 
@@ -53,7 +55,9 @@ export function networkStateOf(
     vxlan_id: vxlanId,
     subnets: IPAMOptions.Configs.flatMap(({ Subnet }) => (Subnet ? [Subnet] : [])),
     gateways,
-    mtu: Number(Spec.DriverConfiguration.Options?.[mtuOption]) || defaultMtu,
+    mtu:
+      Number(Spec.DriverConfiguration.Options?.[mtuOption]) ||
+      (isEncrypted(network) ? encryptedMtu : defaultMtu),
     internal: Spec.Internal === true,
     encrypted: isEncrypted(network),
     ingress: Spec.Ingress === true,

@@ -2,7 +2,7 @@
 import { ApiClient } from '../../cli/client.ts';
 import type { ListedTask } from '../../cli/commands/tasks.ts';
 import type { ClusterNode, Service } from '../../proto/docker.ts';
-import { type Lab, type LabHost, waitFor } from './lab.ts';
+import { type Lab, type LabHost, type ShoaldOptions, waitFor } from './lab.ts';
 
 /** The API of the daemon on `host`. */
 export function clientOf(host: LabHost): ApiClient {
@@ -10,8 +10,8 @@ export function clientOf(host: LabHost): ApiClient {
 }
 
 /** Starts shoald on every host and joins them: the first `managers` of them as managers, the rest as workers. */
-export async function formCluster(lab: Lab, managers: number): Promise<void> {
-  await Promise.all(lab.hosts.map((host) => host.startShoald()));
+export async function formCluster(lab: Lab, managers: number, options: ShoaldOptions = {}): Promise<void> {
+  await Promise.all(lab.hosts.map((host) => host.startShoald(options)));
   const [first, ...others] = lab.hosts;
   await first!.shoal('swarm', 'init', '--advertise-addr', first!.address);
   for (const [index, host] of others.entries()) {

@@ -5,12 +5,24 @@ import { applyOperations, readActual } from '../../../agent/network/apply.ts';
 import { type Desired, nothingDesired, withUpdate } from '../../../agent/network/desired.ts';
 import { firewallCommands, forwardChain } from '../../../agent/network/firewall.ts';
 import { Kernel } from '../../../agent/network/kernel.ts';
+import { linkCommands, linksOf, noLinks } from '../../../agent/network/links.ts';
 import { parseRuleset, rulesetCommands } from '../../../agent/network/nftables.ts';
-import { describeOperation, planDataPlane } from '../../../agent/network/reconcile.ts';
+import { type Actual, describeOperation, planDataPlane } from '../../../agent/network/reconcile.ts';
 import { hexadecimalOf, rulesetOf } from '../../../agent/network/ruleset.ts';
+import { tunnelAddress, tunnelOperations, tunnelsOf } from '../../../agent/network/tunnel.ts';
 import { desired, endpoint, here, network, service } from './desired-objects.ts';
 
 const options = { nodeId: here, local: '192.0.2.1' };
+
+const nothingThere: Actual = {
+  ruleset: new Map(),
+  links: noLinks,
+  tunnels: new Map(),
+  bridges: new Set(),
+  hairpins: new Map(),
+  settings: new Map(),
+  firewalls: {},
+};
 
 /** Two networks, one of them dual-stack and one the ingress; a service with two endpoints, one with none, one by port. */
 const sample: Desired = desired(
@@ -152,6 +164,81 @@ describe('the firewall of the engine', () => {
       'COMMIT',
     ]);
     assert.deepEqual(firewallCommands('-P FORWARD ACCEPT', false), []);
+  });
+});
+
+describe('encrypted networks', () => {
+  const keys: readonly string[] = [1, 2, 3].map((byte) => Buffer.alloc(32, byte).toString('base64'));
+  const state = (announcement: string, isEncrypted = true): Desired =>
+    desired(
+      [
+        network(4098, {
+          isEncrypted,
+          peers: [
+            {
+              nodeId: 'node-2',
+              hostname: 'h2',
+              underlay: '192.0.2.2',
+              gateways: [],
+              wireguardPublicKey: announcement,
+            },
+          ],
+        }),
+      ],
+      [],
+    );
+  const own = [{ place: 0, key: keys[0]! }] as const;
+  const vxlanOf = (given: Desired, withKeys = true) =>
+    linksOf(given, new Set(['shoal4098']), {
+      local: '192.0.2.1',
+      ...(withKeys ? { keys: own } : {}),
+    }).vxlans.get('vx4098');
+
+  it('have no way to other hosts without a key, own or of the peer', () => {
+    assert.equal(vxlanOf(state(`0:${keys[1]}`), false), undefined);
+    assert.deepEqual(vxlanOf(state(''))?.peers, []);
+    assert.deepEqual(vxlanOf(state('not a key'))?.peers, []);
+  });
+
+  it('are bound to the key in use and send to the peer’s, and both of the peer’s are heard', () => {
+    const given = state(`1:${keys[2]},0:${keys[1]}`);
+    const vxlan = vxlanOf(given);
+    assert.equal(vxlan?.device, 'shwg0');
+    assert.equal(vxlan?.local, tunnelAddress(keys[0]!));
+    assert.deepEqual(vxlan?.peers, [tunnelAddress(keys[2]!)]);
+    const tunnel = tunnelsOf(given, own).get('shwg0');
+    assert.deepEqual(
+      [...(tunnel?.peers ?? [])].map(([key, { endpoint }]) => [key, endpoint]),
+      [
+        [keys[2], '192.0.2.2:51841'],
+        [keys[1], '192.0.2.2:51840'],
+      ],
+    );
+    assert.deepEqual(tunnelOperations(new Map([['shwg0', tunnel!]]), tunnelsOf(given, own)), []);
+    assert.equal(tunnelsOf(state('', false), own).size, 0);
+  });
+
+  it('are dropped by the rules outside of a tunnel, before anything is made', () => {
+    const elements = rulesetOf(state(''), options).get('inet shoal')?.collections.get('secret')?.elements;
+    assert.deepEqual([...(elements?.keys() ?? [])], ['0x1002']);
+    assert.equal(planDataPlane(state(''), nothingThere, { ...options, keys: own })[0]?.kind, 'nft');
+  });
+
+  it('go on by the keys known before when a new leader does not know them yet', () => {
+    const peers = (key: string) => [
+      { id: 'a', encrypted: true, peers: [{ node_id: 'node-2', wireguard_public_key: key }] },
+    ];
+    const first = withUpdate(nothingDesired, { complete: true, networks: peers(`0:${keys[1]}`) });
+    const second = withUpdate(first, { complete: true, networks: peers('') });
+    assert.equal(second.networks[0]?.peers[0]?.wireguardPublicKey, `0:${keys[1]}`);
+  });
+
+  it('forget what was learned of an address that is no peer’s any more', () => {
+    const before = linksOf(state(`0:${keys[1]}`), new Set(['shoal4098']), { local: '', keys: own });
+    const after = linksOf(state(`1:${keys[2]}`), new Set(['shoal4098']), { local: '', keys: own });
+    const entry = `02:00:00:00:00:01 dev vx4098 dst ${tunnelAddress(keys[1]!)}`;
+    const { bridge } = linkCommands({ ...before, learned: new Set([entry]) }, after);
+    assert.ok(bridge.includes(`fdb del ${entry} self`), bridge.join());
   });
 });
 

@@ -1,0 +1,55 @@
+/** What this host's kernel can do for networks between hosts, tried once when the daemon starts. */
+import type { AgentOptions } from '../agent/agent.ts';
+import { Kernel } from '../agent/network/kernel.ts';
+import { type EncryptionKind, probeEncryption } from '../agent/network/keyring.ts';
+import { probeDataPlane } from '../agent/network/probe.ts';
+import type { Log } from '../proto/ports.ts';
+import { parseDuration } from './parse.ts';
+import type { Flags } from './shoald-flags.ts';
+import { UsageError } from './usage.ts';
+
+const nanosecondsPerMs = 1e6;
+const minRotationMs = 1000;
+
+export type HostNetwork =
+  | {
+      readonly kind: 'possible';
+      readonly kernel: Kernel;
+      readonly encryption: { readonly kind: EncryptionKind; readonly rotateEveryMs: number } | undefined;
+    }
+  /** reason: undefined where nobody asked for it. */
+  | { readonly kind: 'none'; readonly reason: string | undefined };
+
+/** Tries it; why something is not possible is logged. */
+export async function hostNetworkOf(flags: Flags, log: Log): Promise<HostNetwork> {
+  if (flags.engine === 'simulated') return { kind: 'none', reason: undefined };
+  if (flags.dataPlane === 'off') return { kind: 'none', reason: 'shoald runs with --data-plane off' };
+  const rotateEveryMs =
+    parseDuration(flags.dataPathKeyRotation, '--data-path-key-rotation') / nanosecondsPerMs;
+  if (rotateEveryMs < minRotationMs) {
+    throw new UsageError(`--data-path-key-rotation: ${flags.dataPathKeyRotation} is too often; at least 1s`);
+  }
+  const kernel = new Kernel();
+  const probe = await probeDataPlane(kernel);
+  if (probe.kind === 'impossible') {
+    log.warn({ reason: probe.reason }, 'this node has no networks between hosts');
+    return { kind: 'none', reason: probe.reason };
+  }
+  const encryption = await probeEncryption(kernel);
+  if ('kind' in encryption) {
+    return { kind: 'possible', kernel, encryption: { kind: encryption.kind, rotateEveryMs } };
+  }
+  log.info({ reason: encryption.reason }, 'this node takes no part in encrypted networks');
+  return { kind: 'possible', kernel, encryption: undefined };
+}
+
+/** The agent's share of it. `dataPathAddress`: where vxlan packets come from; undefined: the host's own choice. */
+export function agentNetwork(
+  network: HostNetwork | undefined,
+  dataPathAddress: string | undefined,
+): Pick<AgentOptions, 'dataPlane' | 'dataPlaneMissing'> {
+  if (network === undefined) return {};
+  if (network.kind === 'none') return { dataPlaneMissing: network.reason };
+  const { kernel, encryption } = network;
+  return { dataPlane: { kernel, local: dataPathAddress ?? '', encryption } };
+}
