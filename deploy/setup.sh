@@ -2,7 +2,7 @@
 # Makes a fresh clone ready: Debian packages (as root, where apt is), npm packages, the build. Idempotent,
 # and quick when there is nothing to do.
 #   deploy/setup.sh build   npm packages and the build only
-#   deploy/setup.sh demo    and what a real engine needs (docker.io nftables iproute2 busybox-static)
+#   deploy/setup.sh demo    and what a real engine needs (docker.io nftables iproute2 conntrack busybox-static)
 #   deploy/setup.sh test    and what the lab and Docker's clients in it need; missing root or apt is no error: the tests say what they skip
 # Says what is missing and what to type when it can't go on.
 set -euo pipefail
@@ -51,6 +51,11 @@ install_packages() {
 }
 
 need_modules() {
+  # A link leads to the modules of another checkout, which npm ci would take away from under it.
+  if [ -L node_modules ]; then
+    [ -e node_modules/.package-lock.json ] || { say "node_modules is a link to a folder without packages: run npm ci there, or remove the link."; exit 1; }
+    return 0
+  fi
   if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
     say "installing npm packages"
     npm ci --no-audit --no-fund --loglevel=error >&2
@@ -60,12 +65,12 @@ need_modules() {
 
 need_node
 client_packages="/usr/lib/python3/dist-packages/docker/__init__.py:python3-docker"
-engine_packages="dockerd:docker.io docker:docker.io containerd:containerd runc:runc nft:nftables iptables:iptables ip:iproute2 busybox:busybox-static curl:curl"
+engine_packages="dockerd:docker.io docker:docker.io containerd:containerd runc:runc nft:nftables iptables:iptables ip:iproute2 conntrack:conntrack busybox:busybox-static curl:curl"
 # shellcheck disable=SC2086
 case $purpose in
   build) ;;
   demo) install_packages strict $engine_packages ;;
-  test) install_packages lenient $engine_packages faketime:faketime losetup:mount mkfs.ext4:e2fsprogs wg:wireguard-tools wireguard-go:wireguard-go tcpdump:tcpdump ;;
+  test) install_packages lenient $engine_packages faketime:faketime losetup:mount mkfs.ext4:e2fsprogs wg:wireguard-tools wireguard-go:wireguard-go tcpdump:tcpdump $client_packages ;;
   *) say "usage: deploy/setup.sh build|demo|test"; exit 2 ;;
 esac
 need_modules
