@@ -2,9 +2,9 @@
  * Where a task's networks reach: all tasks on a network of the cluster live on nodes that share a data plane, that
  * of the first; and a port published in ingress mode needs one that has a routing mesh.
  */
-import { encryptedOption } from '../../proto/docker.ts';
+import { dataPlaneMissingLabel, encryptedOption } from '../../proto/docker.ts';
 import { type Attachment, clusterAttachments, ingressNetwork } from '../store/attachment.ts';
-import { canEncrypt, type DataPlane, hasRoutingMesh } from '../store/data-plane.ts';
+import { canEncrypt, hasRoutingMesh } from '../store/data-plane.ts';
 import { isIngressPort, needsIngress } from '../store/endpoint.ts';
 import type { Check, Request } from './filters.ts';
 import type { NodeEntry } from './node-table.ts';
@@ -21,7 +21,7 @@ export function routingMesh({ view, spec }: Request): Check | undefined {
     passes: (entry) => hasNetwork && hasRoutingMesh(entry.plane),
     explain: (failed) => [
       hasNetwork
-        ? `${what}, and ${nodes(failed.length)} ${failed.length === 1 ? 'has' : 'have'} no routing mesh: publish it in mode=host`
+        ? `${what}, and ${nodes(failed.length)} ${failed.length === 1 ? 'has' : 'have'} no routing mesh${whyNone(failed)}: publish it in mode=host`
         : `${what}, and the cluster has no ingress network: make one with "docker network create --ingress --driver overlay NAME"`,
     ],
   };
@@ -49,9 +49,8 @@ export function locality({ view, table, spec }: Request): Check | undefined {
     isStanding: false,
     passes: (entry) => problem(entry) === undefined,
     explain: (failed) =>
-      [...groupBy(failed, (entry) => `${problem(entry)} ${entry.plane.kind}`)].map(
-        ([, entries]) =>
-          `${problem(entries[0]!)} from ${describeThose(entries)}${ofPlane(entries[0]!.plane)}`,
+      [...groupBy(failed, (entry) => `${problem(entry)} ${entry.plane.kind} ${missingOf(entry)}`)].map(
+        ([, entries]) => `${problem(entries[0]!)} from ${describeThose(entries)}${ofPlane(entries[0]!)}`,
       ),
   };
 }
@@ -78,13 +77,25 @@ function describeThose(entries: readonly NodeEntry[]): string {
     : nodes(entries.length);
 }
 
-function ofPlane(plane: DataPlane): string {
-  switch (plane.kind) {
+/** Why an agent of ours has no networks between hosts, by its own words; empty when it did not say. */
+function missingOf({ node }: NodeEntry): string {
+  return node.Description.Engine.Labels[dataPlaneMissingLabel] ?? '';
+}
+
+/** The first of the reasons that nodes gave, for few have more than one. */
+function whyNone(entries: readonly NodeEntry[]): string {
+  const reason = entries.map(missingOf).find((one) => one !== '');
+  return reason === undefined ? '' : ` (${reason})`;
+}
+
+function ofPlane(entry: NodeEntry): string {
+  const missing = missingOf(entry);
+  switch (entry.plane.kind) {
     case 'docker':
       return ' (a Docker engine)';
     case 'vxlan':
       return ' (on the overlay of Shoal agents)';
     default:
-      return ' (an engine of its own)';
+      return missing === '' ? ' (an engine of its own)' : ` (an engine of its own: ${missing})`;
   }
 }

@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict';
 import { NodeTable } from '../../../manager/scheduler/node-table.ts';
 import { schedule } from '../../../manager/scheduler/schedule.ts';
-import { dataPlaneLabel, encryptionLabel, engineIdLabel } from '../../../proto/docker.ts';
+import {
+  dataPlaneLabel,
+  dataPlaneMissingLabel,
+  encryptionLabel,
+  engineIdLabel,
+} from '../../../proto/docker.ts';
 import type { NetworkId } from '../../../proto/ids.ts';
 import { type NodeOver, now, type SpecOver, World } from './world.ts';
 
@@ -97,6 +102,15 @@ describe('scheduler: data planes', () => {
     assert.equal(
       world.task('web.1').Status.Err,
       'no suitable node (port 8080 is published in ingress mode, and 2 nodes have no routing mesh: publish it in mode=host)',
+    );
+    const words = 'nftables can’t be used';
+    const silent = new World().node('s1', ours('s1', { [dataPlaneMissingLabel]: words }));
+    silent.network('ingress', 'overlay', { Ingress: true }).service('web', publish);
+    silent.waiting('web', 1, attached('ingress'));
+    run(silent);
+    assert.equal(
+      silent.task('web.1').Status.Err,
+      `no suitable node (port 8080 is published in ingress mode, and 1 node has no routing mesh (${words}): publish it in mode=host)`,
     );
     world
       .node('d1', stock)
