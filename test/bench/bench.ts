@@ -4,6 +4,7 @@
  * holds, 1 when one does not, 2 when the bench cannot run here.
  */
 import { parseArgs } from 'node:util';
+import { dataplane } from './dataplane.ts';
 import { failover } from './failover.ts';
 import { lists } from './lists.ts';
 import { raft } from './raft.ts';
@@ -28,7 +29,7 @@ export interface Bench {
   readonly run: (options: BenchOptions) => Promise<Metric[]>;
 }
 
-const benches: readonly Bench[] = [startup, failover, raft, lists, scheduler, recovery];
+const benches: readonly Bench[] = [startup, failover, raft, lists, scheduler, recovery, dataplane];
 
 function help(): string {
   const rows = benches.map(({ name, description }) => `  ${name.padEnd(10)} ${description}`);

@@ -239,6 +239,11 @@ export class Lab {
     return lab;
   }
 
+  /** lab.sh, for what is started as a process of its own; with `environment`. */
+  get scriptPath(): string {
+    return script;
+  }
+
   host(number: number): LabHost {
     const host = this.hosts[number - 1];
     if (!host) throw new Error(`the lab has no host ${number}`);
