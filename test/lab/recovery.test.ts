@@ -25,7 +25,7 @@ describe('lab: managers are lost for good', () => {
     managers = [lab.host(1), lab.host(2), lab.host(3)];
     worker = lab.host(4);
     fresh = lab.host(5);
-    file = join('/var/lib/shoal-recovery', 'cluster.backup');
+    file = join('/var/lib', lab.name, 'cluster.backup');
     await formCluster({ hosts: lab.hosts.slice(0, 4) } as Lab, 3);
     for (const { name } of managers)
       await managers[0]!.shoal('node', 'update', '--availability', 'drain', name);
