@@ -66,6 +66,8 @@ export interface DaemonOptions {
 
 const roleRetryFirstMs = 500;
 const roleRetryMaxMs = 5_000;
+/** As long as an end waits for a change of role that is under way. */
+const roleEndTimeoutMs = 5_000;
 
 export class Daemon implements ApiHost {
   readonly clock: Clock;
@@ -131,6 +133,8 @@ export class Daemon implements ApiHost {
     const { agent, manager } = this.state;
     await agent.stop();
     await manager?.stop({ orderly: true });
+    // A manager that is about to begin writes to the folder that the next life will open.
+    await Promise.race([this.changingRole, delay(this.clock, roleEndTimeoutMs)]);
   }
 
   membership(): Membership {

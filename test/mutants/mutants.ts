@@ -385,8 +385,8 @@ const answers: readonly Mutant[] = [
   store(
     'a snapshot in pieces shows what came later',
     'snapshot',
-    'const listed = kinds.map((kind) => ({ kind, objects: list(kind) }));',
-    'const listed = kinds.map((kind) => ({ kind, get objects() { return list(kind); } }));',
+    'const runs = kinds.map((kind) => ({ kind, runs: listed(kind) }));',
+    'const runs = kinds.map((kind) => ({ kind, get runs() { return listed(kind); } }));',
   ),
 ];
 
