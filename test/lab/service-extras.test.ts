@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { stringify } from 'yaml';
 import type { TaskWhy } from '../../manager/api/why.ts';
 import { create, idle, waitForReason, waitForRunning } from './asking.ts';
-import { clientOf, containerFingerprint, formCluster, tasksOf } from './cluster.ts';
+import { clientOf, containerFingerprint, containersOn, formCluster, tasksOf } from './cluster.ts';
 import { Lab, type LabHost, labMissing, waitFor } from './lab.ts';
 
 const image = 'busybox:lab';
@@ -86,6 +86,9 @@ describe('lab: why, plan, order and history of services', () => {
       });
       assert.match(why.Reason, /stopping \(scaled down\): .* stop grace period of 4 s/);
       await host.shoal('service', 'rm', 'slow', 'ssd', 'fails', 'sick', 'later');
+      await waitFor('their containers to be gone', 30_000, async () =>
+        (await Promise.all(lab.hosts.map(containersOn))).every((containers) => containers.length === 0),
+      );
     });
   });
 
