@@ -8,7 +8,7 @@ import type { LogMessage } from '../proto/generated/docker/swarmkit/v1/LogMessag
 import type { Clock, Log, Timer } from '../proto/ports.ts';
 import type { DispatcherClient, LogUpload, Stream } from './dispatcher-client.ts';
 import type { Engine, EngineLogLine, LogOptions } from './engine/engine.ts';
-import { millisecondsOf, timestampOfText, type WireSubscription, type WireTask } from './wire.ts';
+import { timestampOfText, type WireSubscription, type WireTask } from './wire.ts';
 
 const listenAgainMs = 1_000;
 const largestBatch = 200;
@@ -200,13 +200,14 @@ function isSelected({ selector }: WireSubscription, task: WireTask, nodeId: stri
 function logOptions({ options }: WireSubscription): LogOptions {
   const streams = options?.streams ?? [];
   const tail = Number(options?.tail ?? 0);
-  const sinceMs = millisecondsOf(options?.since);
+  const { since } = options ?? {};
   return {
     stdout: streams.length === 0 || streams.includes('LOG_STREAM_STDOUT'),
     stderr: streams.length === 0 || streams.includes('LOG_STREAM_STDERR'),
     follow: options?.follow === true,
     ...(tail < 0 ? { tail: -tail - 1 } : {}),
-    ...(sinceMs === undefined ? {} : { sinceMs }),
+    // As it came: a number of milliseconds can't tell a line's time from the next nanosecond's.
+    ...(since ? { since: `${since.seconds ?? 0}.${String(since.nanos ?? 0).padStart(9, '0')}` } : {}),
   };
 }
 

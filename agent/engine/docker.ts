@@ -205,7 +205,7 @@ export class DockerEngine implements Engine {
         follow: options.follow,
         timestamps: true,
         details: hasDetails,
-        since: options.sinceMs === undefined ? undefined : (options.sinceMs / 1000).toFixed(9),
+        since: options.since,
         tail: options.tail ?? 'all',
       },
       signal,

@@ -83,7 +83,8 @@ export interface LogOptions {
   readonly stdout: boolean;
   readonly stderr: boolean;
   readonly follow: boolean;
-  readonly sinceMs?: number;
+  /** Seconds since the epoch with nine digits behind the point: a line's time to the nanosecond. */
+  readonly since?: string;
   readonly tail?: number;
 }
 

@@ -272,7 +272,7 @@ export class SimulatedEngine implements Engine {
     const container = this.#container(containerId);
     const wanted = (line: EngineLogLine): boolean =>
       options[line.stream] &&
-      (options.sinceMs === undefined || Date.parse(line.timestamp) >= options.sinceMs);
+      (options.since === undefined || Date.parse(line.timestamp) >= Number(options.since) * 1000);
     const past = container.lines.filter(wanted);
     let next = container.lines.length;
     yield* options.tail === undefined ? past : past.slice(Math.max(0, past.length - options.tail));
