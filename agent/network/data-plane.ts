@@ -222,10 +222,6 @@ export class DataPlane {
     );
   }
 
-  get desired(): Desired {
-    return this.#desired;
-  }
-
   get #file(): string {
     return join(this.#options.folder, 'network.json');
   }

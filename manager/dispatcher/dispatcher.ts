@@ -21,7 +21,7 @@ import type { View } from '../store/store.ts';
 import type { Commit, StoreEvent } from '../store/watch.ts';
 import { AssignmentSet } from './assignments.ts';
 import { wireDuration } from './container-spec.ts';
-import { EndpointsBoard, type Programmed, type WatchHandle } from './endpoints.ts';
+import { EndpointsBoard, type WatchHandle } from './endpoints.ts';
 import { Pump } from './pump.ts';
 import { downAfterMs, heartbeatPeriodMs, type Missed, SessionTable } from './sessions.ts';
 import { splitAssignments } from './split.ts';
@@ -221,11 +221,6 @@ export class Dispatcher {
     this.requireStarted();
     this.requireNode(nodeId);
     return this.endpoints.watch(nodeId, sink);
-  }
-
-  /** What the data planes of nodes hold. */
-  programmedEndpoints(): ReadonlyMap<NodeId, Programmed> {
-    return this.endpoints.programmed();
   }
 
   /** Whether the task's agent is not told to stop it yet, for some node may still send connections to it. */
