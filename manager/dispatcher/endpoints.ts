@@ -38,17 +38,6 @@ export interface EndpointsOptions {
   readonly onWithdrawn: (task: Task) => void;
 }
 
-/** What a node said last. */
-export interface Programmed {
-  /** The update that its kernel holds; empty before the first. */
-  readonly revision: string;
-  readonly problems: readonly {
-    readonly networkId: string;
-    readonly serviceId: string;
-    readonly message: string;
-  }[];
-}
-
 export interface WatchHandle extends StreamHandle {
   report(report: EndpointsReport): void;
 }
@@ -65,7 +54,6 @@ interface Watcher {
   isFirst: boolean;
   /** Index of the newest update that was sent. */
   sent: number;
-  programmed: Programmed;
 }
 
 /** The items of an update. */
@@ -117,7 +105,6 @@ export class EndpointsBoard {
       dirtyServices: new Set(),
       isFirst: true,
       sent: 0,
-      programmed: { revision: '', problems: [] },
       pump: new Pump(
         () => this.step(watcher),
         (error) => {
@@ -146,11 +133,6 @@ export class EndpointsBoard {
     this.flush?.cancel();
     this.withdrawals.stop();
     for (const nodeId of [...this.watchers.keys()]) this.close(nodeId, error);
-  }
-
-  /** What the nodes that watch hold, by node. */
-  programmed(): ReadonlyMap<NodeId, Programmed> {
-    return new Map([...this.watchers].map(([nodeId, { programmed }]) => [nodeId, programmed]));
   }
 
   /** Whether some node may still send connections to the task, which is to stop. */
@@ -234,12 +216,6 @@ export class EndpointsBoard {
   }
 
   private onReport(watcher: Watcher, report: EndpointsReport): void {
-    const problems = (report.problems ?? []).map(({ network_id, service_id, message }) => ({
-      networkId: network_id ?? '',
-      serviceId: service_id ?? '',
-      message: message ?? '',
-    }));
-    watcher.programmed = { revision: report.revision ?? '', problems };
     const key = report.wireguard_public_key ?? '';
     if (key !== (this.publicKeys.get(watcher.nodeId) ?? '')) this.onPublicKey(watcher.nodeId, key);
     this.withdrawals.confirmed(watcher.nodeId, Number(report.revision || 0));
