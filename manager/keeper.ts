@@ -44,16 +44,27 @@ export function keeperPlan(view: View, status: RaftStatus): KeeperPlan {
   return { changes, removals };
 }
 
-/** Absent for nodes that are no members; the leader reaches itself. */
+/**
+ * Absent for nodes that are no members; the leader reaches itself. A learner's is unknown: it answers, but
+ * has no vote yet, and whoever stops another manager must not count on it.
+ */
 function managerStatusOf(node: ClusterNode, status: RaftStatus): ManagerStatus | undefined {
   const member = status.members.find((candidate) => candidate.nodeId === node.ID);
   if (!member) return undefined;
   const isLeader = status.leader?.raftId === member.raftId;
   return {
     ...(isLeader ? { Leader: true } : {}),
-    Reachability: member.isActive || isLeader ? 'reachable' : 'unreachable',
+    Reachability: reachability(member, isLeader),
     Addr: member.address,
   };
+}
+
+function reachability(
+  member: RaftStatus['members'][number],
+  isLeader: boolean,
+): ManagerStatus['Reachability'] {
+  if (member.isLearner) return 'unknown';
+  return member.isActive || isLeader ? 'reachable' : 'unreachable';
 }
 
 function sameStatus(a: ManagerStatus | undefined, b: ManagerStatus | undefined): boolean {

@@ -76,12 +76,12 @@ function wordOf<T extends string>(field: string, value: string, words: readonly 
   return word;
 }
 
-/** The group that is left must have a quorum of its own. The leader takes the manager out of it. */
+/** The voters that are left must have a quorum of their own. The leader takes the manager out of the group. */
 function checkDemotion(view: View, node: ClusterNode): void {
   if (view.find('node', 'role', 'manager').length === 1) {
     throw swarmError('failed-precondition', 'attempting to demote the last manager of the swarm');
   }
-  const others = view.list('node').filter((other) => other.ManagerStatus && other.ID !== node.ID);
+  const others = view.list('node').filter((other) => hasVote(other) && other.ID !== node.ID);
   const reachable = others.filter((other) => other.ManagerStatus?.Reachability === 'reachable').length;
   if (reachable <= Math.floor(others.length / 2)) {
     throw swarmError(
@@ -89,6 +89,11 @@ function checkDemotion(view: View, node: ClusterNode): void {
       "can't remove member from the raft: this would result in a loss of quorum",
     );
   }
+}
+
+/** The keeper calls one unknown that is in the group and has no vote yet. */
+function hasVote({ ManagerStatus }: ClusterNode): boolean {
+  return ManagerStatus !== undefined && ManagerStatus.Reachability !== 'unknown';
 }
 
 /** The node goes and its tasks are orphaned in one entry, so that nothing is left pointing at it. */
