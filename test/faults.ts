@@ -3,17 +3,15 @@
  * told on standard error, one line of JSON at the end on standard output; exit code 0 when nothing was violated, 2
  * when the lab cannot run here.
  */
-import { parseArgs } from 'node:util';
+import { commandLine, numberAbove0 } from './command-line.ts';
 import { runFaults } from './lab/fault-run/fault-run.ts';
 import { labMissing } from './lab/lab.ts';
 
 async function main(): Promise<number> {
-  const { values } = parseArgs({ options: { minutes: { type: 'string', default: '2' } } });
-  const minutes = Number(values.minutes);
-  if (!(minutes > 0)) {
-    console.error(`--minutes takes a number above 0, not ${values.minutes}`);
-    return 2;
-  }
+  const { values } = commandLine('usage: npm run faults -- [--minutes N]   (2 minutes by default)', {
+    options: { minutes: { type: 'string', default: '2' } },
+  });
+  const minutes = numberAbove0('minutes', values.minutes);
   const missing = labMissing();
   if (missing !== undefined) {
     console.error(missing);

@@ -8,7 +8,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { parseArgs } from 'node:util';
+import { commandLine, countAbove0 } from './command-line.ts';
 import { type Mutant, mutants } from './mutants/mutants.ts';
 import { planted } from './mutants/plant.ts';
 
@@ -111,7 +111,7 @@ function firstFailure(output: string): string {
 }
 
 async function main(): Promise<number> {
-  const { values } = parseArgs({
+  const { values } = commandLine('usage: npm run mutants -- [--only WORDS] [--jobs N]', {
     options: { only: { type: 'string', default: '' }, jobs: { type: 'string', default: '2' } },
   });
   const chosen = mutants.filter(({ name }) => name.includes(values.only));
@@ -119,7 +119,7 @@ async function main(): Promise<number> {
     console.error(`no planted bug has "${values.only}" in its name`);
     return 2;
   }
-  const plots = Array.from({ length: Math.max(1, Number(values.jobs) || 2) }, () => new Plot());
+  const plots = Array.from({ length: countAbove0('jobs', values.jobs) }, () => new Plot());
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.once(signal, () => {
       for (const plot of plots) plot.clear();

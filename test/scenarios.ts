@@ -6,7 +6,7 @@
 import { statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
+import { commandLine } from './command-line.ts';
 import { runScenarioFile, withoutLogLines } from './conformance/raft/scenario-file.ts';
 
 // This file runs from dist/test.
@@ -34,13 +34,13 @@ function run(named: string, rewrite: boolean): boolean {
 }
 
 function main(): number {
-  const { values, positionals } = parseArgs({
+  const { values, positionals } = commandLine(usage, {
     allowPositionals: true,
-    options: { rewrite: { type: 'boolean', default: false }, help: { type: 'boolean', short: 'h' } },
+    options: { rewrite: { type: 'boolean', default: false } },
   });
-  if (values.help || positionals.length === 0) {
-    (values.help ? console.log : console.error)(usage);
-    return values.help ? 0 : 2;
+  if (positionals.length === 0) {
+    console.error(usage);
+    return 2;
   }
   const passed = positionals.filter((file) => run(file, values.rewrite)).length;
   console.log(`${passed} of ${positionals.length} files passed`);

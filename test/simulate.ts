@@ -1,23 +1,22 @@
-/**
- * `npm run simulate`: the whole cluster, simulated from seeds.
- *
- *   --seeds 1000       seeds 1 to 1000 (--from N: from N on), on all processors or --threads N of them; goes on
- *                      after a violation, and ends with a summary
- *   --seed 42          runs one again and tells all that happens
- *   --steps N          N virtual seconds of faults instead of as many as the seed draws
- *   --whole            services in every run, not in each tenth
- *   --resume FILE      notes in FILE how far it is, and goes on from there when FILE is of the same run
- *   --plant NAME       puts a bug in, and succeeds when an invariant catches it
- */
+/** `npm run simulate`: the whole cluster, simulated from seeds. */
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { parseArgs } from 'node:util';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
+import { commandLine, countAbove0 } from './command-line.ts';
 import type { ClusterOptions } from './simulation/cluster.ts';
 import { plants } from './simulation/plants.ts';
 import { type RunReport, runSeed } from './simulation/run.ts';
 import { addSeed, emptyTally, type Tally, tellTally } from './simulation/tally.ts';
 
+const usage = `usage: npm run simulate -- [OPTIONS]
+
+  --seeds 1000       seeds 1 to 1000 (--from N: from N on), on all processors or --threads N of them; goes on
+                     after a violation, and ends with a summary
+  --seed 42          runs one again and tells all that happens
+  --steps N          N virtual seconds of faults instead of as many as the seed draws
+  --whole            services in every run, not in each tenth
+  --resume FILE      notes in FILE how far it is, and goes on from there when FILE is of the same run
+  --plant NAME       puts a bug in, and succeeds when an invariant catches it`;
 const defaultSeeds = 100;
 const shownLines = 50;
 /** Seeds that a thread takes at a time. */
@@ -46,7 +45,7 @@ interface Chunk {
 
 async function main(): Promise<number> {
   const text = { type: 'string' } as const;
-  const { values } = parseArgs({
+  const { values } = commandLine(usage, {
     options: {
       seed: text,
       seeds: text,
@@ -63,20 +62,14 @@ async function main(): Promise<number> {
     console.error(`there is no plant ${plant}; there are ${Object.keys(plants).join(', ')}`);
     return 2;
   }
-  const steps = values.steps === undefined ? undefined : count('steps', values.steps);
-  if (values.seed !== undefined) return replay(count('seed', values.seed), { plant, steps, whole });
-  const from = values.from === undefined ? 1 : count('from', values.from);
-  const seeds = values.seeds === undefined ? defaultSeeds : count('seeds', values.seeds);
-  const wanted = values.threads === undefined ? availableParallelism() : count('threads', values.threads);
+  const steps = values.steps === undefined ? undefined : countAbove0('steps', values.steps);
+  if (values.seed !== undefined) return replay(countAbove0('seed', values.seed), { plant, steps, whole });
+  const from = values.from === undefined ? 1 : countAbove0('from', values.from);
+  const seeds = values.seeds === undefined ? defaultSeeds : countAbove0('seeds', values.seeds);
+  const wanted =
+    values.threads === undefined ? availableParallelism() : countAbove0('threads', values.threads);
   const threads = Math.min(wanted, Math.ceil(seeds / chunkSeeds));
   return new Campaign({ from, to: from + seeds - 1, plant, steps, whole, threads, resume }).run();
-}
-
-function count(flag: string, text: string): number {
-  const number = Number(text);
-  if (Number.isSafeInteger(number) && number > 0) return number;
-  console.error(`--${flag} takes a number above 0, not ${text}`);
-  process.exit(2);
 }
 
 async function replay(seed: number, job: Job): Promise<number> {

@@ -3,7 +3,7 @@
  * Progress goes to standard error, one line of JSON a metric to standard output. Exit code 0 when every limit
  * holds, 1 when one does not, 2 when the bench cannot run here.
  */
-import { parseArgs } from 'node:util';
+import { commandLine, countAbove0 } from '../command-line.ts';
 import { dataplane } from './dataplane.ts';
 import { failover } from './failover.ts';
 import { lists } from './lists.ts';
@@ -61,22 +61,17 @@ function tableOf(lines: readonly Line[]): string {
 }
 
 async function main(): Promise<number> {
-  const { values, positionals } = parseArgs({
+  const { values, positionals } = commandLine(help(), {
     allowPositionals: true,
     options: {
       json: { type: 'boolean', default: false },
       'no-peer': { type: 'boolean', default: false },
       runs: { type: 'string' },
-      help: { type: 'boolean', short: 'h', default: false },
     },
   });
   const bench = benches.find(({ name }) => name === positionals[0]);
-  const runs = values.runs === undefined ? undefined : Number(values.runs);
-  if (values.help) {
-    console.log(help());
-    return 0;
-  }
-  if (bench === undefined || (runs !== undefined && !(Number.isInteger(runs) && runs > 0))) {
+  const runs = values.runs === undefined ? undefined : countAbove0('runs', values.runs);
+  if (bench === undefined) {
     console.error(help());
     return 2;
   }
