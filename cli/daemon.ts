@@ -297,6 +297,7 @@ export class Daemon implements ApiHost {
       );
     }
     const { agent, manager } = this.state;
+    manager.manager.refuseWithoutState();
     const unlockKey = manager.manager.store.cluster()?.Private.UnlockKey;
     const held = this.mustHold();
     this.state = { kind: 'pending' };

@@ -243,6 +243,18 @@ export class Manager {
     return issued.identity;
   }
 
+  /**
+   * Before a recovery by force: throws 'failed-precondition' when this manager does not hold the cluster's state,
+   * because it was let in a moment ago and got nothing yet. A cluster made of it alone would be an empty one.
+   */
+  refuseWithoutState(): void {
+    if (this.store.cluster() !== undefined && this.store.get('node', this.nodeId) !== undefined) return;
+    throw new ShoalError(
+      'failed-precondition',
+      "this manager was still receiving the cluster's state when the others were lost: going on with it alone would give an empty cluster. Run --force-new-cluster on another manager, or restore a backup with `shoal backup restore`",
+    );
+  }
+
   /** After a recovery by force: the managers that were lost are workers, should they ever come back. */
   async forgetOtherManagers(): Promise<void> {
     const others = this.store.find('node', 'role', 'manager').filter((node) => node.ID !== this.nodeId);

@@ -170,6 +170,21 @@ describe('managers together', function () {
     assert.deepEqual(members(), ['node1', 'node4']);
   });
 
+  it('do not make a cluster of one that has not got the state yet', async () => {
+    await setUp(1);
+    const seat = group.seat('node2');
+    const { address } = seatOf('node1');
+    const self = { raftId: 2, nodeId: 'node2', address: seat.address };
+    const members = [{ raftId: 1, nodeId: 'node1', address }, self];
+    const joiner = await group.start(seat, { kind: 'join', self, members });
+    assert.throws(
+      () => joiner.refuseWithoutState(),
+      (error) =>
+        isShoalError(error, 'failed-precondition') && /still receiving.*another manager/.test(error.message),
+    );
+    group.leader().refuseWithoutState();
+  });
+
   it('bring one that is far behind up by a snapshot, and it leads as well as any', async () => {
     await setUp(3, { snapshotEntries: 20, keepEntries: 5 });
     const lagging = seatOf('node3');

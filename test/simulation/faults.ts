@@ -318,6 +318,11 @@ export class Faults {
     if (running === undefined || machine.damage !== undefined || others.length === 0 || this.#isMending())
       return;
     if (!isVoter(machine)) return;
+    try {
+      running.manager.refuseWithoutState();
+    } catch {
+      return;
+    }
     this.#note(machine, 'is the only manager left, and goes on by force');
     const { appliedIndex } = running.manager.raft.status();
     for (const other of others) void other.wipe();
