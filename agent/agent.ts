@@ -63,6 +63,8 @@ export interface AgentOptions {
     /** This node's address that vxlan packets come from; empty: the host's own choice. */
     readonly local: string;
     readonly encryption?: DataPlaneOptions['encryption'];
+    /** Why it can't encrypt; absent where it can. */
+    readonly encryptionMissing?: string | undefined;
   };
   /** Why this node has none; absent where it has, or nobody asked for it. */
   readonly dataPlaneMissing?: string | undefined;
@@ -256,6 +258,7 @@ export class Agent {
       hasDataPlane: this.#dataPlane !== undefined,
       dataPlaneMissing: this.#options.dataPlaneMissing,
       encryption: this.#options.dataPlane?.encryption?.kind,
+      encryptionMissing: this.#options.dataPlane?.encryptionMissing,
       engine: this.#engine,
       unavailableBecause: this.#unavailableBecause,
       genericResources: genericResources ?? [],

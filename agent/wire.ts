@@ -8,6 +8,7 @@ import {
   dataPlaneLabel,
   dataPlaneMissingLabel,
   encryptionLabel,
+  encryptionMissingLabel,
   engineIdLabel,
   engineUnavailableLabel,
   type GenericResource,
@@ -153,6 +154,8 @@ export interface NodeFacts {
   readonly dataPlaneMissing?: string | undefined;
   /** By what encrypted networks are encrypted; undefined: they can't be. */
   readonly encryption?: string | undefined;
+  /** Why not, in words; undefined where it can, or has no networks between hosts. */
+  readonly encryptionMissing?: string | undefined;
 }
 
 /** A node's description. A node whose engine never answered has no resources, so that nothing is placed there. */
@@ -163,6 +166,7 @@ export function describeNode(facts: NodeFacts): WireDescription {
   if (unavailableBecause !== undefined) labels[engineUnavailableLabel] = unavailableBecause;
   if (hasDataPlane === true) labels[dataPlaneLabel] = 'vxlan';
   if (facts.encryption !== undefined) labels[encryptionLabel] = facts.encryption;
+  if (facts.encryptionMissing !== undefined) labels[encryptionMissingLabel] = facts.encryptionMissing;
   if (facts.dataPlaneMissing !== undefined) labels[dataPlaneMissingLabel] = facts.dataPlaneMissing;
   if (dataPathAddress !== undefined) labels[dataPathLabel] = dataPathAddress;
   return {

@@ -16,6 +16,8 @@ export type HostNetwork =
       readonly kind: 'possible';
       readonly kernel: Kernel;
       readonly encryption: { readonly kind: EncryptionKind; readonly rotateEveryMs: number } | undefined;
+      /** Why it can't encrypt; undefined where it can. */
+      readonly encryptionMissing?: string;
     }
   /** reason: undefined where nobody asked for it. */
   | { readonly kind: 'none'; readonly reason: string | undefined };
@@ -40,7 +42,7 @@ export async function hostNetworkOf(flags: Flags, log: Log): Promise<HostNetwork
     return { kind: 'possible', kernel, encryption: { kind: encryption.kind, rotateEveryMs } };
   }
   log.info({ reason: encryption.reason }, 'this node takes no part in encrypted networks');
-  return { kind: 'possible', kernel, encryption: undefined };
+  return { kind: 'possible', kernel, encryption: undefined, encryptionMissing: encryption.reason };
 }
 
 /** The agent's share of it. `dataPathAddress`: where vxlan packets come from; undefined: the host's own choice. */
@@ -50,6 +52,6 @@ export function agentNetwork(
 ): Pick<AgentOptions, 'dataPlane' | 'dataPlaneMissing'> {
   if (network === undefined) return {};
   if (network.kind === 'none') return { dataPlaneMissing: network.reason };
-  const { kernel, encryption } = network;
-  return { dataPlane: { kernel, local: dataPathAddress ?? '', encryption } };
+  const { kernel, encryption, encryptionMissing } = network;
+  return { dataPlane: { kernel, local: dataPathAddress ?? '', encryption, encryptionMissing } };
 }

@@ -133,6 +133,8 @@ export const engineIdLabel = 'shoal.engine.id';
 export const dataPlaneLabel = 'shoal.dataplane';
 /** Label of our agents that can encrypt a network's traffic between hosts: by what. */
 export const encryptionLabel = 'shoal.dataplane.encryption';
+/** Label of our agents with a data plane that can't encrypt: why. */
+export const encryptionMissingLabel = 'shoal.dataplane.encryption.missing';
 /** Label of our agents without a data plane: why. */
 export const dataPlaneMissingLabel = 'shoal.dataplane.missing';
 /** Label that our agents put into Engine.Labels while their engine does not answer: why. */
@@ -152,6 +154,16 @@ export interface NodeDescription {
   TLSInfo: TLSInfo;
 }
 
+/** What a node's data plane can't do as the managers want it. Without NetworkID and ServiceID it concerns the whole node. */
+export interface NodeProblem {
+  /** For a person: what is wrong there and what to do. */
+  Message: string;
+  NetworkID?: NetworkId;
+  ServiceID?: ServiceId;
+  /** When the node told of it first; RFC 3339. */
+  Since: string;
+}
+
 export interface ClusterNode extends Meta<NodeId> {
   Spec: NodeSpec;
   /** Empty strings and zeros until the node's agent has registered. */
@@ -162,6 +174,8 @@ export interface ClusterNode extends Meta<NodeId> {
    * bridge's gateway (and DNS server) of ours. Given by the allocator in the entry that assigns the first task.
    */
   Attachments?: NetworkAttachment[];
+  /** As its data plane told last; absent or empty: none. */
+  Problems?: NodeProblem[];
   /** Present while the node is a member of the managers' group; kept by the leader. */
   ManagerStatus?: { Leader?: boolean; Reachability: 'unknown' | 'unreachable' | 'reachable'; Addr: string };
   Private: {

@@ -71,6 +71,12 @@ export interface DataPlaneOptions {
   readonly encryption?: { readonly kind: EncryptionKind; readonly rotateEveryMs: number } | undefined;
 }
 
+/** What could not be done, and of which network; of none: of the node. */
+interface Problem {
+  readonly message: string;
+  readonly networkId?: string;
+}
+
 interface Waiting {
   readonly resolve: (ready: ReadyNetwork) => void;
   readonly reject: (error: ShoalError) => void;
@@ -104,7 +110,9 @@ export class DataPlane {
   #isAsked = false;
   #isStopped = false;
   #send: SendReport | undefined;
-  #problems: readonly string[] = [];
+  #problems: readonly Problem[] = [];
+  /** A round has come to its end in this life. */
+  #isLookedAt = false;
   /** A change of rules waits for its turn, and will be of the newest state. */
   #isTurnAwaited = false;
   /** Revision whose rules stand; of the state that is on disk. */
@@ -229,7 +237,8 @@ export class DataPlane {
   #whyNotReady(id: string): string {
     const known = this.#desired.networks.find((network) => network.id === id);
     if (known === undefined) return `the managers have not told this node of network ${id} yet`;
-    return `network ${known.name} is not ready on this node: ${this.#problems.join('; ') || 'it is being made'}`;
+    const reasons = this.#problems.map(({ message }) => message).join('; ');
+    return `network ${known.name} is not ready on this node: ${reasons || 'it is being made'}`;
   }
 
   #doubt(): void {
@@ -260,12 +269,12 @@ export class DataPlane {
     const { kernel, clock, log } = this.#options;
     const desired = this.#desired;
     const doubts = this.#doubts;
-    const problems: string[] = [];
+    const problems: Problem[] = [];
     const attempt = async (what: () => Promise<void>): Promise<void> => {
       try {
         await what();
       } catch (error) {
-        problems.push(messageOf(error));
+        problems.push({ message: messageOf(error) });
       }
     };
     const isDue = (lastMs: number) => clock.monotonicMs() - lastMs >= periodMs;
@@ -275,7 +284,7 @@ export class DataPlane {
     if (isDue(this.#lookedAtMs)) this.#assumed = undefined;
     if (this.#assumed === undefined) {
       this.#lookedAtMs = clock.monotonicMs();
-      await attempt(() => this.#bridges(desired));
+      await attempt(() => this.#bridges(desired, problems));
     }
     await attempt(async () => this.#confirm(await this.#rules.become(() => this.#desired, areRulesAsked)));
     await attempt(async () => {
@@ -288,24 +297,22 @@ export class DataPlane {
       if (operations.length > 0) log.debug({ operations: operations.length }, 'data plane reconciled');
       if (doubts === this.#doubts) this.#assumed = this.#resultOf(allowed, actual);
     });
-    problems.push(...(await this.#dns.listen(desired)));
+    problems.push(...(await this.#dns.listen(desired)).map((message) => ({ message })));
     await attempt(() => this.#write(desired));
     this.#settle(desired, problems);
     return problems.length === 0;
   }
 
-  async #bridges(desired: Desired): Promise<void> {
+  async #bridges(desired: Desired, problems: Problem[]): Promise<void> {
     const { networks } = this.#options;
-    const failures: string[] = [];
     for (const network of desired.networks) {
       try {
         this.#names.set(network.id, await networks.ensureOverlay(network));
       } catch (error) {
-        failures.push(`network ${network.name}: ${messageOf(error)}`);
+        problems.push({ networkId: network.id, message: `network ${network.name}: ${messageOf(error)}` });
       }
     }
     await networks.pruneOverlays(new Set(desired.networks.map(({ id }) => id)));
-    if (failures.length > 0) throw new ShoalError('unavailable', failures.join('; '));
   }
 
   #planOptions(): PlanOptions {
@@ -324,12 +331,14 @@ export class DataPlane {
     };
   }
 
-  #settle(desired: Desired, problems: readonly string[]): void {
+  #settle(desired: Desired, problems: readonly Problem[]): void {
     const { log } = this.#options;
-    if (problems.length > 0 && problems.join() !== this.#problems.join()) {
-      log.warn({ reasons: problems }, 'the data plane is not as the managers want it; it is tried again');
+    const reasons = problems.map(({ message }) => message);
+    if (reasons.length > 0 && reasons.join() !== this.#problems.map(({ message }) => message).join()) {
+      log.warn({ reasons }, 'the data plane is not as the managers want it; it is tried again');
     }
     this.#problems = problems;
+    this.#isLookedAt = true;
     const present = this.#present;
     for (const network of desired.networks) {
       const name = this.#names.get(network.id);
@@ -362,8 +371,9 @@ export class DataPlane {
     this.#send?.({
       revision: this.#programmed,
       wireguard_public_key: this.#keyring?.announcement() ?? '',
+      problems_known: this.#isLookedAt,
       problems: [
-        ...this.#problems.map((message) => ({ message })),
+        ...this.#problems.map(({ message, networkId = '' }) => ({ message, network_id: networkId })),
         ...[...this.#rules.refusedPorts].map(([key, message]) => ({
           message,
           service_id: serviceOf(this.#desired, key),

@@ -1,7 +1,16 @@
 /** shoal node: the machines of the cluster. */
 import { isDeepStrictEqual } from 'node:util';
 import type { Command } from 'commander';
-import { type ClusterNode, engineUnavailableLabel, type NodeSpec } from '../../proto/docker.ts';
+import {
+  type ClusterNode,
+  dataPlaneLabel,
+  dataPlaneMissingLabel,
+  encryptionLabel,
+  encryptionMissingLabel,
+  engineUnavailableLabel,
+  type NodeProblem,
+  type NodeSpec,
+} from '../../proto/docker.ts';
 import { type Context, collect, filterQuery, forEach, listOptions } from '../context.ts';
 import { type InspectFlags, inspect, inspectOptions, labelLines } from '../inspect.ts';
 import { binarySize, type Column, capital, type ListOptions, print, renderList } from '../output.ts';
@@ -10,7 +19,9 @@ import { UsageError } from '../usage.ts';
 import { listTasks, type TaskListFlags, taskListOptions } from './tasks.ts';
 import { addDrain } from './upkeep.ts';
 
-type ListedNode = Omit<ClusterNode, 'Private'>;
+type ListedNode = Omit<ClusterNode, 'Private' | 'Problems'> & {
+  readonly Problems?: readonly (NodeProblem & { readonly Network?: string; readonly Service?: string })[];
+};
 
 /** Adds the noun with its verbs. */
 export function addNodeCommands(program: Command, context: Context): void {
@@ -132,8 +143,29 @@ function pretty(node: ListedNode): string {
     ...plugins(Engine.Plugins ?? []),
     `Engine Version:\t\t${Engine.EngineVersion}`,
     ...labelLines('Engine Labels:', Engine.Labels),
+    ...networkLines(node),
     ...(TLSInfo.TrustRoot ? ['TLS Info:', ` TrustRoot:\n${TLSInfo.TrustRoot.trimEnd()}`] : []),
   ].join('\n');
+}
+
+/** What the node has of networks between hosts, what it does without, and what it can't do; nothing for a stock engine. */
+function networkLines({ Description, Problems = [] }: ListedNode): string[] {
+  const labels = Description.Engine.Labels ?? {};
+  const missing = labels[dataPlaneMissingLabel];
+  const plane = labels[dataPlaneLabel] ?? (missing && `none: ${missing}`);
+  const noEncryption = labels[encryptionMissingLabel];
+  const encryption = labels[encryptionLabel] ?? (noEncryption && `none: ${noEncryption}`);
+  if (plane === undefined && Problems.length === 0) return [];
+  return [
+    'Networks between hosts:',
+    ...(plane === undefined ? [] : [` Data plane:\t\t${plane}`]),
+    ...(encryption === undefined ? [] : [` Encryption:\t\t${encryption}`]),
+    ...(Problems.length === 0 ? [' Problems:\t\tnone'] : [' Problems:']),
+    ...Problems.map(
+      ({ Message, Service, Since }) =>
+        `  - ${Service ? `service ${Service}: ` : ''}${Message} (since ${Since})`,
+    ),
+  ];
 }
 
 function plugins(list: readonly { Type: string; Name: string }[]): string[] {

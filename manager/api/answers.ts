@@ -7,6 +7,7 @@ import type {
   Driver,
   Network,
   NetworkAttachment,
+  NodeProblem,
   Secret,
   Service,
   ServiceSpec,
@@ -26,12 +27,25 @@ export function clusterAnswer(cluster: Cluster, options: { tokens: boolean }): A
   return { ...shown, DefaultAddrPool: pool, ...(options.tokens ? { JoinTokens } : {}) };
 }
 
-export function nodeAnswer(node: ClusterNode): Answer {
-  const { Private: _private, Attachments: _own, Description, ManagerStatus, ...shown } = node;
+/** Problems that its data plane told of come on top of what Docker shows; none: as Docker shows it. */
+export function nodeAnswer(view: View, node: ClusterNode): Answer {
+  const { Private: _private, Attachments: _own, Problems = [], Description, ManagerStatus, ...shown } = node;
   const { Labels, ...engine } = Description.Engine;
   const Engine = Object.keys(Labels).length === 0 ? engine : Description.Engine;
   const status = ManagerStatus ? { ManagerStatus } : {};
-  return { ...shown, Description: { ...Description, Engine }, ...status };
+  const answer = { ...shown, Description: { ...Description, Engine }, ...status };
+  if (Problems.length === 0) return answer;
+  // Docker's clients show a node's message whatever its state.
+  const rest = Problems.length === 1 ? '' : ` (and ${Problems.length - 1} more)`;
+  const Message = node.Status.Message || `${Problems[0]!.Message}${rest}`;
+  const Status = { ...node.Status, Message };
+  return { ...answer, Status, Problems: Problems.map((one) => problemAnswer(view, one)) };
+}
+
+function problemAnswer(view: View, problem: NodeProblem): Answer {
+  const network = view.get('network', problem.NetworkID)?.Spec.Name;
+  const service = view.get('service', problem.ServiceID)?.Spec.Name;
+  return { ...problem, ...(network ? { Network: network } : {}), ...(service ? { Service: service } : {}) };
 }
 
 export interface ServiceStatus {

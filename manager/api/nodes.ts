@@ -21,11 +21,14 @@ export function nodeRoutes(host: ApiHost): Router {
   routes.get('/nodes', async (request, response) => {
     const filters = readFilters(request);
     const { store } = await managedCluster(host);
-    await answerList(response, listNodes(store, filters).map(nodeAnswer));
+    await answerList(
+      response,
+      listNodes(store, filters).map((node) => nodeAnswer(store, node)),
+    );
   });
   routes.get('/nodes/:id', async (request, response) => {
     const cluster = await managedCluster(host);
-    response.json(nodeAnswer(lookupNode(cluster, pathOf(request, 'id'))));
+    response.json(nodeAnswer(cluster.store, lookupNode(cluster, pathOf(request, 'id'))));
   });
   routes.post('/nodes/:id/update', async (request, response) => {
     await updateNode(host, request);

@@ -2,7 +2,7 @@
 import { Router } from 'express';
 import type { Service, Task } from '../../proto/docker.ts';
 import type { View } from '../store/store.ts';
-import { reasonOf, unmetOf } from '../store/why.ts';
+import { problemsWith, reasonOf, unmetOf } from '../store/why.ts';
 import type { ApiHost } from './contract.ts';
 import { lookup } from './lookup.ts';
 import { managedCluster, pathOf } from './request.ts';
@@ -29,7 +29,7 @@ export interface TaskWhy {
 export interface ServiceWhy {
   readonly ID: string;
   readonly Name: string;
-  /** What the service as a whole waits for: its update's message, dependencies. */
+  /** What the service as a whole waits for (its update's message, dependencies), and what nodes can't do for it. */
   readonly Reasons: readonly string[];
   readonly Tasks: readonly TaskWhy[];
 }
@@ -58,7 +58,7 @@ export function whyRoutes(host: ApiHost): Router {
 function serviceReasons(view: View, service: Service): string[] {
   const status = service.UpdateStatus;
   const update = status && !status.State.endsWith('completed') ? [`${status.State}: ${status.Message}`] : [];
-  return [...update, ...unmetOf(view, service)];
+  return [...update, ...unmetOf(view, service), ...problemsWith(view, service)];
 }
 
 function taskWhy(view: View, task: Task, now: number): TaskWhy {

@@ -17,6 +17,7 @@ import { type Id, type NodeId, newId, type TaskId } from '../../proto/ids.ts';
 import type { Clock, Log, Random } from '../../proto/ports.ts';
 import type { Sink, StreamHandle } from '../../proto/rpc-stream.ts';
 import type { Propose } from '../store/change.ts';
+import { hasDataPlane } from '../store/data-plane.ts';
 import type { View } from '../store/store.ts';
 import type { Commit, StoreEvent } from '../store/watch.ts';
 import { AssignmentSet } from './assignments.ts';
@@ -99,6 +100,7 @@ export class Dispatcher {
       clock: options.clock,
       log: options.log,
       onWithdrawn: (task) => this.wakeTask(task.NodeID, task.ID),
+      commit: (change) => this.batch.add(change),
     });
     this.table = new SessionTable(options.clock, (missed) => this.onMissed(missed));
   }
@@ -256,12 +258,15 @@ export class Dispatcher {
       ...(unavailable !== undefined && { Message: `the container engine does not answer: ${unavailable}` }),
       Addr: addressOf(node, agent),
     };
-    const isKnown = JSON.stringify([node.Description, node.Status]) === JSON.stringify([description, status]);
+    // What it can't do was told by a data plane that it has no more.
+    const isFreed = (node.Problems ?? []).length > 0 && !hasDataPlane({ ...node, Description: description });
+    const isKnown =
+      !isFreed && JSON.stringify([node.Description, node.Status]) === JSON.stringify([description, status]);
     // What an earlier session said may be on its way into the store still: the later word counts.
     const underWay = this.describing.get(node.ID) ?? 0;
     if (isKnown && underWay === 0) return;
     this.describing.set(node.ID, underWay + 1);
-    const fields = { Description: description, Status: status };
+    const fields = { Description: description, Status: status, ...(isFreed ? { Problems: [] } : {}) };
     try {
       await this.batch.add({ op: 'merge', kind: 'node', id: node.ID, fields });
     } finally {

@@ -24,7 +24,9 @@ import {
   serviceIdsOn,
   serviceStateOf,
 } from './endpoint-state.ts';
+import { NodeProblems } from './problems.ts';
 import { Pump } from './pump.ts';
+import type { StatusChange } from './status.ts';
 import { Withdrawals, withdrawalTimeoutMs } from './withdrawals.ts';
 
 /** Changes that come close together are told as one. */
@@ -36,6 +38,8 @@ export interface EndpointsOptions {
   readonly log: Log;
   /** The task's endpoint is withdrawn everywhere: its agent may be told to stop it. */
   readonly onWithdrawn: (task: Task) => void;
+  /** Resolves when the change is committed. */
+  readonly commit: (change: StatusChange) => Promise<void>;
 }
 
 export interface WatchHandle extends StreamHandle {
@@ -68,6 +72,7 @@ export class EndpointsBoard {
   private readonly options: EndpointsOptions;
   private readonly watchers = new Map<NodeId, Watcher>();
   private readonly withdrawals: Withdrawals;
+  private readonly problems: NodeProblems;
   private readonly publicKeys = new Map<string, string>();
   /** States of services, made once for all nodes, until something of them changes. */
   private readonly made = new Map<
@@ -79,6 +84,7 @@ export class EndpointsBoard {
   constructor(options: EndpointsOptions) {
     this.options = options;
     this.withdrawals = new Withdrawals(options);
+    this.problems = new NodeProblems(options);
   }
 
   /**
@@ -132,6 +138,7 @@ export class EndpointsBoard {
   stop(error: ShoalError): void {
     this.flush?.cancel();
     this.withdrawals.stop();
+    this.problems.stop();
     for (const nodeId of [...this.watchers.keys()]) this.close(nodeId, error);
   }
 
@@ -219,6 +226,7 @@ export class EndpointsBoard {
     const key = report.wireguard_public_key ?? '';
     if (key !== (this.publicKeys.get(watcher.nodeId) ?? '')) this.onPublicKey(watcher.nodeId, key);
     this.withdrawals.confirmed(watcher.nodeId, Number(report.revision || 0));
+    if (report.problems_known) this.problems.tell(watcher.nodeId, report.problems ?? []);
   }
 
   private onPublicKey(nodeId: NodeId, key: string): void {

@@ -27,6 +27,11 @@ export function dataPlaneOf(node: ClusterNode): DataPlane {
   return { kind: 'local', key: `engine ${engineOf(node)}` };
 }
 
+/** Whether the node is an agent of ours with a data plane between hosts. */
+export function hasDataPlane(node: ClusterNode): boolean {
+  return dataPlaneOf(node).kind === 'vxlan';
+}
+
 /** The engine of a node: the one it names, or its own. */
 export function engineOf(node: ClusterNode): string {
   return node.Description.Engine.Labels[engineIdLabel] || `node:${node.ID}`;

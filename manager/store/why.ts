@@ -21,7 +21,7 @@ export function reasonOf(view: View, task: Task, now: number): string {
   const { State, Err, Message, Timestamp } = task.Status;
   switch (State) {
     case 'running':
-      return Err ?? '';
+      return Err || problemOf(view, task);
     case 'new':
     case 'pending':
       return Err || held || pendingReason(view, task);
@@ -44,10 +44,37 @@ export function reasonToTell(view: View, task: Task, now: number): string {
   if (task.Status.Err) return task.Status.Err;
   const isQuick = now - Date.parse(task.Status.Timestamp) < quickStepMs;
   const waits = task.DesiredState === 'ready' || /^waiting/.test(task.Status.Message);
-  return isQuick && !waits ? '' : reasonOf(view, task, now);
+  const isSteady = task.Status.State === 'running' && task.DesiredState === 'running';
+  return isQuick && !waits && !isSteady ? '' : reasonOf(view, task, now);
 }
 
 const quickStepMs = 1_000;
+
+/** What the task's node can't do for its service: the task runs, and not everybody reaches it there. */
+function problemOf(view: View, task: Task): string {
+  const problem = view
+    .get('node', task.NodeID)
+    ?.Problems?.find(
+      ({ ServiceID, NetworkID }) =>
+        ServiceID === task.ServiceID ||
+        (NetworkID !== undefined &&
+          (task.NetworksAttachments ?? []).some((one) => one.NetworkID === NetworkID)),
+    );
+  return problem?.Message ?? '';
+}
+
+/** What nodes can't do for a service, whether they run a task of it or not: a published port is answered everywhere. */
+export function problemsWith(view: View, service: Service): string[] {
+  return view
+    .list('node')
+    .flatMap((node) =>
+      node.Status.State === 'down'
+        ? []
+        : (node.Problems ?? [])
+            .filter(({ ServiceID }) => ServiceID === service.ID)
+            .map(({ Message }) => `on node ${nameOf(node)}, ${Message}`),
+    );
+}
 
 /** The node of a task that was handed out does not answer. */
 function silenceOf(view: View, task: Task): string | undefined {

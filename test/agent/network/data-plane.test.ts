@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { DataPlane, type EngineNetworks } from '../../../agent/network/data-plane.ts';
 import { Kernel } from '../../../agent/network/kernel.ts';
 import { realClock } from '../../../cli/runtime.ts';
-import { isShoalError } from '../../../proto/errors.ts';
+import { isShoalError, ShoalError } from '../../../proto/errors.ts';
 import type { EndpointsReport } from '../../../proto/generated/shoal/v1/EndpointsReport.ts';
 import type { EndpointsUpdate } from '../../../proto/generated/shoal/v1/EndpointsUpdate.ts';
 import { silentLog } from '../../../proto/ports.ts';
@@ -70,10 +70,10 @@ describe('a data plane', function () {
     },
   };
 
-  function made(): DataPlane {
+  function made(engine = networks): DataPlane {
     const one = new DataPlane({
       kernel,
-      networks,
+      networks: engine,
       clock: realClock,
       log: silentLog,
       folder,
@@ -193,11 +193,41 @@ describe('a data plane', function () {
         problems?.some((one) => one.service_id === 'web' && /held by another/.test(one.message ?? '')),
       ),
     );
+    assert.equal(reports[0]?.problems_known, false, 'nothing was looked at yet');
     other.close();
     await once(other, 'close');
     plane.follow({ revision: '2', services: [web(['10.60.1.12'], [port])] });
     await confirmed(2);
     assert.ok((await ports()).includes(String(port)));
+    await waitFor('the reason to be gone', boundMs, () => {
+      const last = reports.at(-1);
+      return last?.problems_known === true && last.problems?.length === 0;
+    });
+  });
+
+  it('tells of which network something is, as long as it is', async () => {
+    let isRefusing = true;
+    const ensure = networks.ensureOverlay;
+    const refusing: EngineNetworks = {
+      ...networks,
+      ensureOverlay: async (network) => {
+        if (isRefusing) throw new ShoalError('conflict', 'the engine refuses');
+        return ensure(network);
+      },
+    };
+    await plane.stop();
+    plane = made(refusing);
+    await plane.start();
+    plane.follow(whole(1, web(['10.60.1.11'])));
+    await waitFor('the reason', boundMs, () =>
+      reports
+        .at(-1)
+        ?.problems?.some(
+          (one) => one.network_id === 'net' && one.message === 'network front: the engine refuses',
+        ),
+    );
+    isRefusing = false;
+    await waitFor('the reason to be gone', boundMs, () => reports.at(-1)?.problems?.length === 0);
   });
 
   it('leaves nothing, and refuses who waits for a network', async () => {

@@ -42,6 +42,16 @@ describe('api: nodes', () => {
     assert.deepEqual([shown.Attachments, shown.Private], [undefined, undefined]);
   });
 
+  it('names what a node’s data plane can’t do, when there is such', async () => {
+    assert.equal((await inspect('w1')).Problems, undefined);
+    const problem = { Message: 'port 80/tcp is held', ServiceID: 'gone', Since: '2026-01-01T00:00:00.000Z' };
+    const Problems = [problem] as unknown as ClusterNode['Problems'] & object;
+    api.host.apply([{ op: 'merge', kind: 'node', id: worker.ID, fields: { Problems } }]);
+    const shown = await inspect('w1');
+    assert.deepEqual(shown.Problems, [problem]);
+    assert.deepEqual(shown.Status, { ...worker.Status, Message: 'port 80/tcp is held' });
+  });
+
   it('lists by every filter', async () => {
     const list = async (value: Record<string, string[]>) => {
       const answer = await api.get(`/nodes?${filters(value)}`);

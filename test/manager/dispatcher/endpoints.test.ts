@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { Dispatcher } from '../../../manager/dispatcher/dispatcher.ts';
+import { problemsGapMs } from '../../../manager/dispatcher/problems.ts';
 import { settleMs, withdrawalTimeoutMs } from '../../../manager/dispatcher/withdrawals.ts';
+import { engineIdLabel } from '../../../proto/docker.ts';
 import type { AssignmentsMessage__Output } from '../../../proto/generated/docker/swarmkit/v1/AssignmentsMessage.ts';
 import type { SessionMessage__Output } from '../../../proto/generated/docker/swarmkit/v1/SessionMessage.ts';
 import type { EndpointsUpdate } from '../../../proto/generated/shoal/v1/EndpointsUpdate.ts';
@@ -54,10 +56,10 @@ class Harness extends TestBed {
   }
 
   /** A node's agent: what it is told of its tasks, as `id desired`. */
-  async agent(nodeId: string) {
+  async agent(nodeId: string, labels: Record<string, string> = overlayLabels) {
     const session = await this.dispatcher.session(
       { nodeId: asId<NodeId>(nodeId), role: 'worker', address: '192.0.2.1' },
-      { description: { hostname: nodeId, engine: { labels: overlayLabels } } },
+      { description: { hostname: nodeId, engine: { labels } } },
       new TestSink<SessionMessage__Output>(),
     );
     const sink = new TestSink<AssignmentsMessage__Output>();
@@ -165,6 +167,40 @@ describe('endpoints', () => {
     await bed.pass(gatheredMs);
     assert.equal(sink.messages.length, 3);
     assert.deepEqual(endpointsOf(sink.messages.at(-1)), ['t1', 't2', 't3', 't4', 't5', 't6']);
+  });
+});
+
+describe('what a data plane can’t do', () => {
+  const problem = { message: 'port 80/tcp is held by another program', service_id: 'service1' };
+  const told = { revision: '1', problems_known: true, problems: [problem] };
+  const wordsOf = (bed: Harness) => (bed.node('n1').Problems ?? []).map(({ Message }) => Message);
+
+  it('is kept with its node until it ends, through an agent’s and a leader’s next life', async () => {
+    const bed = new Harness();
+    const { handle } = await bed.watcher('n1');
+    handle.report(told);
+    await settle();
+    assert.deepEqual(wordsOf(bed), [problem.message]);
+    bed.changeLeader();
+    const next = await bed.watcher('n1');
+    // It has not looked at its kernel yet.
+    next.handle.report({ revision: '1' });
+    await bed.pass(problemsGapMs);
+    assert.deepEqual(wordsOf(bed), [problem.message]);
+    next.handle.report({ ...told, problems: [] });
+    await bed.pass(problemsGapMs);
+    assert.deepEqual(wordsOf(bed), []);
+  });
+
+  it('is none of a node that came back without a data plane', async () => {
+    const bed = new Harness();
+    const { handle } = await bed.watcher('n1');
+    handle.report(told);
+    await bed.pass(problemsGapMs);
+    await bed.agent('n1');
+    assert.deepEqual(wordsOf(bed), [problem.message]);
+    await bed.agent('n1', { [engineIdLabel]: 'engine' });
+    assert.deepEqual(wordsOf(bed), []);
   });
 });
 

@@ -1,8 +1,8 @@
 /** The history that tasks keep, and the reason why each is where it is. */
 import assert from 'node:assert/strict';
 import { Store } from '../../../manager/store/store.ts';
-import { reasonOf, reasonToTell } from '../../../manager/store/why.ts';
-import type { Task } from '../../../proto/docker.ts';
+import { problemsWith, reasonOf, reasonToTell } from '../../../manager/store/why.ts';
+import type { NodeProblem, Task } from '../../../proto/docker.ts';
 import { makeSpec } from '../orchestrator/objects.ts';
 import { World } from '../orchestrator/world.ts';
 
@@ -68,6 +68,36 @@ describe('manager/store/why', () => {
     assert.match(reasonToTell(world.store, next, world.now), /restart delay/);
     world.pass(6_000).schedule().report(next.ID, 'running').scale('s', 0).settle();
     assert.match(reason(next.ID), /^stopping \(scaled down\): .*stop grace period of 10 s since/);
+  });
+
+  it('a running task tells what its node can’t do for its service, and a service what any node can’t', () => {
+    const world = new World(3)
+      .createService('s', makeSpec())
+      .createService('other', makeSpec({ Name: 'other' }))
+      .run();
+    const [task] = world.active('s');
+    const service = world.store.get('service', task!.ServiceID)!;
+    const Since = new Date(world.now).toISOString();
+    const problem = { Message: 'port 80/tcp is held', ServiceID: service.ID, Since };
+    const tell = (Problems: NodeProblem[]) => {
+      for (const { ID: id } of world.store.list('node')) {
+        world.apply([{ op: 'merge', kind: 'node', id, fields: { Problems } }]);
+      }
+    };
+    tell([problem]);
+    const reasons = (name: string) =>
+      world.active(name).map((one) => reasonToTell(world.store, one, world.now));
+    assert.deepEqual(reasons('s'), ['port 80/tcp is held']);
+    assert.deepEqual(reasons('other'), ['']);
+    assert.deepEqual(problemsWith(world.store, service), [
+      'on node n1, port 80/tcp is held',
+      'on node n2, port 80/tcp is held',
+      'on node n3, port 80/tcp is held',
+    ]);
+    world.setNode('n3', { Status: { State: 'down' } });
+    assert.equal(problemsWith(world.store, service).length, 2);
+    tell([]);
+    assert.deepEqual([reasons('s'), problemsWith(world.store, service)], [[''], []]);
   });
 
   it('a list leaves out what is a step just being taken', () => {

@@ -1,0 +1,96 @@
+/** What is seen of networks between hosts: what a node can't do, who holds what, how a connection would go. */
+import assert from 'node:assert/strict';
+import type { ServiceWhy } from '../../manager/api/why.ts';
+import type { NodeProblem } from '../../proto/docker.ts';
+import { clientOf, formCluster, runningTasks, tasksOf } from './cluster.ts';
+import { Lab, labMissing, waitFor } from './lab.ts';
+
+const server = [
+  'busybox:lab',
+  'sh',
+  '-c',
+  'mkdir /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www',
+];
+/** Longer than a node looks at everything anew. */
+const boundMs = 45_000;
+
+describe('lab: networks are seen through', () => {
+  let lab: Lab;
+
+  before(async function () {
+    const missing = labMissing();
+    if (missing) return this.skip();
+    lab = await Lab.up(3, 'shoal-lab-sight');
+    await formCluster(lab, 1);
+    await lab.host(1).shoal('network', 'create', '-d', 'overlay', 'front');
+  });
+
+  after(async () => {
+    await lab?.down();
+  });
+
+  async function problemsOf(name: string): Promise<readonly (NodeProblem & { Service?: string })[]> {
+    const node = await clientOf(lab.host(1)).get<{ Problems?: NodeProblem[] }>(`/nodes/${name}`);
+    return node.Problems ?? [];
+  }
+
+  it('a port that something else holds is named on its node and on tasks there, until it is free', async () => {
+    const [first, second] = [lab.host(1), lab.host(2)];
+    const hold = 'busybox nc -ll -p 8080 -e true >/dev/null 2>&1 & echo $!';
+    const pid = (await second.exec('sh', '-c', hold)).stdout.trim();
+    await first.shoal(
+      ...['service', 'create', '--name', 'web', '--mode', 'global', '--network', 'front'],
+      ...['--publish', '8080:80', '--stop-grace-period', '1s', ...server],
+    );
+    const held = /port 8080\/tcp is held by another program/;
+    await waitFor('the problem', boundMs, async () => (await problemsOf('h2')).length > 0);
+    const [problem] = await problemsOf('h2');
+    assert.equal(problem?.Service, 'web');
+    assert.match(problem?.Message ?? '', held);
+    assert.deepEqual(await problemsOf('h1'), []);
+    const { stdout: pretty } = await first.shoal('node', 'inspect', '--pretty', 'h2');
+    assert.match(pretty, /Problems:\n {2}- service web: port 8080\/tcp is held/);
+    await waitFor('the stock client to show it', boundMs, async () => {
+      const { stdout } = await first.docker(
+        'service',
+        'ps',
+        '--no-trunc',
+        '--format',
+        '{{.Node}} {{.Error}}',
+        'web',
+      );
+      const lines = stdout.trim().split('\n');
+      return (
+        lines.some((line) => line.startsWith('h2') && held.test(line)) &&
+        lines.filter((line) => held.test(line)).length === 1
+      );
+    });
+    assert.match((await first.docker('node', 'inspect', 'h2')).stdout, held);
+    const why = await clientOf(first).get<ServiceWhy>('/services/web/why');
+    assert.ok(
+      why.Reasons.some((reason) => /^on node h2, port 8080\/tcp/.test(reason)),
+      why.Reasons.join(),
+    );
+    await second.exec('kill', pid);
+    await waitFor('the problem to be gone', boundMs, async () => (await problemsOf('h2')).length === 0);
+    assert.deepEqual(
+      (await tasksOf(first, 'web')).flatMap(({ Status }) => Status.Err ?? []),
+      [],
+    );
+    await waitFor('the port to answer', boundMs, async () => {
+      const { stdout } = await second.exec('curl', '-s', '-m', '3', `http://${second.address}:8080/`);
+      return stdout.trim() !== '';
+    });
+    assert.equal((await runningTasks(first, 'web')).length, 3);
+  });
+
+  it('a node without networks between hosts says so, and has no other problems', async () => {
+    const [first, third] = [lab.host(1), lab.host(3)];
+    await third.killShoald('SIGTERM');
+    await third.startShoald({ flags: ['--data-plane', 'off'] });
+    await waitFor('the node to say so', boundMs, async () => {
+      const { stdout } = await first.shoal('node', 'inspect', '--pretty', 'h3');
+      return /Data plane:\s+none: shoald runs with --data-plane off\n Problems:\s+none/.test(stdout);
+    });
+  });
+});
