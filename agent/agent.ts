@@ -153,9 +153,10 @@ export class Agent {
       ...managers,
       ...this.#remotes.list().filter(({ address }) => !managers.some((known) => known.address === address)),
     ]);
+    // Names are answered and rules stand, whatever the engine is busy with.
+    await this.#dataPlane?.start();
     await this.#lookAtEngine();
     if (!this.#isRunning) return;
-    await this.#dataPlane?.start();
     this.#worker.start(tasks);
     this.#offIdentity = this.#options.identity.onChange(() => this.#session.reopen());
     this.#session.start();

@@ -9,14 +9,25 @@ import { type Actual, type Operation, settingPaths } from './reconcile.ts';
 import { listRuleset } from './rules.ts';
 import { parseTunnels } from './tunnel.ts';
 
-/** What stands there now. */
-export async function readActual(kernel: Kernel, desired: Desired): Promise<Actual> {
-  const [rules, rest] = await Promise.all([kernel.run('nft', listRuleset), readBesideRules(kernel, desired)]);
+/** What stands there now. `prior`: settings as they were before they were changed for us. */
+export async function readActual(
+  kernel: Kernel,
+  desired: Desired,
+  prior: ReadonlyMap<string, string> = new Map(),
+): Promise<Actual> {
+  const [rules, rest] = await Promise.all([
+    kernel.run('nft', listRuleset),
+    readBesideRules(kernel, desired, prior),
+  ]);
   return { ...rest, ruleset: parseRuleset(rules) };
 }
 
 /** What stands there now, without the rules of nftables. */
-export async function readBesideRules(kernel: Kernel, desired: Desired): Promise<Omit<Actual, 'ruleset'>> {
+export async function readBesideRules(
+  kernel: Kernel,
+  desired: Desired,
+  prior: ReadonlyMap<string, string> = new Map(),
+): Promise<Omit<Actual, 'ruleset'>> {
   const [links, neighbours, routes, addresses, ports, tunnels, ipv4, ipv6] = await Promise.all([
     kernel.run('ip', ['-json', '-details', 'link']),
     kernel.run('bridge', ['-json', 'fdb']),
@@ -34,7 +45,8 @@ export async function readBesideRules(kernel: Kernel, desired: Desired): Promise
     tunnels: parseTunnels(tunnels, addressOf),
     bridges,
     hairpins: parseHairpins(ports, bridges),
-    settings: await kernel.settings(settingPaths(desired, bridges)),
+    settings: await kernel.settings(settingPaths(desired, bridges, prior)),
+    priorSettings: prior,
     firewalls: {
       ...(ipv4 === undefined ? {} : { ipv4 }),
       ...(ipv6 === undefined ? {} : { ipv6 }),

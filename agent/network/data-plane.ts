@@ -34,6 +34,7 @@ import {
   planDataPlane,
   settingsOf,
 } from './reconcile.ts';
+import { PriorSettings } from './prior-settings.ts';
 import { Rules } from './rules.ts';
 import { tunnelsOf } from './tunnel.ts';
 
@@ -88,6 +89,7 @@ export class DataPlane {
   readonly #dns: DnsServer;
   readonly #rules: Rules;
   readonly #keyring: Keyring | undefined;
+  readonly #prior: PriorSettings;
   readonly #waiting = new Map<string, Set<Waiting>>();
   /** Networks that are wholly there, by id. */
   readonly #ready = new Map<string, ReadyNetwork>();
@@ -121,6 +123,7 @@ export class DataPlane {
 
   constructor(options: DataPlaneOptions) {
     this.#options = options;
+    this.#prior = new PriorSettings(options.folder);
     this.#rules = new Rules(options.kernel, () => this.#planOptions());
     this.#dns = new DnsServer({ clock: options.clock, log: options.log });
     const { kernel, clock, log, encryption } = options;
@@ -131,6 +134,7 @@ export class DataPlane {
   /** Takes up the state of the last life, so that what runs goes on running. */
   async start(): Promise<void> {
     this.#desired = (await this.#read()) ?? nothingDesired;
+    await this.#prior.load();
     await this.#keyring?.start();
     this.#dns.know(this.#desired);
     this.#soon(0);
@@ -224,7 +228,7 @@ export class DataPlane {
 
   /** What would be done now, line by line, without doing it. */
   async difference(): Promise<string[]> {
-    const actual = await readActual(this.#options.kernel, this.#desired);
+    const actual = await readActual(this.#options.kernel, this.#desired, this.#prior.values);
     return planDataPlane(this.#rules.allowed(this.#desired), actual, this.#planOptions()).flatMap(
       describeOperation,
     );
@@ -289,11 +293,13 @@ export class DataPlane {
     await attempt(async () => this.#confirm(await this.#rules.become(() => this.#desired, areRulesAsked)));
     await attempt(async () => {
       const allowed = this.#rules.allowed(desired);
-      const actual = this.#assumed ?? (await readBesideRules(kernel, desired));
+      const actual = this.#assumed ?? (await readBesideRules(kernel, desired, this.#prior.values));
       this.#present = actual.bridges;
       const operations = planBesideRules(allowed, actual, this.#planOptions());
       this.#assumed = undefined;
+      await this.#prior.noteBefore(operations, actual.settings);
       await applyOperations(kernel, operations, this.#keyring);
+      await this.#prior.keepOnly(settingsOf(allowed, actual.bridges));
       if (operations.length > 0) log.debug({ operations: operations.length }, 'data plane reconciled');
       if (doubts === this.#doubts) this.#assumed = this.#resultOf(allowed, actual);
     });
@@ -327,6 +333,7 @@ export class DataPlane {
       tunnels: tunnelsOf(allowed, this.#keyring?.keys() ?? []),
       settings: settingsOf(allowed, actual.bridges),
       hairpins: new Map([...actual.hairpins].map(([port]) => [port, true])),
+      priorSettings: this.#prior.values,
       firewalls: {},
     };
   }

@@ -28,6 +28,8 @@ export interface Actual {
   readonly hairpins: ReadonlyMap<string, boolean>;
   /** Path under /proc/sys → value. */
   readonly settings: ReadonlyMap<string, string>;
+  /** Settings of the host that were changed for us: path → what it was before. */
+  readonly priorSettings?: ReadonlyMap<string, string>;
   /** `iptables -S` and `ip6tables -S` of the filter table; undefined where there is no such program. */
   readonly firewalls: { readonly ipv4?: string; readonly ipv6?: string };
 }
@@ -62,9 +64,13 @@ export function settingsOf(desired: Desired, bridges: ReadonlySet<string>): Map<
   return settings;
 }
 
-/** Paths whose values a plan for `desired` looks at. */
-export function settingPaths(desired: Desired, bridges: ReadonlySet<string>): string[] {
-  return [...settingsOf(desired, bridges).keys()];
+/** Paths whose values a plan for `desired` looks at. `prior`: see Actual. */
+export function settingPaths(
+  desired: Desired,
+  bridges: ReadonlySet<string>,
+  prior: ReadonlyMap<string, string>,
+): string[] {
+  return [...new Set([...settingsOf(desired, bridges).keys(), ...prior.keys()])];
 }
 
 /** The operations that lead from `actual` to `desired`, in the order in which they are to run; none when it is so. */
@@ -113,14 +119,16 @@ export function planBesideRules(
   }
   operations.push(...tunnelRemovals(actual.tunnels, tunnels));
   const wanted = settingsOf(desired, actual.bridges);
+  const prior = [...(actual.priorSettings ?? [])].filter(([path]) => !wanted.has(path));
   const settings = new Map(
-    [...wanted].filter(([path, value]) => (actual.settings.get(path) ?? value) !== value),
+    [...prior, ...wanted].filter(([path, value]) => (actual.settings.get(path) ?? value) !== value),
   );
   if (settings.size > 0) operations.push({ kind: 'settings', settings });
+  const bridges = desired.networks.map(bridgeName).sort();
   for (const family of ['ipv4', 'ipv6'] as const) {
     const listing = actual.firewalls[family];
     if (listing === undefined) continue;
-    const commands = firewallCommands(listing, desired.networks.length > 0);
+    const commands = firewallCommands(listing, bridges);
     if (commands.length > 0) operations.push({ kind: 'firewall', family, commands });
   }
   return operations;

@@ -201,8 +201,11 @@ c_cut() { local one=; if [[ ${1:-} == --oneway ]]; then one=1; shift; fi; (( $# 
   local a b; a=$(need "$1"); b=$(need "$2")
   nsenter -t "$b" -n iptables -w -t raw -I PREROUTING -i eth0 -s "$(ip_of "$1")" -j DROP
   [[ -n $one ]] || nsenter -t "$a" -n iptables -w -t raw -I PREROUTING -i eth0 -s "$(ip_of "$2")" -j DROP; }
+# iptables makes the table that it is to flush: a host without a cut is let alone.
+heal_raw() { local cuts; cuts=$(nsenter -t "$1" -n iptables -w -t raw -S PREROUTING)
+  [[ $cuts != *-A* ]] || nsenter -t "$1" -n iptables -w -t raw -F PREROUTING; }
 c_heal() { lock; local h p b; (( $# )) || { set -- $(live_hosts); }
-  for h; do p=$(need "$h"); swip link set "p-$h" master br0; nsenter -t "$p" -n iptables -w -t raw -F PREROUTING; done
+  for h; do p=$(need "$h"); swip link set "p-$h" master br0; heal_raw "$p"; done
   for b in $(swip -br link show type bridge | awk '$1!="br0"{print $1}'); do
     [[ -n $(swip -br link show master "$b") ]] || swip link del "$b"; done; }
 rss() { awk '/^VmRSS/{print $2}' "/proc/$1/status" 2>/dev/null || true; } # a process may end meanwhile

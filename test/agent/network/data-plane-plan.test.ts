@@ -145,25 +145,35 @@ describe('the firewall of the engine', () => {
     `-A FORWARD -j ${forwardChain}`,
     '-A FORWARD -j DOCKER',
     ...rules,
+    `-A ${forwardChain} -i shoal4097 -o shoal4097 -j ACCEPT`,
   ];
+  const bridges = ['shoal4097'];
 
   it('is left alone while our chain is whole and first, and mended else', () => {
-    assert.deepEqual(firewallCommands(whole.join('\n'), true), []);
-    assert.ok(firewallCommands('-P FORWARD ACCEPT', true).includes(`-N ${forwardChain}`));
+    assert.deepEqual(firewallCommands(whole.join('\n'), bridges), []);
+    assert.ok(firewallCommands('-P FORWARD DROP', bridges).includes(`-N ${forwardChain}`));
     const second = whole.map((line) => (line === '-A FORWARD -j DOCKER' ? '' : line));
     second.splice(1, 0, '-A FORWARD -j DOCKER');
-    assert.ok(firewallCommands(second.join('\n'), true).includes(`-D FORWARD -j ${forwardChain}`));
+    assert.ok(firewallCommands(second.join('\n'), bridges).includes(`-D FORWARD -j ${forwardChain}`));
   });
 
   it('loses our chain when there is no network any more', () => {
-    assert.deepEqual(firewallCommands(whole.join('\n'), false), [
+    assert.deepEqual(firewallCommands(whole.join('\n'), []), [
       '*filter',
       `-D FORWARD -j ${forwardChain}`,
       `-F ${forwardChain}`,
       `-X ${forwardChain}`,
       'COMMIT',
     ]);
-    assert.deepEqual(firewallCommands('-P FORWARD ACCEPT', false), []);
+    assert.deepEqual(firewallCommands('-P FORWARD ACCEPT', []), []);
+  });
+
+  it('is left without a chain while nothing in it refuses anything: iptables would make a table that stays', () => {
+    assert.deepEqual(firewallCommands('-P INPUT ACCEPT\n-P FORWARD ACCEPT\n-P OUTPUT ACCEPT', bridges), []);
+    const alone = whole.filter((line) => line !== '-A FORWARD -j DOCKER').slice(1);
+    const commands = firewallCommands(['-P FORWARD ACCEPT', ...alone].join('\n'), bridges);
+    assert.ok(commands.includes(`-X ${forwardChain}`), commands.join());
+    assert.ok(firewallCommands('-P FORWARD ACCEPT\n-A FORWARD -j DROP', bridges).length > 0);
   });
 });
 
@@ -265,6 +275,8 @@ describe('a plan in a kernel', () => {
       'link set shoal4097 up',
       'link set shoal4098 up',
     ]);
+    // As the engine has it: what no rule lets through goes nowhere.
+    await kernel.run('iptables', ['-P', 'FORWARD', 'DROP']);
     await kernel.nft(['add table ip other', 'add chain ip other mine']);
   });
 

@@ -230,6 +230,22 @@ describe('a data plane', function () {
     await waitFor('the reason to be gone', boundMs, () => reports.at(-1)?.problems?.length === 0);
   });
 
+  it('gives the host its settings back, also those that its last life changed', async () => {
+    const path = 'net/bridge/bridge-nf-call-iptables';
+    await kernel.set(new Map([[path, '0']]));
+    const value = async () => (await kernel.settings([path])).get(path);
+    plane.follow(whole(1, web(['10.60.1.11'])));
+    await waitFor('the setting to be ours', boundMs, async () => (await value()) === '1');
+    await settled();
+    await plane.stop();
+    plane = made();
+    await plane.start();
+    await settled();
+    await plane.leave();
+    assert.equal(await value(), '0');
+    await assert.rejects(readFile(join(folder, 'settings-before.json')), { code: 'ENOENT' });
+  });
+
   it('leaves nothing, and refuses who waits for a network', async () => {
     plane.follow(whole(1, web(['10.60.1.11'])));
     await settled();
