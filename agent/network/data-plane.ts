@@ -26,15 +26,16 @@ import { portKey } from './held-ports.ts';
 import type { Kernel } from './kernel.ts';
 import { type EncryptionKind, Keyring } from './keyring.ts';
 import { linksOf } from './links.ts';
+import { PriorSettings } from './prior-settings.ts';
 import {
   type Actual,
   describeOperation,
+  hostSettingsOf,
   type PlanOptions,
   planBesideRules,
   planDataPlane,
   settingsOf,
 } from './reconcile.ts';
-import { PriorSettings } from './prior-settings.ts';
 import { Rules } from './rules.ts';
 import { tunnelsOf } from './tunnel.ts';
 
@@ -288,7 +289,11 @@ export class DataPlane {
     if (isDue(this.#lookedAtMs)) this.#assumed = undefined;
     if (this.#assumed === undefined) {
       this.#lookedAtMs = clock.monotonicMs();
-      await attempt(() => this.#bridges(desired, problems));
+      await attempt(async () => {
+        const paths = hostSettingsOf(desired).keys();
+        await this.#prior.noteBefore(paths, (unknown) => kernel.settings(unknown));
+        await this.#bridges(desired, problems);
+      });
     }
     await attempt(async () => this.#confirm(await this.#rules.become(() => this.#desired, areRulesAsked)));
     await attempt(async () => {
@@ -297,9 +302,8 @@ export class DataPlane {
       this.#present = actual.bridges;
       const operations = planBesideRules(allowed, actual, this.#planOptions());
       this.#assumed = undefined;
-      await this.#prior.noteBefore(operations, actual.settings);
       await applyOperations(kernel, operations, this.#keyring);
-      await this.#prior.keepOnly(settingsOf(allowed, actual.bridges));
+      await this.#prior.keepOnly(hostSettingsOf(desired));
       if (operations.length > 0) log.debug({ operations: operations.length }, 'data plane reconciled');
       if (doubts === this.#doubts) this.#assumed = this.#resultOf(allowed, actual);
     });

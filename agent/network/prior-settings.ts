@@ -1,13 +1,11 @@
 /**
  * What the host's own settings (under /proc/sys) were before the data plane changed them, kept on disk until they are so
- * again: a host that leaves is to be as it was. In: settings about to be changed. Out: the values of before, for the plan.
+ * again: a host that leaves is to be as it was. In: settings that are about to be changed. Out: the values of before, for
+ * the plan.
  * Settings of our bridges are none of these: they go with the bridge.
  */
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Operation } from './reconcile.ts';
-
-const ofBridge = /\/shoal\d+\//;
 
 export class PriorSettings {
   readonly #folder: string;
@@ -32,19 +30,18 @@ export class PriorSettings {
     }
   }
 
-  /** Notes on disk what `operations` are about to change. `actual`: the values that stand. */
-  async noteBefore(operations: readonly Operation[], actual: ReadonlyMap<string, string>): Promise<void> {
-    const before = this.#values.size;
-    for (const operation of operations) {
-      if (operation.kind !== 'settings') continue;
-      for (const path of operation.settings.keys()) {
-        const value = actual.get(path);
-        if (value !== undefined && !ofBridge.test(path) && !this.#values.has(path)) {
-          this.#values.set(path, value);
-        }
-      }
-    }
-    if (this.#values.size !== before) await this.#write();
+  /**
+   * Notes on disk what `paths` hold, those that are not noted yet: to be called before anything changes them, the engine
+   * included, for it changes some when it makes a network of ours. Throws what `read` throws.
+   */
+  async noteBefore(
+    paths: Iterable<string>,
+    read: (paths: readonly string[]) => Promise<ReadonlyMap<string, string>>,
+  ): Promise<void> {
+    const unknown = [...paths].filter((path) => !this.#values.has(path));
+    if (unknown.length === 0) return;
+    for (const [path, value] of await read(unknown)) this.#values.set(path, value);
+    await this.#write();
   }
 
   /** Forgets those that `wanted` has no more: they are as they were, or someone else's by now. */

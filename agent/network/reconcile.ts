@@ -44,8 +44,8 @@ export type Operation =
 
 export type PlanOptions = RulesetOptions & LinkOptions;
 
-/** The settings that the desired state needs. */
-export function settingsOf(desired: Desired, bridges: ReadonlySet<string>): Map<string, string> {
+/** The settings of the host at large that the desired state needs. */
+export function hostSettingsOf(desired: Desired): Map<string, string> {
   const settings = new Map<string, string>();
   if (desired.networks.length === 0) return settings;
   // Packets between two ports of a bridge pass the rules of IP, too: virtual addresses live from it.
@@ -54,6 +54,12 @@ export function settingsOf(desired: Desired, bridges: ReadonlySet<string>): Map<
     settings.set('net/bridge/bridge-nf-call-ip6tables', '1');
     settings.set('net/ipv6/conf/all/forwarding', '1');
   }
+  return settings;
+}
+
+/** All settings that the desired state needs, those of bridges that are there included. */
+export function settingsOf(desired: Desired, bridges: ReadonlySet<string>): Map<string, string> {
+  const settings = hostSettingsOf(desired);
   for (const network of desired.networks) {
     const bridge = bridgeName(network);
     if (!bridges.has(bridge)) continue;
