@@ -3,6 +3,7 @@
  * the service (manager/store/service-options.ts), an empty value takes it away. The managers check what it says.
  */
 import type { ServiceSpec } from '../proto/docker.ts';
+import { isolationLabel } from '../proto/isolation.ts';
 import { rotateLabel } from '../proto/rotation.ts';
 import type { ScalarFlag } from './service-flags.ts';
 
@@ -20,6 +21,26 @@ export const optionFlags: readonly ScalarFlag[] = [
     '--rotate <how>',
     rotateLabel,
     'what a new version of a config or secret does: restart, signal:SIGHUP or none (default restart)',
+  ),
+  labelFlag(
+    '--drain <order>',
+    'shoal.drain',
+    'how its tasks leave a drained node: start-first, stop-first or at-once (default: as its updates go)',
+  ),
+  labelFlag(
+    '--rebalance <how>',
+    'shoal.rebalance',
+    'move tasks by itself to nodes that have less to do: on, off, or how many at a time (default off)',
+  ),
+  labelFlag(
+    '--partition <policy>',
+    'shoal.partition',
+    'tasks of a node that is lost are run elsewhere: replace (at once), wait:10m or never (default replace)',
+  ),
+  labelFlag(
+    '--stop-on-isolation <how>',
+    isolationLabel,
+    'a node that is cut off stops its tasks before others are started: true, after:30s or false (default false)',
   ),
   labelFlag(
     '--cron <schedule>',

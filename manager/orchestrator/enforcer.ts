@@ -1,7 +1,7 @@
 /**
  * Takes tasks off nodes that can't carry them any more: a node whose resources became fewer keeps its oldest tasks
  * as far as these reach, and one whose engine has not answered for half a minute is given up like a lost one, though
- * its agent is there. It marks the tasks (Private.Eviction) with the reason; their services' reconcilers do the rest,
+ * its agent is there, by the services that do not ask to wait longer (`shoal.partition`). It marks the tasks (Private.Eviction) with the reason; their services' reconcilers do the rest,
  * as for a drained node. What constraints say of a node is looked at by these (context.ts).
  *
  * A key is a node.
@@ -10,12 +10,21 @@ import {
   type ClusterNode,
   engineUnavailableLabel,
   type GenericResource,
+  type Service,
   type Task,
 } from '../../proto/docker.ts';
+import { formatDurationMs } from '../../proto/duration.ts';
 import { asId, type NodeId } from '../../proto/ids.ts';
 import { isTerminal } from '../../proto/task-state.ts';
 import type { Change } from '../store/change.ts';
-import { nothing, type Reconciler, type Reconciliation } from '../store/reconciler.ts';
+import {
+  earlier,
+  nothing,
+  type Reconciler,
+  type Reconciliation,
+  reconciliation,
+} from '../store/reconciler.ts';
+import { serviceOption } from '../store/service-options.ts';
 import type { View } from '../store/store.ts';
 import type { StoreEvent } from '../store/watch.ts';
 import { nodeName } from './context.ts';
@@ -26,7 +35,10 @@ export const engineLostAfterMs = 30_000;
 
 export const enforcer: Reconciler = {
   name: 'enforcer',
-  keysFor: (event) => (event.kind === 'node' && hasLost(event) ? [event.object.ID] : []),
+  keysFor(event, view) {
+    if (event.kind === 'node') return hasLost(event) ? [event.object.ID] : [];
+    return event.kind === 'service' && hasOtherPolicy(event) ? nodesWithoutEngine(view, event.object) : [];
+  },
   allKeys: (view) => view.list('node').map((node) => node.ID),
   reconcile(view, key, now) {
     const node = view.get('node', asId<NodeId>(key));
@@ -36,6 +48,24 @@ export const enforcer: Reconciler = {
     return evictUnreachable(view, node, EngineDownSince, now);
   },
 };
+
+/** Whether a service asks for something else than before when a node is lost. */
+function hasOtherPolicy({ op, object, previous }: Extract<StoreEvent, { kind: 'service' }>): boolean {
+  return op === 'update' && previous !== undefined && waitMsOf(object) !== waitMsOf(previous);
+}
+
+function nodesWithoutEngine(view: View, service: Service): NodeId[] {
+  const ids = new Set(view.find('task', 'service', service.ID).map((task) => task.NodeID));
+  return [...ids].filter(
+    (id) => id && view.get('node', id)?.Private.EngineDownSince !== undefined,
+  ) as NodeId[];
+}
+
+/** How long an engine may be silent before this service's tasks are run elsewhere, in ms; infinite: for ever. */
+function waitMsOf(service: Service | undefined): number {
+  const { afterMs } = serviceOption(service?.Spec.Labels ?? {}, 'partition');
+  return Math.max(engineLostAfterMs, afterMs);
+}
 
 /** Whether a node may have less than before: of its resources, or its engine. */
 function hasLost({ op, object, previous }: Extract<StoreEvent, { kind: 'node' }>): boolean {
@@ -47,12 +77,19 @@ function hasLost({ op, object, previous }: Extract<StoreEvent, { kind: 'node' }>
 }
 
 function evictUnreachable(view: View, node: ClusterNode, sinceMs: number, now: number): Reconciliation {
-  const dueAt = sinceMs + engineLostAfterMs;
-  const tasks = tasksOn(view, node);
-  if (dueAt > now) return { changes: [], wakeAt: dueAt };
-  const why = node.Description.Engine.Labels[engineUnavailableLabel];
-  const Reason = `the engine of node ${nodeName(node)} has not answered for ${engineLostAfterMs / 1000} s: ${why}`;
-  return { changes: tasks.map((task) => evict(task, { Reason, isUnreachable: true })) };
+  const label = node.Description.Engine.Labels[engineUnavailableLabel];
+  const changes: Change[] = [];
+  let wakeAt: number | undefined;
+  for (const task of tasksOn(view, node)) {
+    const waitMs = waitMsOf(view.get('service', task.ServiceID));
+    const dueAt = sinceMs + waitMs;
+    if (dueAt <= now) {
+      const Reason = `the engine of node ${nodeName(node)} has not answered for ${formatDurationMs(waitMs)}: ${label}`;
+      changes.push(evict(task, { Reason, isUnreachable: true }));
+    } else if (Number.isFinite(dueAt)) wakeAt = earlier(wakeAt, dueAt);
+  }
+  // One that comes to the node within the time is looked at then.
+  return reconciliation(changes, now < sinceMs + engineLostAfterMs ? sinceMs + engineLostAfterMs : wakeAt);
 }
 
 /** Tasks that are to be on the node and were handed to it, the oldest first. */

@@ -36,11 +36,16 @@ export function givenUpAt(context: Context, task: Task, node: ClusterNode): numb
   return Math.max(since + afterMs, endsAloneAt(context, task, node) ?? 0);
 }
 
-/** When a task on a node that is down has been stopped by its own agent for certain; undefined when it is not. */
+/**
+ * When a task on a node that is down has been stopped by its own agent for certain; undefined when it is not; infinite
+ * where the agent could not, for its engine did not answer when the node was heard last.
+ */
 function endsAloneAt(context: Context, task: Task, node: ClusterNode): number | undefined {
   const told = specOf(context, task);
   const holdMs = isolationHoldMs(told.Labels, graceMsOf(told));
-  return holdMs === undefined ? undefined : (node.Private.DownSince ?? context.now) + holdMs;
+  if (holdMs === undefined) return undefined;
+  if (node.Private.EngineDownSince !== undefined) return Number.POSITIVE_INFINITY;
+  return (node.Private.DownSince ?? context.now) + holdMs;
 }
 
 /** Until when a task of the node is left alone although the node is down; undefined when it is not, or no longer. */
@@ -52,12 +57,21 @@ export function sparedUntil(context: Context, task: Task, node: ClusterNode): nu
 
 /** Tells in the status of a task that is spared why nothing happens, once. */
 export function explainSparing(context: Context, task: Task, node: ClusterNode, until: number): TaskMerge[] {
-  const Err = Number.isFinite(until)
-    ? `node ${nodeName(node)} is down: replaced ${formatDurationMs(until - (node.Private.DownSince ?? context.now))} after its loss, as the service asks`
-    : `node ${nodeName(node)} is down: not replaced, as the service asks (shoal.partition=never)`;
+  const Err = `node ${nodeName(node)} is down${sparingOf(context, node, until)}`;
   if (isTerminal(task.Status.State) || task.Status.Err === Err) return [];
   const Timestamp = new Date(context.now).toISOString();
   return [{ op: 'merge', kind: 'task', id: task.ID, fields: { Status: { ...task.Status, Timestamp, Err } } }];
+}
+
+function sparingOf({ service, now }: Context, node: ClusterNode, until: number): string {
+  if (Number.isFinite(until)) {
+    const waitMs = until - (node.Private.DownSince ?? now);
+    return `: replaced ${formatDurationMs(waitMs)} after its loss, as the service asks`;
+  }
+  const isAsked = !Number.isFinite(serviceOption(service.Spec.Labels, 'partition').afterMs);
+  return isAsked
+    ? ': not replaced, as the service asks (shoal.partition=never)'
+    : ', and its engine did not answer: the task may run there still, and is not replaced before the node is back or given up (node rm --force)';
 }
 
 /**

@@ -59,7 +59,14 @@ function keysForTask(op: StoreEvent['op'], task: Task, view: View): string[] {
 
 /** Whether a task's change may let another task of the service leave its node. */
 function isMoving(task: Task, view: View): boolean {
-  if (task.Private.Cause === 'move' || task.Private.Move !== undefined) return true;
+  if (task.Private.Cause === 'move' || isLeaving(task, view)) return true;
+  // One that took the place of a successor that failed, and finds no node.
+  const isWaiting = task.Status.State === 'pending' && task.Status.Err !== undefined;
+  return isWaiting && view.find('task', 'slot', slotKey(task)).some((other) => isLeaving(other, view));
+}
+
+function isLeaving(task: Task, view: View): boolean {
+  if (task.Private.Move !== undefined) return true;
   return view.get('node', task.NodeID)?.Spec.Availability === 'drain';
 }
 
@@ -117,8 +124,9 @@ function reconcileService(context: Context): Reconciliation {
   }
   for (const number of added) changes.push(fill(context, slots.get(number), number));
   const update = rollOut(context, spared);
-  changes.push(...relocate(context, spared));
-  const wakeAt = spared.map((plan) => plan.wakeAt).reduce(earlier, update.wakeAt);
+  const relocation = relocate(context, spared);
+  changes.push(...relocation.changes);
+  const wakeAt = [...spared, relocation].map((plan) => plan.wakeAt).reduce(earlier, update.wakeAt);
   return reconciliation([...changes, ...update.changes], wakeAt);
 }
 

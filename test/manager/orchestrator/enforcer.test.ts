@@ -120,7 +120,7 @@ describe('manager/orchestrator/enforcer', () => {
       );
       assert.match(
         successors[0]!.Status.Message,
-        /the engine of node n1 has not answered for 30 s: connect ENOENT/,
+        /the engine of node n1 has not answered for 30s: connect ENOENT/,
       );
       assert.equal(world.task('own1').DesiredState, 'shutdown');
       assert.deepEqual(world.unsettled(), []);
@@ -134,6 +134,22 @@ describe('manager/orchestrator/enforcer', () => {
       world.pass(10 * engineLostAfterMs);
       assert.deepEqual(places(world), ['n1', 'n1']);
       assert.equal(world.store.get('node', 'n1' as NodeId)?.Private.EngineDownSince, undefined);
+    });
+
+    it('is borne as long as the service asks, from then on as it asks now', () => {
+      const asks = (world: World, policy: string): World =>
+        world.updateService('s', (old) => ({ ...old, Labels: { 'shoal.partition': policy } }));
+      const waits = asks(onOneNode({}), 'wait:10m');
+      waits.setNode('n1', { Description: down }).pass(10 * 60_000 - 1);
+      assert.deepEqual(places(waits), ['n1', 'n1']);
+      waits.pass(1);
+      assert.equal(waits.task('own1').DesiredState, 'shutdown');
+      const never = asks(onOneNode({}), 'never');
+      never.setNode('n1', { Description: down }).pass(24 * 3_600_000);
+      assert.deepEqual(places(never), ['n1', 'n1']);
+      assert.deepEqual(never.unsettled(), []);
+      asks(never, 'replace').settle();
+      assert.equal(never.task('own1').DesiredState, 'shutdown');
     });
 
     it('is decided by a new leader as by the one before', () => {

@@ -1,6 +1,8 @@
 /** Maintenance and partitions: tasks that leave drained nodes, and those of nodes that nobody hears of. */
 import assert from 'node:assert/strict';
-import type { ServiceSpec, Task } from '../../../proto/docker.ts';
+import { drainPatienceMs } from '../../../manager/orchestrator/relocate.ts';
+import { isActive } from '../../../manager/orchestrator/slots.ts';
+import { engineUnavailableLabel, type ServiceSpec, type Task } from '../../../proto/docker.ts';
 import { makeSpec } from './objects.ts';
 import { World } from './world.ts';
 
@@ -94,18 +96,105 @@ describe('draining in good order', () => {
     assert.equal(node.running('s').length, 4);
   });
 
-  it('goes on serving while nothing can take its place, and stays when the node is back', () => {
-    const world = running(spec(2), 1);
-    const before = world.active('s').map((task) => task.ID);
-    world.setNode('n1', drain).run();
-    assert.equal(world.running('s').length, 2);
-    assert.equal(world.active('s').filter((task) => task.Status.State === 'pending').length, 1);
-    world.setNode('n1', { Spec: { Availability: 'active' } }).run();
-    assert.deepEqual(
-      world.active('s').map((task) => task.ID),
-      before,
-    );
-    assert.deepEqual(world.unsettled(), []);
+  describe('with no other node that takes its tasks', () => {
+    const patient = drainPatienceMs - 1;
+
+    it('they serve on for a while, and stay when the node is back meanwhile', () => {
+      const world = running(spec(2), 1);
+      const before = world.active('s').map((task) => task.ID);
+      world.setNode('n1', drain).run().pass(patient);
+      assert.equal(world.running('s').length, 2);
+      assert.equal(world.active('s').filter((task) => task.Status.State === 'pending').length, 1);
+      world.setNode('n1', { Spec: { Availability: 'active' } }).run();
+      assert.deepEqual(
+        world.active('s').map((task) => task.ID),
+        before,
+      );
+      world.runFor(2 * drainPatienceMs);
+      assert.equal(world.running('s').length, 2);
+      assert.deepEqual(world.unsettled(), []);
+    });
+
+    it('they are stopped then, all of them, each with the reason', () => {
+      const world = running(spec(3), 1);
+      const [task] = world.active('s');
+      world.setNode('n1', drain).run().pass(patient).run();
+      assert.equal(world.running('s').length, 3);
+      world.pass(1).run();
+      assert.equal(world.running('s').length, 0);
+      assert.ok(world.tasks('s').every((one) => one.NodeID === undefined || !isActive(one)));
+      assert.equal(world.active('s').length, 3);
+      assert.ok(world.active('s').every((one) => one.Status.State === 'pending'));
+      assert.match(
+        world
+          .task(task!.ID)
+          .Private.History!.map((moment) => moment.Text)
+          .join('; '),
+        /node n1 is drained, and no other can take it: no suitable node/,
+      );
+      assert.deepEqual(world.unsettled(), []);
+      world.setNode('n1', { Spec: { Availability: 'active' } }).run();
+      assert.equal(world.running('s').length, 3);
+    });
+
+    it('stop-first, the others do not wait for the first for ever', () => {
+      const world = running(spec(3, { 'shoal.drain': 'stop-first' }), 1);
+      world.setNode('n1', drain).run();
+      assert.equal(world.running('s').length, 2);
+      world.pass(drainPatienceMs).run();
+      assert.equal(world.running('s').length, 0);
+      assert.equal(world.active('s').length, 3);
+    });
+
+    it('they stay for as long as it takes where the service asks to start first by name', () => {
+      const world = running(spec(3, { 'shoal.drain': 'start-first' }), 1);
+      world
+        .setNode('n1', drain)
+        .run()
+        .runFor(10 * drainPatienceMs);
+      assert.equal(world.running('s').length, 3);
+      world.setNode('n1', { Spec: { Availability: 'active' } }).run();
+      assert.equal(world.active('s').length, 3);
+    });
+
+    it('nor are they kept by one that took over, failed, and finds no node any more', () => {
+      const world = running(spec(2), 2);
+      world.setNode('n1', drain).settle().schedule().settle();
+      const [fresh] = world.active('s').filter((task) => task.Private.Cause === 'move');
+      world.report(fresh!.ID, 'failed').settle();
+      world.setNode('n2', { Spec: { Availability: 'pause' } }).runFor(2 * drainPatienceMs);
+      assert.equal(on(world, 'n1').length, 0);
+    });
+
+    it('a new leader waits no longer than the one before', () => {
+      const world = running(spec(2), 1);
+      world
+        .setNode('n1', drain)
+        .run()
+        .pass(drainPatienceMs / 2);
+      world.newLeader();
+      world
+        .run()
+        .pass(drainPatienceMs / 2)
+        .run();
+      assert.equal(world.running('s').length, 0);
+    });
+
+    it('one that was only to be better off elsewhere stays where it is', () => {
+      const world = running(spec(1, { 'shoal.drain': 'start-first' }), 2);
+      const [task] = world.active('s');
+      const other = task!.NodeID === 'n1' ? 'n2' : 'n1';
+      world.setNode(other, { Spec: { Availability: 'pause' } });
+      world.setNode(task!.NodeID!, { Spec: { Availability: 'pause' } });
+      const Private = { ...task!.Private, Move: { Reason: 'node n2 has less to do' } };
+      world.apply([{ op: 'merge', kind: 'task', id: task!.ID, fields: { Private } }]);
+      world.run().pass(drainPatienceMs).run();
+      assert.equal(world.task(task!.ID).Private.Move, undefined);
+      assert.deepEqual(
+        world.active('s').map((one) => one.ID),
+        [task!.ID],
+      );
+    });
   });
 
   it('a replacement that fails is tried again after the restart delay, and the old one serves on', () => {
@@ -198,6 +287,23 @@ describe('partition policy', () => {
     assert.equal(on(world, NodeID!).length, 1);
     world.pass(1);
     assert.equal(on(world, NodeID!).length, 0);
+    assert.equal(world.run().running('s').length, 1);
+  });
+
+  it('nor ever by itself, when the node was lost while its engine did not answer: nobody stopped it', () => {
+    const world = running(spec(1, guard));
+    const { NodeID } = world.active('s')[0]!;
+    const silent = { Engine: { Labels: { [engineUnavailableLabel]: 'it hangs' } } };
+    world
+      .setNode(NodeID!, { Description: silent })
+      .setNode(NodeID!, down)
+      .pass(24 * 3_600_000);
+    assert.equal(on(world, NodeID!).length, 1);
+    assert.match(
+      on(world, NodeID!)[0]!.Status.Err!,
+      /is down, and its engine did not answer: .*node rm --force/,
+    );
+    world.apply([{ op: 'remove', kind: 'node', id: NodeID! }]);
     assert.equal(world.run().running('s').length, 1);
   });
 

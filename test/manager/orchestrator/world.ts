@@ -206,12 +206,20 @@ export class World {
         .filter((node) => node.Status.State === 'ready' && node.Spec.Availability === 'active')
         .sort((left, right) => (load.get(left.ID) ?? 0) - (load.get(right.ID) ?? 0));
       const NodeID = task.NodeID ?? nodes[0]?.ID;
-      if (!NodeID) continue;
+      if (!NodeID) {
+        this.explain(task, 'no suitable node');
+        continue;
+      }
       load.set(NodeID, (load.get(NodeID) ?? 0) + 1);
       const Status = { ...task.Status, State: 'assigned' as const, Message: 'assigned' };
       this.apply([{ op: 'merge', kind: 'task', id: task.ID, fields: { NodeID, Status } }]);
     }
     return this;
+  }
+
+  private explain(task: Task, Err: string): void {
+    if (task.Status.Err === Err) return;
+    this.apply([{ op: 'merge', kind: 'task', id: task.ID, fields: { Status: { ...task.Status, Err } } }]);
   }
 
   report(id: string, State: TaskState): this {

@@ -1,0 +1,73 @@
+/** When the engines of a lab started and ended the containers of a service, so that nothing in between is missed. */
+import type { LabHost } from './lab.ts';
+
+interface Lifetime {
+  readonly service: string;
+  readonly host: LabHost;
+  /** ms since the epoch. */
+  readonly startedMs: number;
+  /** Infinite while it runs. */
+  readonly endedMs: number;
+}
+
+const serviceLabel = 'com.docker.swarm.service.name';
+
+export class Lifetimes {
+  readonly #hosts: readonly LabHost[];
+  /** Also of containers that have been removed since they were looked at. */
+  readonly #known = new Map<string, Lifetime>();
+
+  constructor(hosts: readonly LabHost[]) {
+    this.#hosts = hosts;
+  }
+
+  /** The present, in ms since the epoch, as all engines of this machine see it. */
+  async now(): Promise<number> {
+    await this.#look();
+    return Date.now();
+  }
+
+  /** The fewest and the most containers of a service that ran at a time, from `sinceMs` (or the first one) until now. */
+  async concurrency(service: string, sinceMs?: number): Promise<{ fewest: number; most: number }> {
+    await this.#look();
+    const all = [...this.#known.values()].filter((one) => one.service === service);
+    const from = sinceMs ?? Math.min(...all.map((one) => one.startedMs));
+    const moments = all.flatMap((one) => [one.startedMs, one.endedMs]).filter(Number.isFinite);
+    const counts = [from, ...moments.filter((at) => at > from)].map(
+      (at) => all.filter((one) => one.startedMs <= at && at < one.endedMs).length,
+    );
+    return { fewest: Math.min(...counts), most: Math.max(...counts) };
+  }
+
+  /** Names of services whose containers run on a host, one for each container, sorted. */
+  async runningOn(host: LabHost): Promise<string[]> {
+    await this.#look();
+    return [...this.#known.values()]
+      .filter((one) => one.host === host && one.endedMs === Number.POSITIVE_INFINITY)
+      .map((one) => one.service)
+      .sort();
+  }
+
+  async #look(): Promise<void> {
+    await Promise.all(this.#hosts.map((host) => this.#lookAt(host)));
+  }
+
+  async #lookAt(host: LabHost): Promise<void> {
+    const { stdout: ids } = await host.engine('ps', '-aq', '--no-trunc', '--filter', `label=${serviceLabel}`);
+    const there = ids.split('\n').filter(Boolean);
+    for (const [id, one] of this.#known) {
+      // Removed while it ran: it ended at some moment before this one.
+      if (one.host === host && !there.includes(id) && !Number.isFinite(one.endedMs))
+        this.#known.set(id, { ...one, endedMs: Date.now() });
+    }
+    for (const id of there) {
+      const format = `{{index .Config.Labels "${serviceLabel}"}} {{.State.Running}} {{.State.StartedAt}} {{.State.FinishedAt}}`;
+      const found = await host.engine('inspect', '--format', format, id).catch(() => undefined);
+      const [service = '', running, started = '', ended = ''] = found?.stdout.trim().split(' ') ?? [];
+      const startedMs = Date.parse(started);
+      if (!found || !(startedMs > 0)) continue;
+      const endedMs = running === 'true' ? Number.POSITIVE_INFINITY : Date.parse(ended);
+      this.#known.set(id, { service, host, startedMs, endedMs });
+    }
+  }
+}
