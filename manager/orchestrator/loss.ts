@@ -16,12 +16,27 @@ const nodeDrainLabel = 'shoal.drain';
  * How a service's tasks leave a drained node. Its label says; else as its updates go. Where these do not say either,
  * a service of several replicas starts the new task first, for it is made for more than one; a single one does not.
  */
-export function drainOrder({ service }: Context): DrainOrder {
+export function drainOrder(context: Context): DrainOrder {
+  const { service } = context;
+  return askedOrder(context) ?? service.Spec.UpdateConfig?.Order ?? usualOrder(context);
+}
+
+/**
+ * How a task goes to a node where it is only better off: as drainOrder, but that several replicas start first whatever
+ * their updates do (clients write stop-first there unasked), for nothing forces the move.
+ */
+export function moveOrder(context: Context, task: Task): DrainOrder {
+  const isDrain = context.view.get('node', task.NodeID)?.Spec.Availability === 'drain';
+  if (isDrain || usualOrder(context) === 'stop-first') return drainOrder(context);
+  return askedOrder(context) ?? 'start-first';
+}
+
+function askedOrder({ service }: Context): DrainOrder | undefined {
   const asked = serviceOption(service.Spec.Labels, 'drain');
-  if (asked === 'at-once') return asked;
-  if (asked === 'stop-first' || isGuarded(service)) return 'stop-first';
-  const order = asked ?? service.Spec.UpdateConfig?.Order;
-  if (order) return order;
+  return asked !== 'at-once' && isGuarded(service) ? 'stop-first' : asked;
+}
+
+function usualOrder({ service }: Context): DrainOrder {
   return (service.Spec.Mode.Replicated?.Replicas ?? 1) > 1 ? 'start-first' : 'stop-first';
 }
 

@@ -9,7 +9,7 @@ import type { Change } from '../store/change.ts';
 import { earlier, nothing, type Reconciliation, reconciliation } from '../store/reconciler.ts';
 import { serviceOption } from '../store/service-options.ts';
 import { type Context, createTask, stopTask } from './context.ts';
-import { departureOf, drainOrder } from './loss.ts';
+import { departureOf, moveOrder } from './loss.ts';
 import { mustWait, type SlotPlan } from './mend.ts';
 import { createdAtMs, endedByItself, isActive, isPaused, isRollingOut, isServing } from './slots.ts';
 
@@ -94,7 +94,7 @@ function candidateOf(context: Context, plan: SlotPlan): Task | undefined {
   const [task] = active;
   if (task === undefined || active.length > 1 || plan.changes.length > 0) return undefined;
   // What an update is to replace goes elsewhere by that; with stop-first, two at it would take down too many.
-  const isUpdates = context.isDirty(task) || drainOrder(context) === 'stop-first';
+  const isUpdates = context.isDirty(task) || moveOrder(context, task) === 'stop-first';
   if (isUpdates && (isRollingOut(service) || (context.isDirty(task) && !isPaused(service)))) return undefined;
   const later = tasks.slice(tasks.indexOf(task) + 1);
   const wasTried = later.some((other) => other.Private.Cause === 'move' && endedByItself(other));
@@ -102,7 +102,7 @@ function candidateOf(context: Context, plan: SlotPlan): Task | undefined {
 }
 
 function move(context: Context, { slot }: SlotPlan, task: Task): Change[] {
-  const stopped = drainOrder(context) === 'start-first' ? [] : [task];
+  const stopped = moveOrder(context, task) === 'start-first' ? [] : [task];
   const why = departureOf(context, task) ?? 'it is to be elsewhere';
   const creation = createTask(context, slot.place, {
     replaces: task.ID,

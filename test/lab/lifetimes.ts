@@ -27,6 +27,11 @@ export class Lifetimes {
     return Date.now();
   }
 
+  /** Begins anew: what has been removed is no more of interest. */
+  forget(): void {
+    this.#known.clear();
+  }
+
   /** The fewest and the most containers of a service that ran at a time, from `sinceMs` (or the first one) until now. */
   async concurrency(service: string, sinceMs?: number): Promise<{ fewest: number; most: number }> {
     await this.#look();

@@ -61,6 +61,7 @@ describe('lab: maintenance without a dip, and nodes that are cut off', () => {
   async function removeAll(...services: string[]): Promise<void> {
     await host.docker('service', 'rm', ...services);
     await Promise.all(lab.hosts.map(emptied));
+    lifetimes.forget();
   }
 
   describe('a node that is drained', () => {

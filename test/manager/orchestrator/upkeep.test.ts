@@ -225,8 +225,8 @@ describe('draining in good order', () => {
     assert.equal(on(world, 'n1').length, 0);
   });
 
-  it('a task marked to be elsewhere makes way like one of a drained node', () => {
-    const world = running(spec(3));
+  it('a task marked to be elsewhere makes way start-first, whatever the updates do', () => {
+    const world = running(spec(3, {}, { UpdateConfig: { Parallelism: 0, Order: 'stop-first' } }));
     const [task] = world.active('s');
     const Private = { ...task!.Private, Move: { Reason: 'node n2 has less to do' } };
     world.apply([{ op: 'merge', kind: 'task', id: task!.ID, fields: { Private } }]);
