@@ -57,19 +57,6 @@ function keysForTask(op: StoreEvent['op'], task: Task, view: View): string[] {
   return [concernsService ? service.ID : slotKey(task)];
 }
 
-/** Whether a task's change may let another task of the service leave its node. */
-function isMoving(task: Task, view: View): boolean {
-  if (task.Private.Cause === 'move' || isLeaving(task, view)) return true;
-  // One that took the place of a successor that failed, and finds no node.
-  const isWaiting = task.Status.State === 'pending' && task.Status.Err !== undefined;
-  return isWaiting && view.find('task', 'slot', slotKey(task)).some((other) => isLeaving(other, view));
-}
-
-function isLeaving(task: Task, view: View): boolean {
-  if (task.Private.Move !== undefined) return true;
-  return view.get('node', task.NodeID)?.Spec.Availability === 'drain';
-}
-
 function keysForNode(event: Extract<StoreEvent, { kind: 'node' }>, view: View): string[] {
   if (!concernsTasks(event)) return [];
   const keys = view.find('task', 'node', event.object.ID).map((task) => {
@@ -128,6 +115,19 @@ function reconcileService(context: Context): Reconciliation {
   changes.push(...relocation.changes);
   const wakeAt = [...spared, relocation].map((plan) => plan.wakeAt).reduce(earlier, update.wakeAt);
   return reconciliation([...changes, ...update.changes], wakeAt);
+}
+
+/** Whether a task's change may let another task of the service leave its node. */
+function isMoving(task: Task, view: View): boolean {
+  if (task.Private.Cause === 'move' || isLeaving(task, view)) return true;
+  // One that took the place of a successor that failed, and finds no node.
+  const isWaiting = task.Status.State === 'pending' && task.Status.Err !== undefined;
+  return isWaiting && view.find('task', 'slot', slotKey(task)).some((other) => isLeaving(other, view));
+}
+
+function isLeaving(task: Task, view: View): boolean {
+  if (task.Private.Move !== undefined) return true;
+  return view.get('node', task.NodeID)?.Spec.Availability === 'drain';
 }
 
 /** The slots that stay when there are to be `wanted`, in the order of their numbers. */
