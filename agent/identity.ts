@@ -52,6 +52,8 @@ export class AgentIdentity {
   private readonly files: CertificateFiles;
   private readonly listeners = new Set<(held: HeldIdentity) => void>();
   private held: HeldIdentity | undefined;
+  /** The unlock key that the key on disk is sealed under; undefined while it lies in the clear. */
+  private sealedUnder: string | undefined;
   private renewing: Promise<HeldIdentity> | undefined;
   /** The last of the changes to what is held, which go one after the other. */
   private lastChange: Promise<unknown> = Promise.resolve();
@@ -80,16 +82,37 @@ export class AgentIdentity {
 
   /**
    * Takes up the identity on disk; undefined when there is none. Throws `unauthenticated` with what to do when
-   * its certificate has expired (unless `allowExpired`, for a manager that can issue itself a new one), and
-   * `invalid-argument` or `corrupted` when the files don't belong together.
+   * its certificate has expired (unless `allowExpired`, for a manager that can issue itself a new one),
+   * `invalid-argument` or `corrupted` when the files don't belong together, and 'locked' (details.nodeId) when the
+   * key is sealed and `unlockKey` is absent or (details.reason 'wrong-key') another one.
    */
-  async load(options: { readonly allowExpired?: boolean } = {}): Promise<HeldIdentity | undefined> {
-    const identity = await this.files.read();
-    if (!identity) return undefined;
+  async load(
+    options: { readonly allowExpired?: boolean; readonly unlockKey?: string | undefined } = {},
+  ): Promise<HeldIdentity | undefined> {
+    const stored = await this.files.read(options.unlockKey);
+    if (!stored) return undefined;
+    const { identity } = stored;
     const certificate = verifyIdentity(identity);
     if (!options.allowExpired) refuseExpired(certificate, this.options.clock.now());
+    this.sealedUnder = stored.sealedUnder;
     this.held = { identity, certificate };
     return this.held;
+  }
+
+  /**
+   * Seals the key on disk under `unlockKey`, a manager's alone, or leaves it in the clear without one. `alongside`
+   * seals the rest of the disk alike; a power cut at any point leaves both to be opened with one of the two keys.
+   */
+  sealUnder(unlockKey: string | undefined, alongside: () => Promise<void> = async () => {}): Promise<void> {
+    return this.inTurn(async () => {
+      const { identity, certificate } = this.mustHold();
+      const wanted = certificate.role === 'manager' ? unlockKey : undefined;
+      const isSealedSo = wanted === this.sealedUnder;
+      if (!isSealedSo) await this.files.writeNextKey(identity.keyPem, wanted);
+      await alongside();
+      this.sealedUnder = wanted;
+      if (!isSealedSo) await this.files.finishKey();
+    });
   }
 
   /**
@@ -114,9 +137,12 @@ export class AgentIdentity {
     return this.adopt(identity);
   }
 
-  /** Keeps an identity that was made elsewhere (swarm init; a manager that issued its own) and tells of it. */
-  adopt(identity: NodeIdentity): Promise<HeldIdentity> {
-    return this.inTurn(() => this.keep(identity));
+  /**
+   * Keeps an identity that was made elsewhere (swarm init; a manager that issued its own) and tells of it. Its key
+   * is sealed under `unlockKey`, if one is given, or as the one before.
+   */
+  adopt(identity: NodeIdentity, unlockKey?: string): Promise<HeldIdentity> {
+    return this.inTurn(() => this.keep(identity, unlockKey));
   }
 
   private inTurn<T>(change: () => Promise<T>): Promise<T> {
@@ -125,10 +151,13 @@ export class AgentIdentity {
     return result;
   }
 
-  private async keep(identity: NodeIdentity): Promise<HeldIdentity> {
+  private async keep(identity: NodeIdentity, unlockKey = this.sealedUnder): Promise<HeldIdentity> {
     const certificate = verifyIdentity(identity);
     refuseExpired(certificate, this.options.clock.now());
-    await this.files.write(identity);
+    // A worker comes up without being asked for a key.
+    const sealedUnder = certificate.role === 'manager' ? unlockKey : undefined;
+    await this.files.write(identity, sealedUnder);
+    this.sealedUnder = sealedUnder;
     this.held = { identity, certificate };
     if (this.upkeep) this.schedule();
     for (const listener of [...this.listeners]) listener(this.held);
@@ -217,6 +246,7 @@ export class AgentIdentity {
     this.stop();
     await this.inTurn(async () => {
       this.held = undefined;
+      this.sealedUnder = undefined;
       await this.files.clear();
     });
   }

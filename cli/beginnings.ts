@@ -9,7 +9,7 @@ import type { NodeIdentity } from '../proto/rpc.ts';
 
 export interface Beginning {
   readonly identity: NodeIdentity;
-  readonly start: ManagerStart;
+  readonly start: Extract<ManagerStart, { readonly kind: 'bootstrap' | 'restore' }>;
 }
 
 interface Context {

@@ -9,7 +9,7 @@ import type { NodeId } from '../proto/ids.ts';
 export type State =
   | { readonly kind: 'none' }
   | { readonly kind: 'pending' }
-  | { readonly kind: 'locked'; readonly held: HeldIdentity }
+  | { readonly kind: 'locked'; readonly nodeId: NodeId }
   | { readonly kind: 'member'; readonly agent: Agent; manager: ManagerServer | undefined }
   | { readonly kind: 'error'; readonly held: HeldIdentity | undefined; readonly message: string };
 
@@ -18,9 +18,8 @@ export function membershipOf(state: State, nodeId: () => NodeId): Membership {
   switch (state.kind) {
     case 'none':
     case 'pending':
-      return state;
     case 'locked':
-      return { kind: 'locked', nodeId: state.held.certificate.nodeId as NodeId };
+      return state;
     case 'error':
       return {
         kind: 'error',

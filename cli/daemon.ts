@@ -114,8 +114,8 @@ export class Daemon implements ApiHost {
       if (!held || !this.settings) return;
       await this.resume(held, undefined);
     } catch (error) {
-      if (isShoalError(error, 'locked') && held) {
-        this.state = { kind: 'locked', held };
+      if (isShoalError(error, 'locked')) {
+        this.state = { kind: 'locked', nodeId: lockedNode(error, held) };
         this.log.warn({}, messageOf(error));
         return;
       }
@@ -171,7 +171,7 @@ export class Daemon implements ApiHost {
     try {
       const { identity, start } = await make(settings);
       this.keepSettings(settings);
-      const held = await this.identity.adopt(identity);
+      const held = await this.identity.adopt(identity, start.unlockKey);
       const manager = await this.startManager(held, start);
       const agent = await this.becomeMember(manager, [settings.advertiseAddress]);
       await manager.manager.readBarrier();
@@ -234,11 +234,12 @@ export class Daemon implements ApiHost {
   /** Opens a locked manager's disk and goes on. */
   async unlock(unlockKey: string): Promise<void> {
     if (this.state.kind !== 'locked') throw new ShoalError('failed-precondition', 'swarm is not locked');
-    const { held } = this.state;
+    const locked = this.state;
     try {
-      await this.resume(held, unlockKey);
+      const held = await this.identity.load({ allowExpired: true, unlockKey });
+      if (held) await this.resume(held, unlockKey);
     } catch (error) {
-      this.state = { kind: 'locked', held };
+      this.state = locked;
       if (isShoalError(error, 'locked'))
         throw new ShoalError('invalid-argument', 'swarm could not be unlocked: invalid key provided');
       throw error;
@@ -277,6 +278,8 @@ export class Daemon implements ApiHost {
       if (isShoalError(error, 'failed-precondition') && error.details.reason === 'no-log') return undefined;
       throw error;
     }
+    // A power cut may have come between the two: sealed is the whole disk or nothing of it.
+    await this.identity.sealUnder(unlockKey).catch((error) => this.log.error({}, messageOf(error)));
     if (this.clock.now() <= held.certificate.notAfterMs) return server;
     try {
       const renewed = await this.identity.adopt(await server.manager.issueToSelf());
@@ -332,6 +335,7 @@ export class Daemon implements ApiHost {
       random,
       log,
       metrics,
+      sealIdentity: (unlockKey, alongside) => this.identity.sealUnder(unlockKey, alongside),
       onFailure: this.options.onFatal,
     });
   }
@@ -508,4 +512,9 @@ export class Daemon implements ApiHost {
     if (this.settings) return this.settings;
     throw new ShoalError('internal', 'this node has no addresses yet');
   }
+}
+
+/** The node that is locked: its key is sealed, or its log alone (it was sealed by an earlier version). */
+function lockedNode(error: ShoalError, held: HeldIdentity | undefined): NodeId {
+  return (error.details.nodeId ?? held?.certificate.nodeId ?? '') as NodeId;
 }

@@ -8,7 +8,7 @@
  */
 import { isShoalError, messageOf, ShoalError } from '../proto/errors.ts';
 import type { NodeId } from '../proto/ids.ts';
-import { type Clock, delay, type Log, type Random } from '../proto/ports.ts';
+import { type Clock, delay, type Log, type Random, type Timer } from '../proto/ports.ts';
 import type { NodeIdentity } from '../proto/rpc.ts';
 import { allocate } from './allocator/allocate.ts';
 import type { ManagedCluster } from './api/contract.ts';
@@ -45,6 +45,10 @@ export interface ManagerOptions {
   readonly dataKeys: DataKeys;
   /** The unlock key that the file of data keys is sealed under now; absent while it lies open. */
   readonly sealedUnder?: string | undefined;
+  /** Seals the node's own key on disk like the data keys, which `alongside` seals. Only those when absent. */
+  readonly sealIdentity?:
+    | ((unlockKey: string | undefined, alongside: () => Promise<void>) => Promise<void>)
+    | undefined;
   readonly transport: RaftTransport;
   readonly clock: Clock;
   readonly random: Random;
@@ -71,6 +75,7 @@ export interface ManagerOptions {
 const bootstrapIndex = 1;
 const raftIdBytes = 6;
 const applyPollMs = 5;
+const sealRetryMs = 5_000;
 /** How often addresses that others took meanwhile are given out anew for one proposal. */
 const maxAllocations = 10;
 
@@ -85,7 +90,8 @@ export class Manager {
   private readonly stopWatching: () => void;
   /** The key that the file of data keys is sealed with; undefined while autolock is off. */
   private unlockKey: string | undefined;
-  private sealing: Promise<void> = Promise.resolve();
+  private sealing: Promise<void> | undefined;
+  private sealAgain: Timer | undefined;
   private hasCaughtUp = false;
   /** Ends with the last entry that gives something out. */
   private givingOut: Promise<void> = Promise.resolve();
@@ -295,6 +301,7 @@ export class Manager {
     this.stopped = true;
     this.stopWatching();
     this.endLeading();
+    this.sealAgain?.cancel();
     await this.sealing;
     await this.raft.stop();
   }
@@ -304,18 +311,29 @@ export class Manager {
     const cluster = this.store.cluster();
     const wanted = cluster?.Private.UnlockKey;
     // A manager that has yet to receive the cluster knows of no key, which does not mean that there is none.
-    if (!cluster || wanted === this.unlockKey) return;
+    if (!cluster || wanted === this.unlockKey || this.sealing || this.stopped) return;
     if (!this.hasCaughtUp) {
       void this.catchUp();
       return;
     }
-    const wasOpen = this.unlockKey === undefined;
-    this.unlockKey = wanted;
-    this.sealing = this.sealing
-      .then(() => this.sealUnder(wanted, wasOpen))
-      .catch((error) =>
-        this.options.log.error({ error: messageOf(error) }, 'the data keys could not be sealed anew'),
-      );
+    const { clock, log } = this.options;
+    this.sealing = this.sealUnder(wanted).then(
+      () => {
+        this.sealing = undefined;
+        this.sealKeys();
+      },
+      (error) => {
+        log.error(
+          { error: messageOf(error) },
+          'this manager’s keys could not be sealed anew; trying again in 5 s',
+        );
+        if (this.stopped) return;
+        this.sealAgain = clock.after(sealRetryMs, () => {
+          this.sealing = undefined;
+          this.sealKeys();
+        });
+      },
+    );
   }
 
   /** After a restart the store is for a while as it once was: nothing is unsealed for what it says then. */
@@ -334,10 +352,13 @@ export class Manager {
   }
 
   /** A data key that lay in the clear until now seals nothing more: the log goes on under a new one. */
-  private async sealUnder(unlockKey: string | undefined, wasOpen: boolean): Promise<void> {
-    const { disk, random, dataKeys } = this.options;
+  private async sealUnder(unlockKey: string | undefined): Promise<void> {
+    const { disk, random, dataKeys, sealIdentity } = this.options;
+    const wasOpen = this.unlockKey === undefined;
     const next = unlockKey !== undefined && wasOpen ? withNewDataKey(dataKeys, random) : dataKeys;
-    await sealKeyFile(disk, random, next, unlockKey);
+    const sealDataKeys = () => sealKeyFile(disk, random, next, unlockKey);
+    await (sealIdentity ? sealIdentity(unlockKey, sealDataKeys) : sealDataKeys());
+    this.unlockKey = unlockKey;
     if (next !== dataKeys) changeOver(dataKeys, next);
   }
 

@@ -25,7 +25,7 @@ import { GossipRelay } from './gossip-relay.ts';
 import { notLeader } from './logs/broker.ts';
 import { type OpenLogs, readLogs } from './logs/reader.ts';
 import { registerLogs, subscribeThrough } from './logs/service.ts';
-import { Manager, newRaftId } from './manager.ts';
+import { Manager, type ManagerOptions, newRaftId } from './manager.ts';
 import type { Metrics } from './metrics.ts';
 import { preview } from './preview.ts';
 import type { Member, RaftStart } from './raft/contract.ts';
@@ -64,6 +64,7 @@ export interface ManagerServerOptions {
   readonly random: Random;
   readonly log: Log;
   readonly metrics: Metrics;
+  readonly sealIdentity?: ManagerOptions['sealIdentity'];
   readonly onFailure: (error: unknown) => void;
 }
 
@@ -119,6 +120,7 @@ export class ManagerServer {
         disk,
         dataKeys,
         sealedUnder: keyState === 'open' ? undefined : unlockKey,
+        sealIdentity: options.sealIdentity,
         transport: peers,
         clock,
         random,

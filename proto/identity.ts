@@ -10,6 +10,10 @@ import type { Random } from './ports.ts';
 /** gRPC metadata key in which our own nodes say their version; a stock Docker Engine does not send it. */
 export const versionMetadataKey = 'shoal-version';
 
+/** What Docker says when a manager is locked; its clients look for these words. */
+export const lockedMessage =
+  'Swarm is encrypted and needs to be unlocked before it can be used. Please use "docker swarm unlock" to unlock it.';
+
 /** Common name of the cluster's certificate authority, and the server name of calls to it. */
 export const authorityName = 'swarm-ca';
 

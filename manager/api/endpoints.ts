@@ -42,6 +42,16 @@ export function isEngines(path: string): boolean {
   return !clusterResources.has(path.split('/', 2)[1] ?? '');
 }
 
+const answeredLocked = /^\/(_ping|version|info|events|networks|swarm\/unlock|swarm\/leave)(\/|$)/;
+
+/**
+ * Whether a manager answers requests for `path` while it is locked: how it is, the ways in and out, and what its
+ * engine has a part in, of which only the cluster's is refused.
+ */
+export function isAnsweredLocked(path: string): boolean {
+  return answeredLocked.test(path);
+}
+
 const takenOver = /^\/(?:containers\/[^/]+\/attach|exec\/[^/]+\/start)$/;
 
 /**

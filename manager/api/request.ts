@@ -4,6 +4,7 @@
  */
 import type { Request } from 'express';
 import { assertNever, type ErrorCode, isShoalError, ShoalError } from '../../proto/errors.ts';
+import { lockedMessage } from '../../proto/identity.ts';
 import { type Id, newId } from '../../proto/ids.ts';
 import type { Change } from '../store/change.ts';
 import type { ApiHost, ManagedCluster } from './contract.ts';
@@ -15,8 +16,6 @@ const notManagerPending =
   'This node is not a swarm manager. Manager is being prepared or has trouble connecting to the cluster.';
 const notManagerWorker =
   "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager.";
-export const swarmLocked =
-  'Swarm is encrypted and needs to be unlocked before it can be used. Please use "docker swarm unlock" to unlock it.';
 
 /**
  * The cluster that this node manages, its store holding everything acknowledged before the call. Throws
@@ -40,7 +39,7 @@ function clusterOf(host: ApiHost): ManagedCluster {
     case 'worker':
       throw new ShoalError('not-a-manager', notManagerWorker);
     case 'locked':
-      throw new ShoalError('locked', swarmLocked);
+      throw new ShoalError('locked', lockedMessage);
     case 'error':
       throw new ShoalError('not-a-manager', `${notManager} (${membership.message})`);
     default:

@@ -10,11 +10,12 @@ import type { IncomingMessage, RequestListener } from 'node:http';
 import type { Duplex } from 'node:stream';
 import express, { type ErrorRequestHandler, type Express, type RequestHandler, type Response } from 'express';
 import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
+import { lockedMessage } from '../../proto/identity.ts';
 import { backupRoutes } from './backups.ts';
 import { configRoutes } from './configs.ts';
 import type { ApiHost } from './contract.ts';
 import { dataVersionRoutes } from './data-versions.ts';
-import { isEngines, isTakenOver, readTarget } from './endpoints.ts';
+import { isAnsweredLocked, isEngines, isTakenOver, readTarget } from './endpoints.ts';
 import { passOn } from './engine-proxy.ts';
 import { eventRoutes } from './events.ts';
 import { headOf, takeOver } from './hijack.ts';
@@ -93,6 +94,7 @@ function createApp(host: ApiHost, engine: LocalEngine): Express {
   app.response.json = plainJson;
   app.use(commonHeaders(host, engine));
   app.use(versionPrefix);
+  app.use(refuseWhileLocked(host));
   app.use(backupRoutes(host));
   app.use(importRoutes(host));
   app.use(refuseAnnouncedSize);
@@ -166,6 +168,14 @@ const versionPrefix: RequestHandler = (request, _response, next) => {
   }
   next();
 };
+
+/** A locked manager says so before it looks at anything of a request; clients hear it only when they have sent all. */
+function refuseWhileLocked(host: ApiHost): RequestHandler {
+  return (request, _response, next) => {
+    if (host.membership().kind !== 'locked' || isAnsweredLocked(request.path)) return next();
+    request.on('end', () => next(new ShoalError('locked', lockedMessage))).resume();
+  };
+}
 
 /** Why a version is not served, in Docker's words. Up to the newest of ours; an older engine refuses what is its own. */
 function versionFault({ major, minor }: { major: number; minor: number }): string | undefined {

@@ -2,6 +2,7 @@
 import { type Request, Router } from 'express';
 import type { Cluster, SwarmSpec } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
+import { lockedMessage } from '../../proto/identity.ts';
 import type { Random } from '../../proto/ports.ts';
 import { beginRotation } from '../ca/rotation.ts';
 import { withRotated } from '../ca/tokens.ts';
@@ -20,7 +21,6 @@ import {
   specBody,
   strictFlag,
   swarmError,
-  swarmLocked,
   versionOf,
 } from './request.ts';
 import { understoodInit } from './versions.ts';
@@ -96,7 +96,7 @@ function clusterObject(view: View): Cluster {
 function refuseInSwarm(host: ApiHost, forceNewCluster: boolean): void {
   const { kind } = host.membership();
   if (kind === 'none' || kind === 'error') return;
-  if (kind === 'locked') throw new ShoalError('locked', swarmLocked);
+  if (kind === 'locked') throw new ShoalError('locked', lockedMessage);
   if (forceNewCluster && kind !== 'worker') return;
   throw new ShoalError('already-in-swarm', inSwarmAlready);
 }

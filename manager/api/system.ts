@@ -3,11 +3,12 @@ import type { IncomingHttpHeaders } from 'node:http';
 import os from 'node:os';
 import { type Response, Router } from 'express';
 import { assertNever } from '../../proto/errors.ts';
+import { lockedMessage } from '../../proto/identity.ts';
 import type { Timer } from '../../proto/ports.ts';
 import { clusterAnswer } from './answers.ts';
 import type { ApiHost, EngineFacts, ManagedCluster, Membership } from './contract.ts';
 import type { LocalEngine } from './local-engine.ts';
-import { minimumMinor, swarmLocked } from './request.ts';
+import { minimumMinor } from './request.ts';
 
 const factsWithinMs = 10_000;
 
@@ -147,7 +148,7 @@ async function swarmInfo(host: ApiHost): Promise<SwarmInfo> {
         NodeID: membership.nodeId,
         NodeAddr,
         LocalNodeState: 'locked',
-        Error: swarmLocked,
+        Error: lockedMessage,
       };
     case 'error':
       return {

@@ -8,7 +8,7 @@
 import { createCipheriv, createDecipheriv } from 'node:crypto';
 import { pack, unpack } from 'msgpackr';
 import { ShoalError } from '../../proto/errors.ts';
-import { parseUnlockKey } from '../../proto/identity.ts';
+import { lockedMessage, parseUnlockKey } from '../../proto/identity.ts';
 import type { Random } from '../../proto/ports.ts';
 import type { Disk } from './contract.ts';
 
@@ -20,10 +20,6 @@ const counterLimit = 2 ** 32;
 
 /** Where the keys lie, in the log's folder. */
 export const keyFileName = 'data-keys';
-
-/** What Docker says when a manager is locked; its clients look for these words. */
-export const lockedMessage =
-  'Swarm is encrypted and needs to be unlocked before it can be used. Please use "docker swarm unlock" to unlock it.';
 
 /** How many bytes a sealed text is longer than the plain one: key number, nonce and tag. */
 export const sealOverheadBytes = 1 + nonceBytes + tagBytes;

@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import { AgentIdentity, type HeldIdentity, renewalDelayMs } from '../../agent/identity.ts';
 import { withRotated } from '../../manager/ca/tokens.ts';
 import type { NodeRole } from '../../proto/docker.ts';
-import { formatJoinToken, parseJoinToken } from '../../proto/identity.ts';
+import { isShoalError } from '../../proto/errors.ts';
+import { formatJoinToken, newUnlockKey, parseJoinToken } from '../../proto/identity.ts';
 import { asId } from '../../proto/ids.ts';
 import { type Clock, silentLog } from '../../proto/ports.ts';
 import { TestAuthority } from '../manager/ca/authority.ts';
@@ -206,6 +207,80 @@ describe('identity of an agent', () => {
     writeFileSync(file('swarm-node.key'), 'the key before', { mode: 0o600 });
     assert.deepEqual(await agent().load(), held);
     assert.equal(readFileSync(file('swarm-node.key'), 'utf8'), held.identity.keyPem);
+  });
+
+  describe('sealed by an unlock key', () => {
+    const manager = async () => {
+      const identity = agent();
+      return { identity, held: await enter(identity, authority.cluster.JoinTokens.Manager) };
+    };
+    const [first, second] = [newUnlockKey(seededRandom(7)), newUnlockKey(seededRandom(8))];
+    const isLocked = (reason: string | undefined) => (error: Error) => {
+      assert.ok(isShoalError(error, 'locked'));
+      assert.match(error.message, /needs to be unlocked/);
+      assert.equal(error.details.reason, reason);
+      return true;
+    };
+
+    it('the key of a manager opens with that one alone, and renewals keep it so', async () => {
+      const { identity, held } = await manager();
+      await identity.sealUnder(first);
+      assert.match(readFileSync(file('swarm-node.key'), 'utf8'), /^-----BEGIN ENCRYPTED PRIVATE KEY-----/);
+      assert.equal(statSync(file('swarm-node.key')).mode & 0o777, 0o600);
+      await assert.rejects(agent().load(), (error: Error) => {
+        assert.ok(isShoalError(error, 'locked') && error.details.nodeId === held.certificate.nodeId);
+        return isLocked(undefined)(error);
+      });
+      await assert.rejects(agent().load({ unlockKey: second }), isLocked('wrong-key'));
+      await assert.rejects(agent().load({ unlockKey: 'no key' }), isLocked('wrong-key'));
+      assert.deepEqual(await agent().load({ unlockKey: first }), held);
+      const renewed = await identity.renew();
+      await assert.rejects(agent().load(), isLocked(undefined));
+      assert.deepEqual(await agent().load({ unlockKey: first }), renewed);
+      await identity.sealUnder(second);
+      await assert.rejects(agent().load({ unlockKey: first }), isLocked('wrong-key'));
+      await identity.sealUnder(undefined);
+      assert.deepEqual(await agent().load(), renewed);
+    });
+
+    it('after a power cut in the middle, it opens with the key that the rest of the disk has', async () => {
+      const { identity, held } = await manager();
+      const changes: [string | undefined, string | undefined][] = [
+        [undefined, first],
+        [first, second],
+        [second, undefined],
+      ];
+      for (const [before, after] of changes) {
+        const dies = async (disk: 'before' | 'after') => {
+          await assert.rejects(
+            identity.sealUnder(after, async () => {
+              // The rest of the disk is not written (before), or is and nothing after it (after).
+              assert.deepEqual(await agent().load({ unlockKey: before }), held);
+              throw new Error(disk);
+            }),
+            { message: disk },
+          );
+        };
+        await dies('before');
+        assert.deepEqual(await agent().load({ unlockKey: before }), held);
+        await dies('after');
+        assert.deepEqual(await agent().load({ unlockKey: after ?? before }), held);
+        await identity.sealUnder(after);
+        assert.deepEqual(await agent().load({ unlockKey: after }), held);
+      }
+    });
+
+    it('lies in the clear once the node is a worker: workers come up by themselves', async () => {
+      const { identity, held } = await manager();
+      await identity.sealUnder(first);
+      const { nodeId } = held.certificate;
+      await authority.editNode(nodeId, (node) => ({ ...node, Spec: { ...node.Spec, Role: 'worker' } }));
+      const worker = await identity.renew();
+      assert.equal(worker.certificate.role, 'worker');
+      assert.deepEqual(await agent().load(), worker);
+      await identity.sealUnder(first);
+      assert.deepEqual(await agent().load(), worker);
+    });
   });
 
   it('refuses files that do not belong together', async () => {

@@ -1,6 +1,6 @@
 /** Nodes that join, leave and change their roles; a cluster that is locked, or recovered from one survivor. */
 import assert from 'node:assert/strict';
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ClusterNode } from '../../proto/docker.ts';
 import { create, idle, nodeNamed, serviceOf, swarmOf, waitForReason, waitForRunning } from './asking.ts';
@@ -14,6 +14,26 @@ import {
   tasksOf,
 } from './cluster.ts';
 import { Lab, type LabHost, labMissing, waitFor } from './lab.ts';
+
+/** What a locked manager is asked for. */
+const lockedOut = [
+  ['node', 'ls'],
+  ['service', 'ls'],
+  ['service', 'create', 'busybox'],
+  ['stack', 'ls'],
+  ['secret', 'ls'],
+  ['config', 'ls'],
+  ['swarm', 'join-token', 'worker'],
+  ['swarm', 'unlock-key'],
+  ['swarm', 'update', '--autolock', 'false'],
+  ['swarm', 'ca'],
+  ['swarm', 'init'],
+  ['backup', 'create', '/tmp/never-written.backup'],
+] as const;
+
+function nodeKeyOf(host: LabHost): string {
+  return readFileSync(join(host.dataDir, 'certificates', 'swarm-node.key'), 'utf8');
+}
 
 describe('lab: nodes come, go and change their roles', () => {
   let lab: Lab;
@@ -228,7 +248,7 @@ describe('lab: nodes come, go and change their roles', () => {
   describe('autolock', () => {
     it('a manager that was restarted is locked until it is given the key; its containers go on', async () => {
       // A locked node is silent: on a slow machine long enough to be taken for lost.
-      await h1.shoal('swarm', 'update', '--dispatcher-heartbeat', '10s');
+      await h1.shoal('swarm', 'update', '--dispatcher-heartbeat', '1m');
       const { stdout } = await h1.shoal('swarm', 'update', '--autolock', 'true');
       const key = /SWMKEY-1-\S+/.exec(stdout)?.[0] ?? '';
       assert.equal((await h1.docker('swarm', 'unlock-key', '-q')).stdout.trim(), key);
@@ -236,10 +256,20 @@ describe('lab: nodes come, go and change their roles', () => {
       await waitFor('h2 to know of the key', 20_000, async () =>
         (await h2.shoal('swarm', 'unlock-key', '-q')).stdout.includes(key),
       );
+      await waitFor('its certificate’s key to be sealed', 20_000, () =>
+        /BEGIN ENCRYPTED PRIVATE KEY/.test(nodeKeyOf(h2)),
+      );
+      assert.match(nodeKeyOf(h4), /BEGIN PRIVATE KEY/, 'a worker comes up by itself');
       await h2.killShoald('SIGTERM');
       await h2.startShoald();
       assert.equal((await swarmOf(h2)).LocalNodeState, 'locked');
-      await assert.rejects(h2.shoal('node', 'ls'), /Swarm is encrypted and needs to be unlocked/);
+      for (const command of lockedOut) {
+        await assert.rejects(
+          h2.shoal(...command),
+          /Swarm is encrypted and needs to be unlocked/,
+          String(command),
+        );
+      }
       await assert.rejects(h2.docker('service', 'ls'), /Swarm is encrypted and needs to be unlocked/);
       await assert.rejects(h2.shoalReading('nonsense\n', 'swarm', 'unlock'), /invalid/);
       const wrong = `SWMKEY-1-${'A'.repeat(43)}`;
@@ -251,6 +281,19 @@ describe('lab: nodes come, go and change their roles', () => {
       await h2.shoalReading(`${key}\n`, 'swarm', 'unlock');
       await managersAre(h1, h1, h2, h3);
       await h2.shoal('node', 'ls');
+      const rotated =
+        /SWMKEY-1-\S+/.exec((await h1.shoal('swarm', 'unlock-key', '--rotate')).stdout)?.[0] ?? '';
+      assert.notEqual(rotated, key);
+      await waitFor('h2 to be sealed under the new key', 40_000, async () => {
+        await h2.killShoald('SIGKILL');
+        await h2.startShoald();
+        return h2.shoalReading(`${rotated}\n`, 'swarm', 'unlock').then(
+          () => true,
+          // It had not yet heard of the new key: under the old one it learns of it.
+          () => h2.shoalReading(`${key}\n`, 'swarm', 'unlock').then(() => false),
+        );
+      });
+      await managersAre(h1, h1, h2, h3);
       await h1.shoal('swarm', 'update', '--autolock', 'false');
       await waitFor('h2 to need no key', 20_000, async () =>
         /no unlock key|^$/.test((await h2.shoal('swarm', 'unlock-key', '-q')).stdout.trim()),

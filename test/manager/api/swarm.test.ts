@@ -1,11 +1,29 @@
 /** The cluster's own endpoints, and who may answer at all. */
 import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import type { Membership } from '../../../manager/api/contract.ts';
 import { createRoot } from '../../../manager/ca/root.ts';
 import type { Change } from '../../../manager/store/change.ts';
+import { lockedMessage } from '../../../proto/identity.ts';
 import { asId, type NodeId } from '../../../proto/ids.ts';
 import { tlsInfoOfIssuer } from '../../../proto/x509.ts';
 import { TestApi } from './host.ts';
+
+/** What a node answers also while it is locked: what is its engine's too, and the ways in and out of it. */
+const answeredAnyway = /^(GET \/(_ping|version|info|events)|POST \/swarm\/(unlock|leave)|\w+ \/networks.*)$/;
+
+/** Every route of the API's files but those. */
+function clusterRoutes(): { method: string; path: string }[] {
+  const folder = join(dirname(fileURLToPath(import.meta.url)), '../../../../manager/api');
+  const routes = readdirSync(folder).flatMap((file) =>
+    [...readFileSync(join(folder, file), 'utf8').matchAll(/routes\.(\w+)\(\s*'(\/[^']+)'/g)].map(
+      ([, method, path]) => ({ method: method!.toUpperCase(), path: path! }),
+    ),
+  );
+  return routes.filter(({ method, path }) => !answeredAnyway.test(`${method} ${path}`));
+}
 
 describe('api: membership', () => {
   let api: TestApi;
@@ -34,6 +52,24 @@ describe('api: membership', () => {
       assert.equal(created.status, 503);
     });
   }
+
+  it('says that it is locked to every request that is the cluster’s, whatever is wrong with it besides', async () => {
+    api.host.become({ kind: 'locked', nodeId });
+    const routes = clusterRoutes();
+    assert.ok(routes.length > 40, `${routes.length} routes found`);
+    for (const { method, path } of routes) {
+      const body = method === 'GET' || method === 'DELETE' ? undefined : '{}';
+      const answer = await api.send(method, path.replace(/:\w+/, 'some-name'), body);
+      assert.deepEqual([answer.status, answer.json?.message], [503, lockedMessage], `${method} ${path}`);
+    }
+    const overlay = await api.post('/networks/create', { Name: 'a', Driver: 'overlay' });
+    assert.deepEqual([overlay.status, overlay.json.message], [503, lockedMessage]);
+    const left = await api.post('/swarm/leave');
+    assert.match(
+      left.json.message,
+      /^Swarm is encrypted and locked\. Please unlock it first or use `--force`/,
+    );
+  });
 
   it('shows every membership in /info and /_ping', async () => {
     for (const [membership] of cases) {
