@@ -3,7 +3,7 @@ import type { Agent } from '../agent/agent.ts';
 import type { HeldIdentity } from '../agent/identity.ts';
 import type { Membership } from '../manager/api/contract.ts';
 import type { ManagerServer } from '../manager/server.ts';
-import { assertNever } from '../proto/errors.ts';
+import { assertNever, type ShoalError } from '../proto/errors.ts';
 import type { NodeId } from '../proto/ids.ts';
 
 export type State =
@@ -39,4 +39,9 @@ export function membershipOf(state: State, nodeId: () => NodeId): Membership {
     default:
       return assertNever(state);
   }
+}
+
+/** The node that is locked: its key is sealed, or its log alone (it was sealed by an earlier version). */
+export function lockedNode(error: ShoalError, held: HeldIdentity | undefined): NodeId {
+  return (error.details.nodeId ?? held?.certificate.nodeId ?? '') as NodeId;
 }

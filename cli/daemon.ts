@@ -30,7 +30,7 @@ import { type Clock, delay, type Log, type Random } from '../proto/ports.ts';
 import { packageVersion } from '../proto/version.ts';
 import { hostOf, withPort } from './addresses.ts';
 import { type Beginning, newCluster, restoredCluster } from './beginnings.ts';
-import { membershipOf, type State } from './daemon-state.ts';
+import { lockedNode, membershipOf, type State } from './daemon-state.ts';
 import { waitForFirstNode, waitForSession } from './first-session.ts';
 import { endFormerLife, forgetLife } from './former-life.ts';
 import { agentNetwork, type HostNetwork } from './host-network.ts';
@@ -512,9 +512,4 @@ export class Daemon implements ApiHost {
     if (this.settings) return this.settings;
     throw new ShoalError('internal', 'this node has no addresses yet');
   }
-}
-
-/** The node that is locked: its key is sealed, or its log alone (it was sealed by an earlier version). */
-function lockedNode(error: ShoalError, held: HeldIdentity | undefined): NodeId {
-  return (error.details.nodeId ?? held?.certificate.nodeId ?? '') as NodeId;
 }
