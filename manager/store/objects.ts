@@ -53,121 +53,193 @@ function shardOf(key: string): number {
   return (hash ^ (hash >>> 6) ^ (hash >>> 12)) & (shardCount - 1);
 }
 
-/** Objects that came one after the other; `epoch` tells whether a listing from before still shows them. */
-interface Run<T> {
-  readonly objects: Map<string, T>;
-  readonly epoch: number;
+/** One object's place: it keeps it when the object is replaced. */
+export interface Row<T> {
+  readonly id: string;
+  readonly run: Run<T>;
+  /** The object as it is now. */
+  readonly object: T;
+}
+
+/** Objects that came one after the other; who came later is in none with a lower number. */
+class Run<T> {
+  readonly number: number;
+  readonly rows = new Set<WritableRow<T>>();
+  /** Who reads the run as it is now. */
+  reader: RunReader<T> | undefined;
+
+  constructor(number: number) {
+    this.number = number;
+  }
+
+  /** To be called before each change: gives those who read the run as it was a copy. */
+  beforeChange(): void {
+    this.reader?.keep();
+    this.reader = undefined;
+  }
+}
+
+type WritableRow<T> = { -readonly [K in keyof Row<T>]: Row<T>[K] };
+
+/** Objects that stay what they are, in order. */
+export interface ObjectRun<T> {
+  readonly size: number;
+  values(): Iterable<T>;
+}
+
+/** The objects of a run as they were when it was made: the run's own until something of it changes. */
+class RunReader<T> implements ObjectRun<T> {
+  readonly size: number;
+  #run: Run<T> | undefined;
+  #kept: readonly T[] = [];
+
+  constructor(run: Run<T>) {
+    this.size = run.rows.size;
+    this.#run = run;
+  }
+
+  keep(): void {
+    this.#kept = [...this.values()];
+    this.#run = undefined;
+  }
+
+  *values(): Generator<T, void> {
+    if (this.#run) for (const { object } of this.#run.rows) yield object;
+    else yield* this.#kept;
+  }
 }
 
 const runObjects = 1_024;
 
 /** Objects by id, in the order in which they came; one that is replaced keeps its place. */
 export class Objects<T> {
-  /** By number, in order; those of which nothing is left are dropped. */
-  readonly #runs = new Map<number, Run<T>>();
-  readonly #runNumbers = new ShardedMap<number>();
-  #lastRun = 0;
+  readonly #rows = new ShardedMap<WritableRow<T>>();
+  /** In order; those of which nothing is left are dropped. */
+  readonly #runs = new Set<Run<T>>();
+  #last: Run<T> | undefined;
   #size = 0;
-  #epoch = 0;
 
   get size(): number {
     return this.#size;
   }
 
   get(id: string): T | undefined {
-    const number = this.#runNumbers.get(id);
-    return number === undefined ? undefined : this.#runs.get(number)?.objects.get(id);
+    return this.#rows.get(id)?.object;
   }
 
-  /** The number of the run that an object is in: it keeps it, and who came later has none that is lower. */
-  runOf(id: string): number | undefined {
-    return this.#runNumbers.get(id);
+  /** The place of the object with the id. */
+  row(id: string): Row<T> | undefined {
+    return this.#rows.get(id);
   }
 
-  /** As get, for who knows the object's run. */
-  getInRun(run: number, id: string): T | undefined {
-    return this.#runs.get(run)?.objects.get(id);
-  }
-
-  /** Answers the number of the run that the object is in. */
-  set(id: string, object: T): number {
-    const known = this.#runNumbers.get(id);
+  /** Answers the object's place. */
+  set(id: string, object: T): Row<T> {
+    const known = this.#rows.get(id);
     if (known !== undefined) {
-      this.#changeable(known).set(id, object);
+      known.run.beforeChange();
+      known.object = object;
       return known;
     }
-    if ((this.#runs.get(this.#lastRun)?.objects.size ?? runObjects) >= runObjects) {
-      this.#lastRun += 1;
-      this.#runs.set(this.#lastRun, { objects: new Map(), epoch: this.#epoch });
-    }
-    this.#changeable(this.#lastRun).set(id, object);
-    this.#runNumbers.set(id, this.#lastRun);
+    const run = this.#openRun();
+    run.beforeChange();
+    const row = { id, run, object };
+    run.rows.add(row);
+    this.#rows.set(id, row);
     this.#size += 1;
-    return this.#lastRun;
+    return row;
   }
 
   delete(id: string): void {
-    const number = this.#runNumbers.get(id);
-    if (number === undefined) return;
-    const objects = this.#changeable(number);
-    objects.delete(id);
-    if (objects.size === 0) this.#runs.delete(number);
-    this.#runNumbers.delete(id);
+    const row = this.#rows.get(id);
+    if (row === undefined) return;
+    const { run } = row;
+    run.beforeChange();
+    run.rows.delete(row);
+    if (run.rows.size === 0) this.#runs.delete(run);
+    this.#rows.delete(id);
     this.#size -= 1;
   }
 
   /** In order. Not to be used any more once something has changed. */
   *values(): Generator<T, void> {
-    for (const { objects } of this.#runs.values()) yield* objects.values();
+    for (const { rows } of this.#runs) for (const { object } of rows) yield object;
   }
 
   list(): T[] {
     const all: T[] = [];
-    for (const { objects } of this.#runs.values()) for (const object of objects.values()) all.push(object);
+    for (const { rows } of this.#runs) for (const { object } of rows) all.push(object);
     return all;
   }
 
   /** The objects as they are now, whatever becomes of them: runs of them, in order. Quick at any size. */
-  asOfNow(): readonly Pick<Map<string, T>, 'values' | 'size'>[] {
-    this.#epoch += 1;
-    return [...this.#runs.values()].map(({ objects }) => objects);
+  asOfNow(): readonly ObjectRun<T>[] {
+    return [...this.#runs].map((run) => {
+      run.reader ??= new RunReader(run);
+      return run.reader;
+    });
   }
 
-  /** The objects of a run; a copy if somebody still reads them as they were. */
-  #changeable(number: number): Map<string, T> {
-    const run = this.#runs.get(number)!;
-    if (run.epoch === this.#epoch) return run.objects;
-    const objects = new Map(run.objects);
-    this.#runs.set(number, { objects, epoch: this.#epoch });
-    return objects;
+  /** The run that takes the next new object. */
+  #openRun(): Run<T> {
+    const last = this.#last;
+    if (last && this.#runs.has(last) && last.rows.size < runObjects) return last;
+    const next = new Run<T>((last?.number ?? 0) + 1);
+    this.#last = next;
+    this.#runs.add(next);
+    return next;
   }
 }
 
-/** Ids of some of an Objects' objects, by the numbers of their runs: older ones first, those of a run as they came. */
-export class Selection {
-  readonly #runs = new Map<number, Set<string>>();
+/** Up to so many rows a list is quicker than a set, and smaller. */
+const listedRows = 8;
+
+/** Some of an Objects' objects: older runs first, those of a run as they came here. */
+export class Selection<T> {
+  /** In no order; undefined once there are more. */
+  #few: Row<T>[] | undefined = [];
+  readonly #runs = new Map<Run<T>, Set<Row<T>>>();
 
   get isEmpty(): boolean {
-    return this.#runs.size === 0;
+    return this.#few === undefined ? this.#runs.size === 0 : this.#few.length === 0;
   }
 
-  add(run: number, id: string): void {
-    const ids = this.#runs.get(run);
-    if (ids) ids.add(id);
-    else this.#runs.set(run, new Set([id]));
+  add(row: Row<T>): void {
+    const few = this.#few;
+    if (few === undefined) this.#addToRun(row);
+    else if (few.includes(row)) return;
+    else if (few.length < listedRows) few.push(row);
+    else {
+      this.#few = undefined;
+      for (const one of few) this.#addToRun(one);
+      this.#addToRun(row);
+    }
   }
 
-  delete(run: number, id: string): void {
-    const ids = this.#runs.get(run);
-    ids?.delete(id);
-    if (ids?.size === 0) this.#runs.delete(run);
+  delete(row: Row<T>): void {
+    if (this.#few) {
+      const at = this.#few.indexOf(row);
+      if (at >= 0) this.#few.splice(at, 1);
+      return;
+    }
+    const rows = this.#runs.get(row.run);
+    rows?.delete(row);
+    if (rows?.size === 0) this.#runs.delete(row.run);
   }
 
-  /** What stands in `objects` under the ids. */
-  of<T>(objects: Objects<T>): T[] {
+  objects(): T[] {
+    if (this.#few) {
+      const inOrder = [...this.#few].sort((one, other) => one.run.number - other.run.number);
+      return inOrder.map(({ object }) => object);
+    }
     const found: T[] = [];
-    const inOrder = [...this.#runs].sort(([one], [other]) => one - other);
-    for (const [run, ids] of inOrder) for (const id of ids) found.push(objects.getInRun(run, id)!);
+    const inOrder = [...this.#runs].sort(([one], [other]) => one.number - other.number);
+    for (const [, rows] of inOrder) for (const { object } of rows) found.push(object);
     return found;
+  }
+
+  #addToRun(row: Row<T>): void {
+    const rows = this.#runs.get(row.run);
+    if (rows) rows.add(row);
+    else this.#runs.set(row.run, new Set([row]));
   }
 }

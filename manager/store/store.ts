@@ -11,10 +11,18 @@ import { decodeEntry, type Entry } from './change.ts';
 import { Claims, type ClaimsView } from './claims.ts';
 import { type ClusterEvent, clusterEvents, RecentEvents } from './cluster-event.ts';
 import { Draft } from './draft.ts';
-import { Objects, Selection, ShardedMap } from './objects.ts';
+import { Objects, type Row, Selection, ShardedMap } from './objects.ts';
 import { encodeSnapshot, encodeSnapshotInPieces, type SnapshotPart, snapshotParts } from './snapshot.ts';
-import { type AnyObject, type IdOf, type Kind, kinds, type ObjectOf, tables } from './tables.ts';
-import { type Commit, WatchQueue } from './watch.ts';
+import {
+  type AnyObject,
+  type IdOf,
+  type Kind,
+  kinds,
+  type ObjectOf,
+  type TableIndex,
+  tables,
+} from './tables.ts';
+import { type Commit, type StoreEvent, WatchQueue } from './watch.ts';
 
 /** A read-only look at the store: what deciding code is given. */
 export interface View {
@@ -49,12 +57,11 @@ export type ApplyResult =
 
 interface TableData<T> {
   readonly objects: Objects<T>;
-  /** Index → key → ids, so that an object that stays under its keys costs its indexes nothing. */
-  readonly indexes: Readonly<Record<string, Index>>;
+  readonly indexes: Readonly<Record<string, Index<T>>>;
 }
 
-/** Most keys have one object: its id stands there by itself. */
-type Index = ShardedMap<string | Selection>;
+/** Key → places of objects, so that one that stays under its keys costs nothing. Most keys have one: it stands alone. */
+type Index<T> = ShardedMap<Row<T> | Selection<T>>;
 type Tables = Readonly<Record<Kind, TableData<AnyObject>>>;
 
 export class Store implements View {
@@ -81,12 +88,11 @@ export class Store implements View {
   }
 
   find<K extends Kind>(kind: K, index: string, key: string): ObjectOf[K][] {
-    const { indexes, objects } = this.table(kind);
-    const entries = indexes[index];
+    const entries = this.table(kind).indexes[index];
     if (!entries) throw new ShoalError('internal', `the store has no index "${index}" on ${kind}`);
     const found = entries.get(key);
     if (found === undefined) return [];
-    return found instanceof Selection ? found.of(objects) : [objects.get(found)!];
+    return found instanceof Selection ? found.objects() : [found.object];
   }
 
   cluster(): ObjectOf['cluster'] | undefined {
@@ -116,7 +122,7 @@ export class Store implements View {
   applyEntry(index: number, entry: Entry): ApplyResult {
     this.lastIndex = index;
     let draft: Draft;
-    let places: Places[];
+    let moves: readonly (readonly Move[])[];
     try {
       draft = new Draft(this, index, entry.now);
       for (const change of entry.changes) {
@@ -126,14 +132,14 @@ export class Store implements View {
       const clash = this.clashOf(draft);
       if (clash) return clash;
       // Before anything is changed: what is not of its kind's shape shows here at the latest.
-      places = draft.events.map(({ kind, object }) => placesOf(kind, object));
+      moves = draft.events.map(movesOf);
     } catch (error) {
       return malformed(error);
     }
     for (let at = 0; at < draft.events.length; at += 1) {
       const { kind, op, object, previous } = draft.events[at]!;
-      if (op === 'remove') drop(this.data[kind], kind, object, places[at]!);
-      else put(this.data[kind], kind, object, places[at]!, previous);
+      if (op === 'remove') drop(this.data[kind], object.ID, moves[at]!);
+      else put(this.data[kind], object, moves[at]!);
       this.claimed.note(kind, previous, op === 'remove' ? undefined : object, entry.now);
     }
     if (draft.events.length > 0) {
@@ -201,7 +207,7 @@ export class Store implements View {
     const copy = new Store();
     for (const kind of kinds) {
       for (const object of this.list(kind) as AnyObject[]) {
-        put(copy.data[kind], kind, object, placesOf(kind, object), undefined);
+        put(copy.data[kind], object, movesOf({ kind, op: 'create', object } as StoreEvent));
         copy.claimed.note(kind, undefined, object, 0);
       }
     }
@@ -237,7 +243,7 @@ function takeIn(into: { data: Tables; claimed: Claims; recent: RecentEvents }, p
   switch (part.part) {
     case 'objects':
       for (const object of part.objects) {
-        put(into.data[part.kind], part.kind, object, placesOf(part.kind, object), undefined);
+        put(into.data[part.kind], object, movesOf({ kind: part.kind, op: 'create', object } as StoreEvent));
         into.claimed.note(part.kind, undefined, object, 0);
       }
       break;
@@ -250,79 +256,90 @@ function takeIn(into: { data: Tables; claimed: Claims; recent: RecentEvents }, p
   }
 }
 
-function put(
-  table: TableData<AnyObject>,
-  kind: Kind,
-  object: AnyObject,
-  places: Places,
-  previous: AnyObject | undefined,
-): void {
-  const run = table.objects.set(object.ID, object);
-  const readers = readersOf[kind];
-  for (let at = 0; at < readers.length; at += 1) {
-    const { name, keysOf } = readers[at]!;
-    const keys = places[at]!;
-    const before = previous ? keysOf(previous) : [];
-    if (before.length === keys.length && keys.every((key, position) => key === before[position])) continue;
-    const index = table.indexes[name]!;
-    for (const key of before) if (!keys.includes(key)) removeKey(index, key, run, object.ID);
-    for (const key of keys) addKey(table, index, key, run, object.ID);
-  }
+/** What an event changes of one index: the keys that the object was found under, and is from now on. */
+interface Move {
+  readonly index: string;
+  readonly before: readonly string[];
+  readonly after: readonly string[];
 }
 
-function drop(table: TableData<AnyObject>, kind: Kind, object: AnyObject, places: Places): void {
-  const run = table.objects.runOf(object.ID);
-  if (run === undefined) return;
-  table.objects.delete(object.ID);
-  for (const [at, { name }] of readersOf[kind].entries()) {
-    for (const key of places[at]!) removeKey(table.indexes[name]!, key, run, object.ID);
-  }
-}
-
-/** The keys that an object is found under, for each index of its kind in the order of `readersOf`. */
-type Places = readonly (readonly string[])[];
-
-interface IndexReader {
+interface IndexReader extends TableIndex<AnyObject> {
   readonly name: string;
-  readonly keysOf: (object: AnyObject) => readonly string[];
 }
 
 /** The indexes of each kind, as a list. */
 const readersOf = Object.fromEntries(
   kinds.map((kind) => [
     kind,
-    Object.entries(tables[kind].indexes).map(([name, keysOf]) => ({ name, keysOf })),
+    Object.entries(tables[kind].indexes).map(([name, index]) => ({ name, ...index })),
   ]),
 ) as unknown as Record<Kind, readonly IndexReader[]>;
 
-function placesOf(kind: Kind, object: AnyObject): Places {
-  return readersOf[kind].map(({ keysOf }) => keysOf(object));
+const nowhere: readonly string[] = [];
+
+/** What an event changes of the indexes; nothing of those whose fields stay what they were. */
+function movesOf({ kind, op, object, previous }: StoreEvent): Move[] {
+  const moves: Move[] = [];
+  for (const reader of readersOf[kind]) {
+    if (previous && op !== 'remove' && isUnread(reader, object, previous)) continue;
+    const before = previous ? reader.keysOf(previous) : nowhere;
+    const after = op === 'remove' ? nowhere : reader.keysOf(object);
+    if (!isSameList(before, after)) moves.push({ index: reader.name, before, after });
+  }
+  return moves;
+}
+
+function isUnread({ reads }: IndexReader, object: AnyObject, previous: AnyObject): boolean {
+  for (const field of reads) if (object[field] !== previous[field]) return false;
+  return true;
+}
+
+function isSameList(one: readonly string[], other: readonly string[]): boolean {
+  return one.length === other.length && one.every((item, at) => item === other[at]);
+}
+
+function put(table: TableData<AnyObject>, object: AnyObject, moves: readonly Move[]): void {
+  const row = table.objects.set(object.ID, object);
+  for (const { index, before, after } of moves) {
+    const entries = table.indexes[index]!;
+    for (const key of before) if (!after.includes(key)) removeKey(entries, key, row);
+    for (const key of after) addKey(entries, key, row);
+  }
+}
+
+function drop(table: TableData<AnyObject>, id: string, moves: readonly Move[]): void {
+  const row = table.objects.row(id);
+  if (row === undefined) return;
+  table.objects.delete(id);
+  for (const { index, before } of moves) {
+    for (const key of before) removeKey(table.indexes[index]!, key, row);
+  }
 }
 
 function malformed(error: unknown): ApplyResult {
   return { ok: false, code: 'invalid-argument', message: `the entry is malformed: ${messageOf(error)}` };
 }
 
-function addKey(table: TableData<AnyObject>, index: Index, key: string, run: number, id: string): void {
+function addKey<T>(index: Index<T>, key: string, row: Row<T>): void {
   const found = index.get(key);
   if (found instanceof Selection) {
-    found.add(run, id);
-  } else if (found === undefined || found === id) {
-    index.set(key, id);
+    found.add(row);
+  } else if (found === undefined || found === row) {
+    index.set(key, row);
   } else {
-    const both = new Selection();
-    both.add(table.objects.runOf(found)!, found);
-    both.add(run, id);
+    const both = new Selection<T>();
+    both.add(found);
+    both.add(row);
     index.set(key, both);
   }
 }
 
-function removeKey(index: Index, key: string, run: number, id: string): void {
+function removeKey<T>(index: Index<T>, key: string, row: Row<T>): void {
   const found = index.get(key);
   if (found instanceof Selection) {
-    found.delete(run, id);
+    found.delete(row);
     if (found.isEmpty) index.delete(key);
-  } else if (found === id) {
+  } else if (found === row) {
     index.delete(key);
   }
 }

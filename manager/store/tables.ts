@@ -49,10 +49,21 @@ export const kinds: readonly Kind[] = [
 /** Keys under which an object is found by one of its kind's indexes. */
 type KeysOf<T> = (object: T) => readonly string[];
 
+/** An index of a kind's objects: the keys that one is found under, and the only fields of it that tell them. */
+export interface TableIndex<T> {
+  readonly reads: readonly (keyof T)[];
+  readonly keysOf: KeysOf<T>;
+}
+
 interface Table<T> {
   /** Whether two objects of the kind may not share a name. */
   readonly uniqueName: boolean;
-  readonly indexes: Readonly<Record<string, KeysOf<T>>>;
+  readonly indexes: Readonly<Record<string, TableIndex<T>>>;
+}
+
+/** Makes an index's row: `keysOf` sees no field but those that it is said to read. */
+function by<T, F extends keyof T>(reads: readonly F[], keysOf: KeysOf<Pick<T, F>>): TableIndex<T> {
+  return { reads, keysOf };
 }
 
 const some = (value: string | undefined): readonly string[] =>
@@ -65,85 +76,108 @@ function uniqueStrings(values: Iterable<string>): readonly string[] {
 
 /** One row a kind. An index name is used with View.find(kind, index, key). */
 export const tables: { readonly [K in Kind]: Table<ObjectOf[K]> } = {
-  cluster: { uniqueName: false, indexes: { name: (cluster) => [cluster.Spec.Name] } },
+  cluster: { uniqueName: false, indexes: { name: by(['Spec'], ({ Spec }) => [Spec.Name]) } },
   node: {
     uniqueName: false,
     indexes: {
       /** By hostname. */
-      name: (node) => some(node.Description.Hostname),
-      role: (node) => [node.Spec.Role],
+      name: by(['Description'], ({ Description }) => some(Description.Hostname)),
+      role: by(['Spec'], ({ Spec }) => [Spec.Role]),
       /** That it has an address of its own on. */
-      network: (node) => (node.Attachments ?? []).map(({ NetworkID }) => NetworkID),
+      network: by(['Attachments'], ({ Attachments }) =>
+        (Attachments ?? []).map(({ NetworkID }) => NetworkID),
+      ),
     },
   },
   service: {
     uniqueName: true,
     indexes: {
-      name: (service) => [service.Spec.Name],
-      stack: (service) => stackOf(service.Spec.Labels),
-      network: (service) =>
-        uniqueStrings((service.Spec.TaskTemplate.Networks ?? []).map((network) => network.Target)),
-      secret: (service) =>
-        uniqueStrings((service.Spec.TaskTemplate.ContainerSpec.Secrets ?? []).map((ref) => ref.SecretID)),
-      config: (service) =>
-        uniqueStrings((service.Spec.TaskTemplate.ContainerSpec.Configs ?? []).map((ref) => ref.ConfigID)),
+      name: by(['Spec'], ({ Spec }) => [Spec.Name]),
+      stack: by(['Spec'], ({ Spec }) => stackOf(Spec.Labels)),
+      network: by(['Spec'], ({ Spec }) =>
+        uniqueStrings((Spec.TaskTemplate.Networks ?? []).map((network) => network.Target)),
+      ),
+      secret: by(['Spec'], ({ Spec }) =>
+        uniqueStrings((Spec.TaskTemplate.ContainerSpec.Secrets ?? []).map((ref) => ref.SecretID)),
+      ),
+      config: by(['Spec'], ({ Spec }) =>
+        uniqueStrings((Spec.TaskTemplate.ContainerSpec.Configs ?? []).map((ref) => ref.ConfigID)),
+      ),
       /** Published on the hosts of its tasks; see portKey. */
-      hostPort: (service) =>
+      hostPort: by(['Spec'], ({ Spec }) =>
         uniqueStrings(
-          (service.Spec.EndpointSpec?.Ports ?? [])
+          (Spec.EndpointSpec?.Ports ?? [])
             .filter((port) => !isIngressPort(port) && port.PublishedPort)
             .map(portKey),
         ),
+      ),
       /** `true` for those that publish ports in ingress mode. */
-      ingress: (service) => (needsIngress(service.Spec) ? ['true'] : []),
+      ingress: by(['Spec'], ({ Spec }) => (needsIngress(Spec) ? ['true'] : [])),
       /** By the names that it may depend on; see dependencies.ts. */
-      dependency: (service) => dependencyNames(service.Spec.Labels),
+      dependency: by(['Spec'], ({ Spec }) => dependencyNames(Spec.Labels)),
       /** By the field of Spec.Mode that is set; `Replicated` when none is, as Docker takes it. */
-      mode: (service) => [modeName(service.Spec.Mode)],
+      mode: by(['Spec'], ({ Spec }) => [modeName(Spec.Mode)]),
     },
   },
-  revision: { uniqueName: false, indexes: { service: (revision) => [revision.ServiceID] } },
+  revision: {
+    uniqueName: false,
+    indexes: { service: by(['ServiceID'], ({ ServiceID }) => [ServiceID]) },
+  },
   task: {
     uniqueName: false,
     indexes: {
-      service: (task) => [task.ServiceID],
-      revision: (task) => [task.RevisionID],
-      node: (task) => some(task.NodeID),
-      desiredState: (task) => [task.DesiredState],
+      service: by(['ServiceID'], ({ ServiceID }) => [ServiceID]),
+      revision: by(['RevisionID'], ({ RevisionID }) => [RevisionID]),
+      node: by(['NodeID'], ({ NodeID }) => some(NodeID)),
+      desiredState: by(['DesiredState'], ({ DesiredState }) => [DesiredState]),
       /** Observed state. */
-      state: (task) => [task.Status.State],
+      state: by(['Status'], ({ Status }) => [Status.State]),
       /** `serviceId/slot` for replicated tasks, `serviceId@nodeId` for global ones. */
-      slot: (task) => [slotKey(task)],
-      network: (task) => (task.NetworksAttachments ?? []).map((attachment) => attachment.NetworkID),
+      slot: by(['ServiceID', 'Slot', 'NodeID'], (task) => [slotKey(task)]),
+      network: by(['NetworksAttachments'], ({ NetworksAttachments }) =>
+        (NetworksAttachments ?? []).map((attachment) => attachment.NetworkID),
+      ),
     },
   },
   stack: {
     uniqueName: true,
     indexes: {
-      name: (stack) => [stack.Spec.Name],
+      name: by(['Spec'], ({ Spec }) => [Spec.Name]),
       /** Every revision of a service that its deployments name. */
-      revision: (stack) =>
-        uniqueStrings([stack.Deployment, ...stack.History].flatMap((one) => one?.Revisions ?? [])),
+      revision: by(['Deployment', 'History'], ({ Deployment, History }) =>
+        uniqueStrings([Deployment, ...History].flatMap((one) => one?.Revisions ?? [])),
+      ),
     },
   },
   network: {
     uniqueName: true,
     indexes: {
-      name: (network) => [network.Spec.Name],
-      stack: (network) => stackOf(network.Spec.Labels),
+      name: by(['Spec'], ({ Spec }) => [Spec.Name]),
+      stack: by(['Spec'], ({ Spec }) => stackOf(Spec.Labels)),
       /** `true` for the ingress network. */
-      ingress: (network) => (network.Spec.Ingress ? ['true'] : []),
+      ingress: by(['Spec'], ({ Spec }) => (Spec.Ingress ? ['true'] : [])),
     },
   },
   secret: {
     uniqueName: true,
-    indexes: { name: (secret) => [secret.Spec.Name], stack: (secret) => stackOf(secret.Spec.Labels) },
+    indexes: {
+      name: by(['Spec'], ({ Spec }) => [Spec.Name]),
+      stack: by(['Spec'], ({ Spec }) => stackOf(Spec.Labels)),
+    },
   },
   config: {
     uniqueName: true,
-    indexes: { name: (config) => [config.Spec.Name], stack: (config) => stackOf(config.Spec.Labels) },
+    indexes: {
+      name: by(['Spec'], ({ Spec }) => [Spec.Name]),
+      stack: by(['Spec'], ({ Spec }) => stackOf(Spec.Labels)),
+    },
   },
 };
+
+/** An index of a kind; undefined when there is none of the name. */
+export function indexOf<K extends Kind>(kind: K, name: string): TableIndex<ObjectOf[K]> | undefined {
+  return (tables[kind].indexes as Readonly<Record<string, TableIndex<ObjectOf[K]>>>)[name];
+}
 
 /** The place that a task fills: its service's slot, or its node for a global service. */
 export function slotKey(task: Pick<Task, 'ServiceID' | 'Slot' | 'NodeID'>): string {
@@ -161,6 +195,5 @@ export function modeName(mode: ServiceMode): keyof ServiceMode {
 
 /** The name that a person calls an object by; undefined for kinds without one. */
 export function nameOf<K extends Kind>(kind: K, object: ObjectOf[K]): string | undefined {
-  const keys = (tables[kind].indexes as Record<string, KeysOf<ObjectOf[K]>>).name;
-  return keys?.(object)[0];
+  return indexOf(kind, 'name')?.keysOf(object)[0];
 }

@@ -373,8 +373,9 @@ const answers: readonly Mutant[] = [
     'previous.Version.Index !== change.object.Version.Index',
     'false',
   ),
-  store('a removed object is still found', 'store', 'table.objects.delete(object.ID);', ''),
-  store('an index keeps the key of before', 'store', 'if (!keys.includes(key))', 'if (false)'),
+  store('a removed object is still found', 'store', 'table.objects.delete(id);', ''),
+  store('an index keeps the key of before', 'store', 'if (!after.includes(key))', 'if (false)'),
+  store('an index is blind to a field', 'store', 'if (object[field] !== previous[field])', 'if (false)'),
   store('a refused entry does not count', 'store', 'this.lastIndex = index;\n        let draft', 'let draft'),
   store(
     'a snapshot leaves the index out',

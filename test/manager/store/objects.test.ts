@@ -66,15 +66,39 @@ describe('manager/store/objects', () => {
   });
 
   it('selects older objects before younger ones, whenever they are selected', () => {
-    const [objects, selection] = [new Objects<number>(), new Selection()];
+    const [objects, selection] = [new Objects<number>(), new Selection<number>()];
     for (let at = 0; at < many; at += 1) objects.set(idOf(at), at);
-    for (const at of [8_000, 3, 5_000, 2, 8_001]) selection.add(objects.runOf(idOf(at))!, idOf(at));
+    const rowOf = (at: number) => objects.row(idOf(at))!;
+    for (const at of [8_000, 3, 5_000, 2, 8_001, 3]) selection.add(rowOf(at));
     objects.set(idOf(5_000), -5_000);
-    assert.deepEqual(selection.of(objects), [3, 2, -5_000, 8_000, 8_001]);
-    for (const at of [3, 8_001, 5_000]) selection.delete(objects.runOf(idOf(at))!, idOf(at));
-    assert.deepEqual(selection.of(objects), [2, 8_000]);
-    for (const at of [2, 8_000, 8_000]) selection.delete(objects.runOf(idOf(at))!, idOf(at));
+    assert.deepEqual(selection.objects(), [3, 2, -5_000, 8_000, 8_001]);
+    for (const at of [3, 8_001, 5_000, 4]) selection.delete(rowOf(at));
+    assert.deepEqual(selection.objects(), [2, 8_000]);
+    for (const at of [2, 8_000, 8_000]) selection.delete(rowOf(at));
     assert.equal(selection.isEmpty, true);
+  });
+
+  it('selects many as it selects few', () => {
+    const objects = new Objects<number>();
+    for (let at = 0; at < many; at += 1) objects.set(idOf(at), at);
+    const runOf = (at: number) => objects.row(idOf(at))!.run.number;
+    const steps = fc.array(fc.record({ isAdded: fc.boolean(), at: fc.nat(40).map((at) => at * 200) }), {
+      maxLength: 120,
+    });
+    fc.assert(
+      fc.property(steps, (list) => {
+        const [selection, expected] = [new Selection<number>(), new Set<number>()];
+        for (const { isAdded, at } of list) {
+          if (isAdded) selection.add(objects.row(idOf(at))!);
+          else selection.delete(objects.row(idOf(at))!);
+          if (isAdded) expected.add(at);
+          else expected.delete(at);
+          assert.equal(selection.isEmpty, expected.size === 0);
+        }
+        const inOrder = [...expected].sort((one, other) => runOf(one) - runOf(other));
+        assert.deepEqual(selection.objects(), inOrder);
+      }),
+    );
   });
 
   it('spreads keys that differ at their end, or a little before it, over its maps', () => {

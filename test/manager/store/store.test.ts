@@ -41,14 +41,15 @@ function merge(store: Store, id: string, fields: Partial<Task>, at = now): void 
   assert.deepEqual(apply(store, [{ op: 'merge', kind: 'task', id: id as TaskId, fields }], at), { ok: true });
 }
 
+function indexesOf(kind: Kind): [string, (object: AnyObject) => readonly string[]][] {
+  return Object.entries(tables[kind].indexes).map(([name, { keysOf }]) => [name, keysOf as never]);
+}
+
 /** Everything that can be read of a store: tables in order, and indexes. */
 function contents(store: Store): unknown {
   return kinds.map((kind) => {
     const list = store.list(kind) as AnyObject[];
-    const indexes = Object.entries(tables[kind].indexes) as [
-      string,
-      (object: AnyObject) => readonly string[],
-    ][];
+    const indexes = indexesOf(kind);
     return {
       kind,
       list,
@@ -70,11 +71,7 @@ function checkIndexes(store: Store): void {
     const list = store.list(kind) as AnyObject[];
     assert.equal(store.count(kind), list.length);
     for (const object of list) assert.equal(store.get(kind, object.ID as never), object);
-    const indexes = Object.entries(tables[kind].indexes) as [
-      string,
-      (object: AnyObject) => readonly string[],
-    ][];
-    for (const [name, keysOf] of indexes) {
+    for (const [name, keysOf] of indexesOf(kind)) {
       const keys = new Set([...list.flatMap((object) => keysOf(object)), ...possibleKeys]);
       for (const key of keys) {
         const expected = list.filter((object) => keysOf(object).includes(key));

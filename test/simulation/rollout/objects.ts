@@ -6,7 +6,7 @@ import type { Change } from '../../../manager/store/change.ts';
 import { Claims, type ClaimsView } from '../../../manager/store/claims.ts';
 import { Draft } from '../../../manager/store/draft.ts';
 import type { View } from '../../../manager/store/store.ts';
-import { type IdOf, type Kind, type ObjectOf, tables } from '../../../manager/store/tables.ts';
+import { type IdOf, indexOf, type Kind, type ObjectOf } from '../../../manager/store/tables.ts';
 import type { StoreEvent } from '../../../manager/store/watch.ts';
 
 type Lists = { readonly [K in Kind]?: readonly ObjectOf[K][] };
@@ -34,9 +34,7 @@ export class Objects implements View {
   }
 
   find<K extends Kind>(kind: K, index: string, key: string): ObjectOf[K][] {
-    const keysOf = (tables[kind].indexes as Record<string, (object: ObjectOf[K]) => readonly string[]>)[
-      index
-    ]!;
+    const { keysOf } = indexOf(kind, index)!;
     return this.all(kind).filter((object) => keysOf(object).includes(key));
   }
 
