@@ -85,8 +85,12 @@ export function monotonicTaskFields(
   task: ObjectOf['task'],
   fields: Partial<ObjectOf['task']>,
 ): Partial<ObjectOf['task']> {
+  const { Status, DesiredState } = fields;
+  const isLate = Status !== undefined && compareTaskStates(Status.State, task.Status.State) < 0;
+  const isUndone = DesiredState !== undefined && !mayBecomeDesired(task.DesiredState, DesiredState);
+  if (!isLate && !isUndone) return fields;
   const kept = { ...fields };
-  if (kept.Status && compareTaskStates(kept.Status.State, task.Status.State) < 0) delete kept.Status;
-  if (kept.DesiredState && !mayBecomeDesired(task.DesiredState, kept.DesiredState)) delete kept.DesiredState;
+  if (isLate) delete kept.Status;
+  if (isUndone) delete kept.DesiredState;
   return kept;
 }

@@ -79,6 +79,28 @@ export function claimsOf(kind: Kind, object: AnyObject): string[] {
   }
 }
 
+/** Whether two states of an object surely have the same claims: cheaper to say than what they are. */
+export function hasSameClaims(kind: Kind, before: AnyObject | undefined, after: AnyObject): boolean {
+  if (before === undefined) return claimsOf(kind, after).length === 0;
+  switch (kind) {
+    case 'task': {
+      const [task, next] = [before as ObjectOf['task'], after as ObjectOf['task']];
+      if (task.NetworksAttachments !== next.NetworksAttachments) return false;
+      return !next.NetworksAttachments || isTerminal(task.Status.State) === isTerminal(next.Status.State);
+    }
+    case 'node':
+      return (before as ObjectOf['node']).Attachments === (after as ObjectOf['node']).Attachments;
+    case 'service':
+      return (before as ObjectOf['service']).Endpoint === (after as ObjectOf['service']).Endpoint;
+    case 'network': {
+      const [network, next] = [before as ObjectOf['network'], after as ObjectOf['network']];
+      return network.DriverState === next.DriverState && network.Spec === next.Spec;
+    }
+    default:
+      return true;
+  }
+}
+
 function addressClaim(network: NetworkId, address: string): string {
   return `address ${network} ${hostOf(address)}`;
 }
@@ -137,6 +159,7 @@ export class Claims implements ClaimsView {
 
   /** Follows one object from one state to the next, at `now` (ms since the epoch). */
   note(kind: Kind, before: AnyObject | undefined, after: AnyObject | undefined, now: number): void {
+    if (before && after && hasSameClaims(kind, before, after)) return;
     const had = before ? claimsOf(kind, before) : [];
     const has = after ? claimsOf(kind, after) : [];
     const id = (after ?? before)!.ID;

@@ -4,9 +4,8 @@
  */
 import { engineUnavailableLabel } from '../../proto/docker.ts';
 import type { TaskId } from '../../proto/ids.ts';
-import { isTerminal } from '../../proto/task-state.ts';
 import { type Change, mayBecomeDesired, monotonicTaskFields } from './change.ts';
-import { claimsOf, describeClaim, type Holder } from './claims.ts';
+import { claimsOf, describeClaim, type Holder, hasSameClaims } from './claims.ts';
 import { portKey } from './endpoint.ts';
 import { addedReferences, type ReferredKind, referencesOf, referredKinds } from './references.ts';
 import type { ApplyResult, View } from './store.ts';
@@ -20,12 +19,14 @@ export class Draft {
   /** What the changes so far do, in order. */
   readonly events: StoreEvent[] = [];
   private readonly view: View;
-  private readonly index: number;
   private readonly now: number;
-  /** `now` as objects carry it. */
+  /** `now` and `index` as objects carry them. */
   private readonly time: string;
-  /** Objects that the entry has touched, as it leaves them; undefined where it removed them. */
-  private readonly objects = new Map<string, AnyObject | undefined>();
+  private readonly version: ObjectOf[Kind]['Version'];
+  /** Objects that the entry has touched, as it leaves them; null where it removed them. */
+  private readonly objects: { [K in Kind]?: Map<string, AnyObject | null> } = {};
+  /** Whether an object has claims that it did not have before. */
+  private claims = false;
   /** Who has which unique name, where the entry changed that; undefined where nobody has it any longer. */
   private readonly holders = new Map<string, string | undefined>();
   /** Services of this entry, by `kind target` of what they newly refer to. */
@@ -34,8 +35,8 @@ export class Draft {
   /** An entry of Raft index `index`, made at `now` (ms since the epoch), on top of what `view` shows. */
   constructor(view: View, index: number, now: number) {
     this.view = view;
-    this.index = index;
     this.now = now;
+    this.version = { Index: index };
     this.time = new Date(now).toISOString();
   }
 
@@ -66,13 +67,13 @@ export class Draft {
    * `holderOf` says who has a claim before the entry.
    */
   clash(holderOf: (claim: string) => Holder | undefined): Refusal | undefined {
+    if (!this.claims) return undefined;
     const taken = new Map<string, Holder>();
-    for (const [key, object] of this.objects) {
-      if (!object) continue;
-      const kind = key.slice(0, key.indexOf(' ')) as Kind;
+    for (const { kind, object } of this.events) {
+      if (this.objects[kind]?.get(object.ID) !== object) continue;
       for (const claim of claimsOf(kind, object)) {
         const before = holderOf(claim);
-        const isKept = before !== undefined && !this.objects.has(`${before.kind} ${before.id}`);
+        const isKept = before !== undefined && !this.objects[before.kind]?.has(before.id);
         const other = taken.get(claim) ?? (isKept ? before : undefined);
         if (other) return this.refuseClaim(claim, other, object);
         taken.set(claim, { kind, id: object.ID });
@@ -100,8 +101,8 @@ export class Draft {
   }
 
   private current(kind: Kind, id: AnyObject['ID']): AnyObject | undefined {
-    const key = `${kind} ${id}`;
-    return this.objects.has(key) ? this.objects.get(key) : this.view.get(kind, id as never);
+    const touched = this.objects[kind]?.get(id);
+    return touched === undefined ? this.view.get(kind, id as never) : (touched ?? undefined);
   }
 
   private serves(id: TaskId): boolean {
@@ -114,7 +115,9 @@ export class Draft {
   private note(event: StoreEvent): void {
     const { kind, op, object, previous } = event;
     this.events.push(event);
-    this.objects.set(`${kind} ${object.ID}`, op === 'remove' ? undefined : object);
+    this.objects[kind] ??= new Map();
+    this.objects[kind].set(object.ID, op === 'remove' ? null : object);
+    if (op !== 'remove' && !this.claims) this.claims = !hasSameClaims(kind, previous, object);
     if (!tables[kind].uniqueName) return;
     if (previous) this.holders.set(`${kind} ${nameOf(kind, previous as never)}`, undefined);
     if (op !== 'remove') this.holders.set(`${kind} ${nameOf(kind, object as never)}`, object.ID);
@@ -125,11 +128,10 @@ export class Draft {
     change: Exclude<Change, { op: 'remove' }>,
     previous: AnyObject | undefined,
   ): AnyObject | Refusal | undefined {
-    const { time } = this;
-    const Version = { Index: this.index };
+    const { time, version } = this;
     if (change.op === 'create') {
       if (previous) return refuse('already-exists', `${change.kind} ${change.object.ID} already exists`);
-      const created = { ...change.object, Version, CreatedAt: time, UpdatedAt: time } as AnyObject;
+      const created = { ...change.object, Version: version, CreatedAt: time, UpdatedAt: time } as AnyObject;
       return withMoments(change.kind, undefined, created, this.now);
     }
     if (change.op === 'merge') {
@@ -140,8 +142,8 @@ export class Draft {
         change.kind === 'task'
           ? monotonicTaskFields(previous as ObjectOf['task'], change.fields)
           : change.fields;
-      if (Object.keys(fields).length === 0) return undefined;
-      const merged = { ...previous, ...fields, Version, UpdatedAt: time } as AnyObject;
+      if (isEmpty(fields)) return undefined;
+      const merged = { ...previous, ...fields, Version: version, UpdatedAt: time } as AnyObject;
       return withMoments(change.kind, previous, merged, this.now, change.because);
     }
     if (!previous) return refuse('not-found', `${change.kind} ${change.object.ID} not found`);
@@ -149,7 +151,7 @@ export class Draft {
       return refuse('out-of-sequence', 'update out of sequence');
     }
     const { CreatedAt } = previous;
-    const replaced = { ...change.object, Version, CreatedAt, UpdatedAt: time } as AnyObject;
+    const replaced = { ...change.object, Version: version, CreatedAt, UpdatedAt: time } as AnyObject;
     return withMoments(change.kind, previous, replaced, this.now);
   }
 
@@ -222,9 +224,14 @@ function refuse(code: Refusal['code'], message: string): Refusal {
   return { ok: false, code, message };
 }
 
+function isEmpty(fields: object): boolean {
+  for (const _ in fields) return false;
+  return true;
+}
+
 /**
- * Notes when a task first ran, ended and was no longer wanted, and since when a node or its engine is down: from the
- * entry's time, so that every manager notes the same.
+ * Notes what happened to a task, and since when a node or its engine is down: from the entry's time, so that every
+ * manager notes the same. `object` is the entry's own, and nobody has seen it yet.
  */
 function withMoments(
   kind: Kind,
@@ -234,22 +241,10 @@ function withMoments(
   because?: string,
 ): AnyObject {
   if (kind === 'task') {
-    const task = withTaskMoments(object as ObjectOf['task'], now);
-    return withMoment(previous as ObjectOf['task'] | undefined, task, now, because);
+    const task = object as ObjectOf['task'];
+    task.Private = withMoment(previous as ObjectOf['task'] | undefined, task, now, because);
   }
-  if (kind === 'node') return withNodeMoments(object as ObjectOf['node'], now);
-  return object;
-}
-
-function withTaskMoments(task: ObjectOf['task'], now: number): ObjectOf['task'] {
-  const { RunningSince, EndedAt, RetiredAt } = task.Private;
-  const moments: Partial<ObjectOf['task']['Private']> = {};
-  if (task.Status.State === 'running' && RunningSince === undefined) moments.RunningSince = now;
-  if (isTerminal(task.Status.State) && EndedAt === undefined) moments.EndedAt = now;
-  const isRetired = task.DesiredState === 'shutdown' || task.DesiredState === 'remove';
-  if (isRetired && RetiredAt === undefined) moments.RetiredAt = now;
-  if (Object.keys(moments).length === 0) return task;
-  return { ...task, Private: { ...task.Private, ...moments } };
+  return kind === 'node' ? withNodeMoments(object as ObjectOf['node'], now) : object;
 }
 
 function withNodeMoments(node: ObjectOf['node'], now: number): ObjectOf['node'] {

@@ -3,29 +3,51 @@
  * entries are applied. They stand with the task, so that every manager has the same and a new leader keeps them.
  */
 import type { Task, TaskMoment } from '../../proto/docker.ts';
+import { isTerminal } from '../../proto/task-state.ts';
 
 /** How many moments a task keeps: how it began, and the last ones. */
 const keptMoments = 24;
 const keptFirst = 4;
 
-/** The task with the moment that made it what it is, if it differs in a way that one can tell. */
+/**
+ * What a task keeps of itself, with what has just happened to it: when it first ran, ended and was no longer wanted, and
+ * the moment that made it what it is, if it differs in a way that one can tell. The very same when nothing is to be noted.
+ */
 export function withMoment(
   previous: Task | undefined,
   task: Task,
   now: number,
   because: string | undefined,
-): Task {
+): Task['Private'] {
+  const { Status, DesiredState, Private } = task;
+  const begins = Status.State === 'running' && Private.RunningSince === undefined;
+  const ends = isTerminal(Status.State) && Private.EndedAt === undefined;
+  const isRetired = DesiredState === 'shutdown' || DesiredState === 'remove';
+  const retires = isRetired && Private.RetiredAt === undefined;
+  const tells = !previous || isTelling(previous, task);
+  if (!begins && !ends && !retires && !tells) return Private;
+  const next = { ...Private };
+  if (begins) next.RunningSince = now;
+  if (ends) next.EndedAt = now;
+  if (retires) next.RetiredAt = now;
+  if (tells) {
+    // Not spread: that leaves room for sixteen more in each task's list.
+    next.History = bounded((previous?.Private.History ?? []).concat(momentOf(previous, task, now, because)));
+  }
+  return next;
+}
+
+function momentOf(
+  previous: Task | undefined,
+  task: Task,
+  now: number,
+  because: string | undefined,
+): TaskMoment {
+  const moment: TaskMoment = { At: now, State: task.Status.State, Desired: task.DesiredState };
   const text = because ?? textOf(task);
-  if (previous && !isTelling(previous, task)) return task;
-  const moment: TaskMoment = {
-    At: now,
-    State: task.Status.State,
-    Desired: task.DesiredState,
-    ...(text === '' ? {} : { Text: text }),
-    ...(task.NodeID !== undefined && task.NodeID !== previous?.NodeID ? { NodeID: task.NodeID } : {}),
-  };
-  const History = bounded([...(previous?.Private.History ?? []), moment]);
-  return { ...task, Private: { ...task.Private, History } };
+  if (text !== '') moment.Text = text;
+  if (task.NodeID !== undefined && task.NodeID !== previous?.NodeID) moment.NodeID = task.NodeID;
+  return moment;
 }
 
 function isTelling(previous: Task, task: Task): boolean {
