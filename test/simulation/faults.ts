@@ -5,6 +5,7 @@
  */
 import type { ClusterNode } from '../../proto/docker.ts';
 import { messageOf } from '../../proto/errors.ts';
+import { asId, type NodeId } from '../../proto/ids.ts';
 import type { SimulatedCluster } from './cluster.ts';
 import type { Machine } from './machine.ts';
 import { calm, type Weather } from './network.ts';
@@ -252,10 +253,13 @@ export class Faults {
 
   /** While a manager is down; of one at a time, and not where the others could not do without it. */
   #flipBit(machine: Machine): void {
-    const members = this.#cluster.leader()?.manager.raft.status().members ?? [];
-    const voters = members.filter((member) => !member.isLearner).length;
-    if (!machine.isManagerRunning || voters < 3) return;
-    if (this.#isMending()) return;
+    const leader = this.#cluster.leader()?.manager;
+    const voters = (leader?.raft.status().members ?? []).filter((member) => !member.isLearner);
+    // One on its way out does not count: two that are left are one that is damaged and one without a quorum.
+    const staying = voters.filter(
+      ({ nodeId }) => leader?.store.get('node', asId<NodeId>(nodeId))?.Spec.Role === 'manager',
+    );
+    if (!machine.isManagerRunning || staying.length < 3 || this.#isMending()) return;
     this.#note(machine, 'the manager is killed, and a bit of its disk flips');
     this.#damaged.add(machine);
     machine.killManager();
