@@ -11,6 +11,8 @@ import type { NodeIdentity } from '../proto/rpc.ts';
 import { type ConnectDispatcher, grpcDispatcher } from './dispatcher-client.ts';
 import type { NodeForTasks } from './engine/container-spec.ts';
 import type { Engine, EngineDescription, EngineEvent } from './engine/engine.ts';
+import { ExecRunner } from './exec.ts';
+import { grpcExecDial } from './exec-client.ts';
 import { FileJournal, type Journal } from './journal.ts';
 import { LogForwarder } from './logs.ts';
 import { DataPlane, type DataPlaneOptions } from './network/data-plane.ts';
@@ -82,6 +84,7 @@ export class Agent {
   readonly #remotes: Remotes;
   readonly #worker: Worker;
   readonly #session: Session;
+  readonly #execs: ExecRunner;
   readonly #dataPlane: DataPlane | undefined;
   readonly #listeners = new Set<(message: WireSessionMessage) => void>();
   #engine: EngineDescription | undefined;
@@ -124,6 +127,13 @@ export class Agent {
       tasks: () => worker.tasks(),
       onTasks: (listener) => worker.onTasks(listener),
     });
+    this.#execs = new ExecRunner({
+      execs: engine.execs,
+      dial: grpcExecDial(() => this.#held().identity),
+      clock,
+      log,
+      tasks: () => worker.tasks(),
+    });
     this.#session = new Session({
       connect: options.connect ?? grpcDispatcher(clock),
       identity: () => this.#held().identity,
@@ -135,7 +145,10 @@ export class Agent {
       worker,
       reporter,
       logs,
-      ...(dataPlane === undefined ? {} : { endpoints: new EndpointsWatch(dataPlane, clock, log) }),
+      listeners: [
+        this.#execs,
+        ...(dataPlane === undefined ? [] : [new EndpointsWatch(dataPlane, clock, log)]),
+      ],
       onMessage: (message) => this.#onMessage(message),
       onManagers: (managers) => this.#journal.putManagers(managers),
     });
@@ -171,6 +184,7 @@ export class Agent {
     this.#timers.clear();
     this.#tellUnavailable?.cancel();
     this.#session.stop();
+    this.#execs.stop();
     this.#worker.stop();
     await this.#dataPlane?.stop();
     await this.#journal.flush();

@@ -7,6 +7,7 @@ import { messageOf, type ShoalError } from '../proto/errors.ts';
 import type { PublishLogsMessage } from '../proto/generated/docker/swarmkit/v1/PublishLogsMessage.ts';
 import type { EndpointsReport } from '../proto/generated/shoal/v1/EndpointsReport.ts';
 import type { EndpointsUpdate } from '../proto/generated/shoal/v1/EndpointsUpdate.ts';
+import type { ExecSummons__Output as ExecSummons } from '../proto/generated/shoal/v1/ExecSummons.ts';
 import type { Clock } from '../proto/ports.ts';
 import { createChannel, type NodeIdentity, type RpcChannel } from '../proto/rpc.ts';
 import { fromGrpcError, managerHeader } from '../proto/rpc-status.ts';
@@ -64,6 +65,8 @@ export interface DispatcherClient {
   publishLogs(): LogUpload;
   /** Absent where no data plane listens. */
   watchEndpoints?(handlers: StreamHandlers<EndpointsUpdate>): EndpointsStream;
+  /** Summons to run commands; absent where nobody does. */
+  listenExecs?(handlers: StreamHandlers<ExecSummons>): Stream;
   close(): void;
 }
 
@@ -172,6 +175,10 @@ class GrpcDispatcherClient implements DispatcherClient {
     const call = this.#channel.client('Endpoints').Watch();
     const stream = follow(call, handlers);
     return { ...stream, report: (report) => void call.write(report) };
+  }
+
+  listenExecs(handlers: StreamHandlers<ExecSummons>): Stream {
+    return follow(this.#channel.client('Exec').Listen({}), handlers);
   }
 
   close(): void {

@@ -48,13 +48,13 @@ export interface SessionOptions {
   readonly worker: Worker;
   readonly reporter: Reporter;
   readonly logs: LogForwarder;
-  /** Told of each session with managers of ours, and of its end; absent on a node without a data plane. */
-  readonly endpoints?: EndpointsListener;
+  /** Told of each session with managers of ours, and of its end. */
+  readonly listeners: readonly SessionListener[];
   readonly onMessage: (message: WireSessionMessage) => void;
   readonly onManagers: (managers: readonly RememberedManager[]) => void;
 }
 
-export interface EndpointsListener {
+export interface SessionListener {
   connect(client: DispatcherClient): void;
   disconnect(): void;
 }
@@ -211,7 +211,8 @@ export class Session {
     for (const { taskId, status } of worker.statuses()) reporter.report(taskId, status);
     reporter.connect((updates) => attempt.client.updateTaskStatus(sessionId, updates));
     logs.connect(attempt.client);
-    if (attempt.managers === 'shoal') this.#options.endpoints?.connect(attempt.client);
+    if (attempt.managers !== 'shoal') return;
+    for (const listener of this.#options.listeners) listener.connect(attempt.client);
   }
 
   #assign(attempt: Attempt, sessionId: string): void {
@@ -285,7 +286,7 @@ export class Session {
     if (attempt.sessionId !== undefined) {
       this.#options.reporter.connect(undefined);
       this.#options.logs.disconnect();
-      this.#options.endpoints?.disconnect();
+      for (const listener of this.#options.listeners) listener.disconnect();
     }
     attempt.assignments?.cancel();
     for (const stream of attempt.streams) stream.cancel();

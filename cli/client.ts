@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { join } from 'node:path';
+import type { Duplex } from 'node:stream';
 import { text as readText } from 'node:stream/consumers';
 import { type ErrorCode, ShoalError } from '../proto/errors.ts';
 import { UsageError } from './usage.ts';
@@ -107,6 +108,31 @@ export class ApiClient {
     if (status >= 200 && status < 300) return response;
     const refusal = await readText(response);
     throw new ShoalError(codeOfStatus(status), inOwnWords(messageOfBody(refusal, status)));
+  }
+
+  /** Posts JSON and takes the connection over, which is a bare stream both ways from then on. */
+  upgrade(path: string, body: unknown): Promise<Duplex> {
+    const payload = payloadOf(body);
+    const headers = { 'Content-Type': payload!.type, 'Content-Length': payload!.bytes.length };
+    const options: RequestOptions = {
+      method: 'POST',
+      path: `${this.prefix}${path}`,
+      headers: { ...headers, Connection: 'Upgrade', Upgrade: 'tcp' },
+    };
+    return new Promise((resolve, reject) => {
+      const request = this.request(options, (response) => {
+        void readText(response).then((text) => {
+          const status = response.statusCode ?? 0;
+          reject(new ShoalError(codeOfStatus(status), inOwnWords(messageOfBody(text, status))));
+        }, reject);
+      });
+      request.on('upgrade', (_response, socket, head) => {
+        socket.unshift(head);
+        resolve(socket);
+      });
+      request.on('error', (error) => reject(this.unreachable(error)));
+      request.end(payload!.bytes);
+    });
   }
 
   private send(

@@ -69,7 +69,8 @@ export function takeSwitchValues(program: Command, words: readonly string[]): st
 
 /** Whether the words after the command's first argument are a container's. */
 function takesContainerWords(command: Command): boolean {
-  return command.name() === 'create' && command.parent?.name() === 'service';
+  const path = `${command.parent?.name()} ${command.name()}`;
+  return path === 'service create' || path === 'task exec';
 }
 
 function splitFlag(word: string): [string, string | undefined] {

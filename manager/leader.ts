@@ -10,6 +10,7 @@ import { allocate, networkReconciler } from './allocator/allocate.ts';
 import { networkKeyRotation } from './ca/network-keys.ts';
 import { rootRotation } from './ca/rotation.ts';
 import { Dispatcher } from './dispatcher/dispatcher.ts';
+import { Summons } from './exec/summons.ts';
 import { keeperPlan } from './keeper.ts';
 import { LogBroker } from './logs/broker.ts';
 import { type LoopOptions, ReconcileLoop } from './orchestrator/loop.ts';
@@ -58,6 +59,7 @@ export function decisions(): Decisions {
 export class Leader {
   readonly dispatcher: Dispatcher;
   readonly logs: LogBroker;
+  readonly summons: Summons;
   private readonly options: LeaderOptions;
   private readonly loop: ReconcileLoop;
   private readonly stops: (() => void)[] = [];
@@ -70,6 +72,7 @@ export class Leader {
     const { store, propose, clock, random, log } = options;
     this.dispatcher = new Dispatcher({ store, propose, clock, random, log });
     this.logs = new LogBroker({ store, clock, random });
+    this.summons = new Summons(store);
     this.loop = new ReconcileLoop({
       store,
       propose,
@@ -98,6 +101,7 @@ export class Leader {
     this.loop.stop();
     this.dispatcher.stop(leaderAddress);
     this.logs.stop(leaderAddress);
+    this.summons.stop(leaderAddress);
   }
 
   private scheduleKeeper(): void {

@@ -21,6 +21,8 @@ import type { RestoredState, RestorePlan } from './backup/restore.ts';
 import { certificateHandlers } from './ca/rpc.ts';
 import { callerRules, mayReturn } from './callers.ts';
 import { registerDispatcher, registerEndpoints } from './dispatcher/service.ts';
+import { ExecBoard } from './exec/board.ts';
+import { type ExecLeadership, registerExec, summonThroughLeader } from './exec/service.ts';
 import { GossipRelay } from './gossip-relay.ts';
 import { notLeader } from './logs/broker.ts';
 import { type OpenLogs, readLogs } from './logs/reader.ts';
@@ -80,6 +82,7 @@ export class ManagerServer {
   /** What is shown to others now. */
   private readonly shown: { identity: NodeIdentity };
   private readonly gossip: GossipRelay | undefined;
+  private readonly commands: ExecBoard;
 
   private constructor(
     options: ManagerServerOptions,
@@ -94,6 +97,14 @@ export class ManagerServer {
     this.peers = peers;
     this.manager = manager;
     this.gossip = relayOf(options, manager);
+    const { clock, random, advertiseAddress: address } = options;
+    const identity = (): NodeIdentity => shown.identity;
+    this.commands = new ExecBoard({
+      clock,
+      random,
+      summon: (nodeId, execId) =>
+        summonThroughLeader(execLeadership(manager), identity, clock, { execId, nodeId, address }),
+    });
   }
 
   /** Opens the port and starts the member. Throws what either refuses; then nothing stays open. */
@@ -149,6 +160,7 @@ export class ManagerServer {
 
   async stop(options: { readonly orderly: boolean }): Promise<void> {
     await this.gossip?.stop();
+    this.commands.stop();
     await this.manager.stop(options);
     this.peers.close();
     await this.server.close();
@@ -174,6 +186,7 @@ export class ManagerServer {
       managerAddresses: () => manager.managerAddresses(),
       removeManager: (nodeId, force) => this.removeManager(nodeId, force),
       backup: (key) => this.backup(key),
+      commands: this.commands,
       logs: (request, signal) => readLogs(this.subscribe, request, signal, this.options.clock),
     };
   }
@@ -216,6 +229,7 @@ export class ManagerServer {
     registerDispatcher(server, { dispatcher: () => manager.dispatcher(), leader }, requireCaller);
     registerEndpoints(server, { dispatcher: () => manager.dispatcher(), leader }, requireCaller);
     registerLogs(server, { broker: () => manager.leading()?.logs, leader }, requireCaller);
+    registerExec(server, execLeadership(manager), this.commands, requireCaller);
     registerRaftServices(server, manager.raft, this.peers, {
       clusterId,
       clock: this.options.clock,
@@ -329,6 +343,10 @@ function relayOf(options: ManagerServerOptions, manager: Manager): GossipRelay |
     clock,
     log,
   });
+}
+
+function execLeadership(manager: Manager): ExecLeadership {
+  return { summons: () => manager.leading()?.summons, leader: () => manager.leaderMember() };
 }
 
 type Channel = ReturnType<typeof createChannel>;

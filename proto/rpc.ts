@@ -15,6 +15,7 @@ import * as grpc from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import { ShoalError } from './errors.ts';
 import type { ProtoGrpcType as DataPlanePackage } from './generated/data-plane.ts';
+import type { ProtoGrpcType as ExecPackage } from './generated/exec.ts';
 import type { ProtoGrpcType as ShoalPackage } from './generated/shoal.ts';
 import type { ProtoGrpcType as SwarmkitPackage } from './generated/swarmkit.ts';
 import { type Link, linkProtocol, SocketLink } from './link.ts';
@@ -25,7 +26,7 @@ const maxMessageBytes = 64 * 1024 * 1024;
 const minTlsVersion = 'TLSv1.3';
 
 type Swarmkit = SwarmkitPackage['docker']['swarmkit']['v1'];
-type Shoal = ShoalPackage['shoal']['v1'] & DataPlanePackage['shoal']['v1'];
+type Shoal = ShoalPackage['shoal']['v1'] & DataPlanePackage['shoal']['v1'] & ExecPackage['shoal']['v1'];
 
 /** Every service of the cluster's port, by name: its definition and its client's constructor. */
 type Services = {
@@ -62,7 +63,7 @@ let loaded: Services | undefined;
 export function loadPackage(): Services {
   if (loaded !== undefined) return loaded;
   const folder = join(packageRoot(), 'proto');
-  const definition = loadSync(['swarmkit.proto', 'shoal.proto', 'data-plane.proto'], {
+  const definition = loadSync(['swarmkit.proto', 'shoal.proto', 'data-plane.proto', 'exec.proto'], {
     includeDirs: [folder],
     keepCase: true,
     longs: String,
@@ -72,7 +73,8 @@ export function loadPackage(): Services {
   });
   const root = grpc.loadPackageDefinition(definition) as unknown as SwarmkitPackage &
     ShoalPackage &
-    DataPlanePackage;
+    DataPlanePackage &
+    ExecPackage;
   loaded = { ...root.docker.swarmkit.v1, ...root.shoal.v1 };
   return loaded;
 }

@@ -65,6 +65,7 @@ const siblings = [
   'ca',
   'backup',
   'logs',
+  'exec',
   'api',
   'raft',
   'store',
@@ -82,7 +83,8 @@ const managerMayImport: Record<string, string[]> = {
   ca: ['proto', 'manager/store'],
   backup: ['proto', 'manager/store', 'manager/ca'],
   logs: ['proto', 'manager/store'],
-  api: ['proto', 'manager/store', 'manager/stack', 'manager/ca', 'manager/logs'],
+  exec: ['proto', 'manager/store'],
+  api: ['proto', 'manager/store', 'manager/stack', 'manager/ca', 'manager/logs', 'manager/exec'],
 };
 
 function mayImport(from: string, to: string): boolean {

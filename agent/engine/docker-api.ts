@@ -3,6 +3,7 @@
  * stream out, and every fault as a ShoalError with the engine's own words. It knows no container.
  */
 import type { IncomingMessage } from 'node:http';
+import type { Duplex } from 'node:stream';
 import { type ErrorCode, messageOf, ShoalError } from '../../proto/errors.ts';
 
 export interface ApiRequest {
@@ -25,12 +26,17 @@ interface Dial {
   method: string;
   statusCodes: Record<number, true>;
   isStream: boolean;
+  /** The connection is asked for, to be a bare stream both ways. */
+  hijack?: true;
   options: { _query: Record<string, string>; _body: unknown };
   abortSignal?: AbortSignal;
   headers: Record<string, string>;
 }
 
 const accepted: Record<number, true> = { 200: true, 201: true, 204: true, 304: true };
+
+/** What an answer is taken as. */
+type Shape = 'json' | 'stream' | 'connection';
 
 export class DockerApi {
   readonly address: string;
@@ -44,15 +50,20 @@ export class DockerApi {
 
   /** The JSON of the answer (undefined when it is empty). */
   async json<T>(request: ApiRequest): Promise<T> {
-    return (await this.#dial(request, false)) as T;
+    return (await this.#dial(request, 'json')) as T;
   }
 
   /** The answer as a stream; the request's signal ends it. */
   async stream(request: ApiRequest): Promise<IncomingMessage> {
-    return (await this.#dial(request, true)) as IncomingMessage;
+    return (await this.#dial(request, 'stream')) as IncomingMessage;
   }
 
-  #dial(request: ApiRequest, isStream: boolean): Promise<unknown> {
+  /** The connection itself, which is no HTTP any more after the answer. */
+  async takeOver(request: ApiRequest): Promise<Duplex> {
+    return (await this.#dial(request, 'connection')) as Duplex;
+  }
+
+  #dial(request: ApiRequest, shape: Shape): Promise<unknown> {
     const query: Record<string, string> = {};
     for (const [key, value] of Object.entries(request.query ?? {})) {
       if (value !== undefined) query[key] = String(value);
@@ -67,7 +78,8 @@ export class DockerApi {
           path: `${request.path}?`,
           method: request.method,
           statusCodes: accepted,
-          isStream,
+          isStream: shape !== 'json',
+          ...(shape === 'connection' && { hijack: true }),
           options: { _query: query, _body: request.body ?? {} },
           headers: request.registryAuth ? { 'X-Registry-Auth': request.registryAuth } : {},
           ...(request.signal && { abortSignal: request.signal }),

@@ -10,6 +10,7 @@ import { type Clock, delay, type Log, type Random, silentLog } from '../../proto
 import { EngineConnection } from './connection.ts';
 import { DockerApi, errorOf, type Modem } from './docker-api.ts';
 import { followEvents } from './docker-events.ts';
+import { DockerExecs } from './docker-execs.ts';
 import { jsonLines, logLines } from './docker-stream.ts';
 import type {
   ContainerRequest,
@@ -60,6 +61,7 @@ export interface DockerEngineOptions {
 }
 
 export class DockerEngine implements Engine {
+  readonly execs: DockerExecs;
   readonly #api: DockerApi;
   readonly #clock: Clock;
   readonly #random: Random;
@@ -68,6 +70,7 @@ export class DockerEngine implements Engine {
 
   constructor(options: DockerEngineOptions) {
     this.#api = new DockerApi(modemFor(options.address), options.address);
+    this.execs = new DockerExecs(this.#api);
     this.#clock = options.clock;
     this.#random = options.random;
     this.#log = options.log ?? silentLog;

@@ -101,7 +101,37 @@ export interface EngineNetworkRequest {
   readonly options: Readonly<Record<string, string>>;
 }
 
+/** A command to be run in a container: Docker's POST /containers/{id}/exec. */
+export interface ExecRequest {
+  readonly command: readonly string[];
+  readonly env: readonly string[];
+  readonly user: string;
+  readonly workingDir: string;
+  readonly tty: boolean;
+  readonly stdin: boolean;
+  readonly stdout: boolean;
+  readonly stderr: boolean;
+  readonly detachKeys: string;
+  readonly privileged: boolean;
+}
+
+/** Commands in running containers. */
+export interface EngineExecs {
+  /** Makes a command, which does not run yet; answers its id. 'already-exists' when the container does not run. */
+  make(containerId: string, request: ExecRequest): Promise<string>;
+  /**
+   * Starts it. What follows goes both ways: its input, and its output in Docker's frames unless it has a terminal; ending
+   * our side ends its input. It ends with the command or when the keys that detach are typed.
+   */
+  start(execId: string, tty: boolean): Promise<Duplex>;
+  /** Starts it and leaves it to itself. */
+  startDetached(execId: string): Promise<void>;
+  resize(execId: string, height: number, width: number): Promise<void>;
+  inspect(execId: string): Promise<{ readonly isRunning: boolean; readonly exitCode: number }>;
+}
+
 export interface Engine {
+  readonly execs: EngineExecs;
   describe(): Promise<EngineDescription>;
   /**
    * Makes sure that the image is there, pulling it with `registryAuth` (Docker's X-Registry-Auth value,

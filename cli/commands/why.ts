@@ -1,9 +1,9 @@
 /** shoal task why, shoal service why: what happened to tasks, and what they wait for. */
 import type { Command } from 'commander';
 import type { ServiceWhy, TaskWhy } from '../../manager/api/why.ts';
-import { ShoalError } from '../../proto/errors.ts';
 import type { Context } from '../context.ts';
 import { type Column, type ListOptions, print, renderList } from '../output.ts';
+import { addTaskExec } from './task-exec.ts';
 
 type Moment = TaskWhy['Timeline'][number] & { readonly task: string };
 
@@ -28,21 +28,7 @@ export function addTaskCommands(program: Command, context: Context): void {
       printTimeline([why]);
     },
   );
-  task
-    .command('exec')
-    .description('not supported yet; says where the task can be entered')
-    .argument('<task>')
-    .argument('[command...]')
-    .passThroughOptions()
-    .option('-i, --interactive', 'keep standard input open')
-    .option('-t, --tty', 'with a terminal')
-    .action(async (id: string) => {
-      const { ID, Node } = await context.client().get<TaskWhy>(`/tasks/${encodeURIComponent(id)}/why`);
-      throw new ShoalError(
-        'not-supported',
-        `task exec is not supported yet: on ${Node || 'its node'}, run docker exec with the task's container (docker ps --filter label=com.docker.swarm.task.id=${ID})`,
-      );
-    });
+  addTaskExec(task, context);
 }
 
 /** `shoal service why`. */

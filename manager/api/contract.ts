@@ -6,6 +6,7 @@ import type { Duplex } from 'node:stream';
 import type { ClusterNode, Service, SwarmSpec, Task } from '../../proto/docker.ts';
 import type { NodeId } from '../../proto/ids.ts';
 import type { Clock, Log, Random } from '../../proto/ports.ts';
+import type { TaskCommands } from '../exec/command.ts';
 import type { LogEntry, LogQuery } from '../logs/reader.ts';
 import type { Change } from '../store/change.ts';
 import type { Store } from '../store/store.ts';
@@ -107,6 +108,8 @@ export interface ManagedCluster {
    * unlock key. Throws 'invalid-argument' without either.
    */
   backup(key: string | undefined): Promise<AsyncIterable<Uint8Array>>;
+  /** Commands in running tasks, asked for at this manager. */
+  readonly commands: TaskCommands;
   /** Log lines of services or tasks, from whatever nodes run them. Ends when they do, or by `signal`; see readLogs. */
   logs(query: LogQuery, signal: AbortSignal): AsyncIterable<LogEntry>;
 }

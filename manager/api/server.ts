@@ -11,6 +11,7 @@ import type { Duplex } from 'node:stream';
 import express, { type ErrorRequestHandler, type Express, type RequestHandler, type Response } from 'express';
 import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
 import { lockedMessage } from '../../proto/identity.ts';
+import type { TaskCommands } from '../exec/command.ts';
 import { backupRoutes } from './backups.ts';
 import { configRoutes } from './configs.ts';
 import type { ApiHost } from './contract.ts';
@@ -18,6 +19,7 @@ import { dataVersionRoutes } from './data-versions.ts';
 import { isAnsweredLocked, isEngines, isTakenOver, readTarget } from './endpoints.ts';
 import { passOn } from './engine-proxy.ts';
 import { eventRoutes } from './events.ts';
+import { execIdOf, execRoutes, takeOverExec, taskCommands } from './execs.ts';
 import { headOf, takeOver } from './hijack.ts';
 import { historyRoutes } from './history.ts';
 import { importRoutes } from './imports.ts';
@@ -62,7 +64,14 @@ export function createApi(host: ApiHost): Api {
   const app = createApp(host, engine);
   const isForEngine = (target: string): boolean => {
     const { path, version } = readTarget(target);
+    if (execOf(path)) return false;
     return isEngines(path) && (!version || versionFault(version) === undefined);
+  };
+  /** A command in a task that this manager was asked for, and no engine's. */
+  const execOf = (path: string): { id: string; commands: TaskCommands } | undefined => {
+    const id = execIdOf(path);
+    const commands = id === undefined ? undefined : taskCommands(host);
+    return id !== undefined && commands?.has(id) ? { id, commands } : undefined;
   };
   return {
     respond(request, response) {
@@ -77,6 +86,12 @@ export function createApi(host: ApiHost): Api {
       return true;
     },
     upgrade(request, connection, rest) {
+      const { path } = readTarget(request.url ?? '');
+      const exec = path.endsWith('/start') ? execOf(path) : undefined;
+      if (exec) {
+        void takeOverExec(exec.commands, exec.id, { request, connection, rest });
+        return undefined;
+      }
       if (!isForEngine(request.url ?? '')) {
         return Buffer.concat([headOf(request, ['connection', 'upgrade', 'http2-settings']), rest]);
       }
@@ -109,6 +124,7 @@ function createApp(host: ApiHost, engine: LocalEngine): Express {
     logRoutes,
     serviceRoutes,
     taskRoutes,
+    execRoutes,
     whyRoutes,
     dataVersionRoutes,
     historyRoutes,

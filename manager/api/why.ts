@@ -4,7 +4,7 @@ import type { Service, Task } from '../../proto/docker.ts';
 import type { View } from '../store/store.ts';
 import { problemsWith, reasonOf, unmetOf } from '../store/why.ts';
 import type { ApiHost } from './contract.ts';
-import { lookup } from './lookup.ts';
+import { lookup, lookupTask } from './lookup.ts';
 import { managedCluster, pathOf } from './request.ts';
 
 /** What happened to a task, and why it is where it is. */
@@ -38,7 +38,7 @@ export function whyRoutes(host: ApiHost): Router {
   const routes = Router();
   routes.get('/tasks/:id/why', async (request, response) => {
     const { store } = await managedCluster(host);
-    const task = lookup(store, 'task', pathOf(request, 'id'));
+    const task = lookupTask(store, pathOf(request, 'id'));
     response.json(taskWhy(store, task, host.clock.now()));
   });
   routes.get('/services/:id/why', async (request, response) => {

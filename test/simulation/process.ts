@@ -117,6 +117,7 @@ export function engineOf(process: SimulatedProcess, engine: Engine): Engine {
   const call = <T>(work: () => Promise<T>): Promise<T> =>
     process.isAlive ? process.hold(work()) : new Promise<T>(() => {});
   return {
+    execs: engine.execs,
     describe: () => call(() => engine.describe()),
     pull: (image, registryAuth, signal) => call(() => engine.pull(image, registryAuth, signal)),
     create: (request) => call(() => engine.create(request)),

@@ -1,7 +1,7 @@
 /** What every engine must do alike: one suite, run for each implementation by engine.test.ts. */
 import assert from 'node:assert/strict';
-import type { ContainerRequest, Engine, EngineEvent } from '../../../agent/engine/engine.ts';
-import { isShoalError } from '../../../proto/errors.ts';
+import type { ContainerRequest, Engine, EngineEvent, ExecRequest } from '../../../agent/engine/engine.ts';
+import { type ErrorCode, isShoalError } from '../../../proto/errors.ts';
 
 export interface EngineUnderTest {
   readonly engine: Engine;
@@ -23,6 +23,21 @@ export interface EngineUnderTest {
 }
 
 const mark = 'shoal.test.compliance';
+
+const isCode = (code: ErrorCode) => (error: unknown) => isShoalError(error, code);
+
+const execOf = (...command: string[]): ExecRequest => ({
+  command,
+  env: [],
+  user: '',
+  workingDir: '',
+  tty: false,
+  stdin: false,
+  stdout: true,
+  stderr: true,
+  detachKeys: '',
+  privileged: false,
+});
 
 export function engineCompliance(make: () => Promise<EngineUnderTest>): void {
   let it_: EngineUnderTest;
@@ -226,6 +241,31 @@ export function engineCompliance(make: () => Promise<EngineUnderTest>): void {
     abort.abort();
     await it_.until(reading);
     assert.equal(count, 1);
+  });
+
+  it('runs a command in a running container, with its input to the end, and tells its exit status', async () => {
+    const { engine } = it_;
+    const id = await made();
+    await assert.rejects(it_.until(engine.execs.make(id, execOf('echo'))), isCode('already-exists'));
+    await it_.until(engine.start(id));
+    const output = async (execId: string, input: string): Promise<Buffer> => {
+      const stream = await engine.execs.start(execId, false);
+      stream.end(input);
+      const chunks: Buffer[] = [];
+      for await (const chunk of stream) chunks.push(chunk as Buffer);
+      return Buffer.concat(chunks);
+    };
+    const frame = (text: string) =>
+      Buffer.concat([Buffer.from([1, 0, 0, 0, 0, 0, 0, text.length]), Buffer.from(text)]);
+    const echo = await it_.until(engine.execs.make(id, execOf('echo', 'a', 'b')));
+    assert.deepEqual(await it_.until(output(echo, '')), frame('a b\n'));
+    assert.deepEqual(await it_.until(engine.execs.inspect(echo)), { isRunning: false, exitCode: 0 });
+    const cat = await it_.until(engine.execs.make(id, { ...execOf('cat'), stdin: true }));
+    assert.deepEqual(await it_.until(output(cat, 'hello')), frame('hello'));
+    const missing = await it_.until(engine.execs.make(id, execOf('nosuchprogram')));
+    await it_.until(output(missing, ''));
+    assert.ok([126, 127].includes((await it_.until(engine.execs.inspect(missing))).exitCode));
+    await assert.rejects(it_.until(engine.execs.start('nosuchexec', false)), isCode('not-found'));
   });
 
   it('makes a network once, also for two that ask at the same time, and keeps one in use', async () => {

@@ -20,6 +20,7 @@ import type {
 } from '../../../manager/api/contract.ts';
 import { listen } from '../../../manager/api/listen.ts';
 import { createApi } from '../../../manager/api/server.ts';
+import { ExecBoard } from '../../../manager/exec/board.ts';
 import type { LogEntry, LogQuery } from '../../../manager/logs/reader.ts';
 import { preview } from '../../../manager/preview.ts';
 import { changesOfMoves, movesOf } from '../../../manager/scheduler/rebalance.ts';
@@ -118,6 +119,19 @@ export class TestHost implements ApiHost {
     this.state = { kind: 'manager', cluster: this.cluster() };
   }
 
+  /** Nodes whose agents were summoned, and for which command. */
+  readonly summoned: { readonly nodeId: NodeId; readonly execId: string }[] = [];
+  /** What summoning fails with. */
+  unreachable: Error | undefined;
+  readonly commands = new ExecBoard({
+    clock: this.clock,
+    random: this.random,
+    summon: async (nodeId, execId) => {
+      if (this.unreachable) throw this.unreachable;
+      this.summoned.push({ nodeId, execId });
+    },
+  });
+
   private async backup(key: string | undefined) {
     if (key === undefined) throw new ShoalError('invalid-argument', 'no key');
     return (async function* pieces() {
@@ -197,6 +211,7 @@ export class TestHost implements ApiHost {
       isLeader: () => true,
       managerAddresses: () => [{ NodeID: this.nodeId, Addr: '10.0.0.1:2377' }],
       removeManager: () => Promise.resolve(),
+      commands: this.commands,
       backup: (key) => host.backup(key),
       async *logs(request: LogQuery) {
         host.lastLogRequest = request;
