@@ -5,9 +5,7 @@
  * was told last is kept on disk, and stands while no manager answers. It decides nothing: reconcile.ts does, kernel.ts
  * is the only one that executes.
  */
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
+import { messageOf, ShoalError } from '../../proto/errors.ts';
 import type { EndpointsReport } from '../../proto/generated/shoal/v1/EndpointsReport.ts';
 import type { EndpointsUpdate } from '../../proto/generated/shoal/v1/EndpointsUpdate.ts';
 import type { Clock, Log, Timer } from '../../proto/ports.ts';
@@ -25,6 +23,7 @@ import { DnsServer } from './dns.ts';
 import { portKey } from './held-ports.ts';
 import type { Kernel } from './kernel.ts';
 import { type EncryptionKind, Keyring } from './keyring.ts';
+import { LastState } from './last-state.ts';
 import { linksOf } from './links.ts';
 import { PriorSettings } from './prior-settings.ts';
 import {
@@ -35,6 +34,7 @@ import {
   planBesideRules,
   planDataPlane,
   settingsOf,
+  withdrawnAddresses,
 } from './reconcile.ts';
 import { Rules } from './rules.ts';
 import { tunnelsOf } from './tunnel.ts';
@@ -42,6 +42,7 @@ import { tunnelsOf } from './tunnel.ts';
 /** Changes that come close together are one. */
 const gatherMs = 30;
 const periodMs = 30_000;
+/** After a round that failed; twice as long after each further one, for a round costs ten processes. */
 const retryMs = 1_000;
 /** As long as an agent waits for the managers to tell it of a network that one of its tasks is on. */
 const networkTimeoutMs = 15_000;
@@ -91,6 +92,7 @@ export class DataPlane {
   readonly #rules: Rules;
   readonly #keyring: Keyring | undefined;
   readonly #prior: PriorSettings;
+  readonly #last: LastState;
   readonly #waiting = new Map<string, Set<Waiting>>();
   /** Networks that are wholly there, by id. */
   readonly #ready = new Map<string, ReadyNetwork>();
@@ -112,19 +114,21 @@ export class DataPlane {
   #turn: Promise<void> | undefined;
   #isAsked = false;
   #isStopped = false;
+  /** Rounds that failed in a row, since anything changed. */
+  #failures = 0;
   #send: SendReport | undefined;
   #problems: readonly Problem[] = [];
   /** A round has come to its end in this life. */
   #isLookedAt = false;
   /** A change of rules waits for its turn, and will be of the newest state. */
   #isTurnAwaited = false;
-  /** Revision whose rules stand; of the state that is on disk. */
+  /** Revision whose rules stand. */
   #programmed = '';
-  #written = '';
 
   constructor(options: DataPlaneOptions) {
     this.#options = options;
     this.#prior = new PriorSettings(options.folder);
+    this.#last = new LastState(options);
     this.#rules = new Rules(options.kernel, () => this.#planOptions());
     this.#dns = new DnsServer({ clock: options.clock, log: options.log });
     const { kernel, clock, log, encryption } = options;
@@ -134,7 +138,7 @@ export class DataPlane {
 
   /** Takes up the state of the last life, so that what runs goes on running. */
   async start(): Promise<void> {
-    this.#desired = (await this.#read()) ?? nothingDesired;
+    this.#desired = (await this.#last.read()) ?? nothingDesired;
     await this.#prior.load();
     await this.#keyring?.start();
     this.#dns.know(this.#desired);
@@ -149,6 +153,7 @@ export class DataPlane {
     await this.#running;
     this.#dns.stop();
     await this.#rules.stop();
+    await this.#last.flush();
     this.#refuseWaiting(new ShoalError('unavailable', 'the agent is stopping'));
   }
 
@@ -161,7 +166,7 @@ export class DataPlane {
     this.#areRulesDoubted = true;
     await this.#reconcile();
     await this.stop();
-    await rm(this.#file, { force: true });
+    await this.#last.forget();
   }
 
   /** From now on reports go to `send`; the first one at once. Undefined: no manager listens. */
@@ -235,10 +240,6 @@ export class DataPlane {
     );
   }
 
-  get #file(): string {
-    return join(this.#options.folder, 'network.json');
-  }
-
   #whyNotReady(id: string): string {
     const known = this.#desired.networks.find((network) => network.id === id);
     if (known === undefined) return `the managers have not told this node of network ${id} yet`;
@@ -249,6 +250,7 @@ export class DataPlane {
   #doubt(): void {
     this.#assumed = undefined;
     this.#doubts += 1;
+    this.#failures = 0;
   }
 
   #soon(waitMs: number): void {
@@ -264,7 +266,9 @@ export class DataPlane {
         if (this.#isStopped) return;
         const isAsked = this.#isAsked;
         this.#isAsked = false;
-        this.#soon(isAsked ? gatherMs : isDone ? periodMs : retryMs);
+        this.#failures = isDone || isAsked ? 0 : this.#failures + 1;
+        const retry = Math.min(retryMs * 2 ** (this.#failures - 1), periodMs);
+        this.#soon(isAsked ? gatherMs : isDone ? periodMs : retry);
       });
     });
   }
@@ -308,7 +312,8 @@ export class DataPlane {
       if (doubts === this.#doubts) this.#assumed = this.#resultOf(allowed, actual);
     });
     problems.push(...(await this.#dns.listen(desired)).map((message) => ({ message })));
-    await attempt(() => this.#write(desired));
+    this.#last.keep(desired);
+    if (this.#last.problem !== undefined) problems.push({ message: this.#last.problem });
     this.#settle(desired, problems);
     return problems.length === 0;
   }
@@ -412,17 +417,7 @@ export class DataPlane {
 
   /** Flows of UDP have no end of their own: those to an address that takes no more are forgotten, so that they move. */
   async #forgetUdp(before: Desired, after: Desired): Promise<void> {
-    const serving = (state: Desired) =>
-      new Set(
-        state.services.flatMap(({ endpoints }) =>
-          endpoints
-            .filter(({ isDraining }) => !isDraining)
-            .flatMap(({ addresses }) => Object.values(addresses).flat()),
-        ),
-      );
-    const still = serving(after);
-    for (const address of serving(before)) {
-      if (still.has(address)) continue;
+    for (const address of withdrawnAddresses(before, after)) {
       // Exit code 1 says that there was none; without the program flows end after their idle time.
       await this.#options.kernel
         .run('conntrack', ['-D', '-p', 'udp', '-r', address])
@@ -430,25 +425,6 @@ export class DataPlane {
           this.#options.log.debug({ reason: messageOf(error) }, 'no UDP flows forgotten'),
         );
     }
-  }
-
-  async #read(): Promise<Desired | undefined> {
-    try {
-      return JSON.parse(await readFile(this.#file, 'utf8')) as Desired;
-    } catch (error) {
-      if (!isShoalError(error) && (error as NodeJS.ErrnoException).code !== 'ENOENT') {
-        this.#options.log.warn({ reason: messageOf(error) }, 'the last state of the networks can’t be read');
-      }
-      return undefined;
-    }
-  }
-
-  async #write(desired: Desired): Promise<void> {
-    if (this.#written === desired.revision) return;
-    await mkdir(this.#options.folder, { recursive: true, mode: 0o700 });
-    await writeFile(`${this.#file}.new`, JSON.stringify(desired), { mode: 0o600 });
-    await rename(`${this.#file}.new`, this.#file);
-    this.#written = desired.revision;
   }
 }
 

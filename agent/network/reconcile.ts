@@ -106,6 +106,22 @@ export function ruleChanges(before: Desired, after: Desired, options: RulesetOpt
   return rulesetCommands(rulesetOf(only(before, has), options), rulesetOf(only(after, had), options));
 }
 
+/** Addresses that took new connections before and do not any more; only services that changed are looked at. */
+export function withdrawnAddresses(before: Desired, after: Desired): string[] {
+  const had = new Set(before.services);
+  const has = new Set(after.services);
+  const serving = (services: Desired['services']) =>
+    services.flatMap(({ endpoints }) =>
+      endpoints
+        .filter(({ isDraining }) => !isDraining)
+        .flatMap(({ addresses }) => Object.values(addresses).flat()),
+    );
+  const still = new Set(serving(after.services.filter((service) => !had.has(service))));
+  return serving(before.services.filter((service) => !has.has(service))).filter(
+    (address) => !still.has(address),
+  );
+}
+
 /** As planDataPlane, without the rules of nftables. */
 export function planBesideRules(
   desired: Desired,

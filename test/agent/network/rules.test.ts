@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import type { Desired, DesiredService } from '../../../agent/network/desired.ts';
 import { rulesetCommands } from '../../../agent/network/nftables.ts';
-import { ruleChanges } from '../../../agent/network/reconcile.ts';
+import { ruleChanges, withdrawnAddresses } from '../../../agent/network/reconcile.ts';
 import { rulesetOf } from '../../../agent/network/ruleset.ts';
 import { desired, endpoint, here, network, service } from './desired-objects.ts';
 
@@ -50,6 +50,14 @@ function shuffled(commands: readonly string[]): string[] {
     .sort();
 }
 
+/** Addresses that take new connections, sorted. */
+function servingIn({ services }: Desired): string[] {
+  return services
+    .flatMap(({ endpoints }) => endpoints)
+    .flatMap(({ isDraining, addresses }) => (isDraining ? [] : Object.values(addresses).flat()))
+    .sort();
+}
+
 describe('changes of rules', () => {
   it('worked out of the services that changed are those worked out of everything', () => {
     const state = fc.uniqueArray(someService, { selector: ({ id }) => id, maxLength: 4 });
@@ -62,6 +70,11 @@ describe('changes of rules', () => {
           return same < 0 ? made(one) : first.services[same]!;
         });
         const second: Desired = { ...first, services };
+        const still = servingIn(second);
+        assert.deepEqual(
+          withdrawnAddresses(first, second).sort(),
+          servingIn(first).filter((address) => !still.includes(address)),
+        );
         assert.deepEqual(
           shuffled(ruleChanges(first, second, options)),
           shuffled(rulesetCommands(rulesetOf(first, options), rulesetOf(second, options))),
