@@ -4,6 +4,7 @@
  * holds, 1 when one does not, 2 when the bench cannot run here.
  */
 import { commandLine, countAbove0 } from '../command-line.ts';
+import { convergence } from './convergence.ts';
 import { dataplane } from './dataplane.ts';
 import { failover } from './failover.ts';
 import { lists } from './lists.ts';
@@ -29,10 +30,19 @@ export interface Bench {
   readonly run: (options: BenchOptions) => Promise<Metric[]>;
 }
 
-const benches: readonly Bench[] = [startup, failover, raft, lists, scheduler, recovery, dataplane];
+const benches: readonly Bench[] = [
+  startup,
+  failover,
+  raft,
+  lists,
+  scheduler,
+  recovery,
+  dataplane,
+  convergence,
+];
 
 function help(): string {
-  const rows = benches.map(({ name, description }) => `  ${name.padEnd(10)} ${description}`);
+  const rows = benches.map(({ name, description }) => `  ${name.padEnd(11)} ${description}`);
   return [
     'usage: npm run bench -- NAME [--json] [--runs N] [--no-peer]',
     '',

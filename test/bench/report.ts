@@ -16,6 +16,8 @@ export interface Metric {
 export type Limit =
   /** No run of ours above this, in the metric's unit. */
   | { readonly kind: 'worst'; readonly atMost: number }
+  /** So many percent of our runs are not above this. */
+  | { readonly kind: 'percentile'; readonly percent: number; readonly atMost: number }
   /** Our median over the peer's not above this; nothing without a peer. */
   | { readonly kind: 'ratio'; readonly atMost: number }
   /** The same not below this, where more is better. */
@@ -49,6 +51,12 @@ export function summaryOf(samples: readonly number[]): Summary | null {
   return { min: round(sorted[0]!), median: round(median), max: round(sorted.at(-1)!) };
 }
 
+/** The least of the samples that `percent` of them do not exceed; NaN of none. */
+export function percentileOf(samples: readonly number[], percent: number): number {
+  const sorted = [...samples].sort((a, b) => a - b);
+  return round(sorted[Math.max(0, Math.ceil((percent / 100) * sorted.length) - 1)] ?? Number.NaN);
+}
+
 /** The metric as its line. A limit on a metric of which ours has no sample does not hold. */
 export function lineOf(bench: string, metric: Metric): Line {
   const [ours, peer] = [summaryOf(metric.ours), summaryOf(metric.peer)];
@@ -61,15 +69,17 @@ export function lineOf(bench: string, metric: Metric): Line {
     ours,
     peer,
     ratio,
-    limit: limit === undefined ? null : wordsOf(limit, metric.unit),
-    holds: ours !== null && (limit === undefined || holds(limit, ours, ratio)),
+    limit: limit === undefined ? null : wordsOf(limit, metric),
+    holds: ours !== null && (limit === undefined || holds(limit, ours, ratio, metric.ours)),
   };
 }
 
-function holds(limit: Limit, ours: Summary, ratio: number | null): boolean {
+function holds(limit: Limit, ours: Summary, ratio: number | null, samples: readonly number[]): boolean {
   switch (limit.kind) {
     case 'worst':
       return ours.max <= limit.atMost;
+    case 'percentile':
+      return percentileOf(samples, limit.percent) <= limit.atMost;
     case 'ratio':
       return ratio === null || ratio <= limit.atMost;
     case 'ratio-least':
@@ -79,10 +89,12 @@ function holds(limit: Limit, ours: Summary, ratio: number | null): boolean {
   }
 }
 
-function wordsOf(limit: Limit, unit: string): string {
+function wordsOf(limit: Limit, { unit, ours }: Metric): string {
   switch (limit.kind) {
     case 'worst':
       return `max <= ${limit.atMost} ${unit}`;
+    case 'percentile':
+      return `p${limit.percent} <= ${limit.atMost} ${unit} (${percentileOf(ours, limit.percent)})`;
     case 'ratio':
       return `ratio <= ${limit.atMost}`;
     case 'ratio-least':

@@ -134,7 +134,7 @@ export class LabHost {
     });
     this.daemon.unref();
     closeSync(log);
-    await waitFor(`shoald on ${this.name} (see ${this.logPath})`, 30_000, () => this.apiAnswers());
+    await waitFor(`shoald on ${this.name} (see ${this.logPath})`, 90_000, () => this.apiAnswers());
   }
 
   private async apiAnswers(): Promise<boolean> {
