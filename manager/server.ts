@@ -20,9 +20,10 @@ import { sealBackup } from './backup/backup.ts';
 import type { RestoredState, RestorePlan } from './backup/restore.ts';
 import { certificateHandlers } from './ca/rpc.ts';
 import { callerRules, mayReturn } from './callers.ts';
-import { registerDispatcher, registerEndpoints } from './dispatcher/service.ts';
 import { ExecBoard } from './exec/board.ts';
 import { type ExecLeadership, registerExec, summonThroughLeader } from './exec/service.ts';
+import { dataPlanesOf } from './data-planes.ts';
+import { registerDataPlanes, registerDispatcher, registerEndpoints } from './dispatcher/service.ts';
 import { GossipRelay } from './gossip-relay.ts';
 import { notLeader } from './logs/broker.ts';
 import { type OpenLogs, readLogs } from './logs/reader.ts';
@@ -187,6 +188,9 @@ export class ManagerServer {
       removeManager: (nodeId, force) => this.removeManager(nodeId, force),
       backup: (key) => this.backup(key),
       commands: this.commands,
+      dataPlanes: dataPlanesOf(manager, (address, call) =>
+        callLeader(this.shown.identity, address, this.options.clock, call),
+      ),
       logs: (request, signal) => readLogs(this.subscribe, request, signal, this.options.clock),
     };
   }
@@ -228,6 +232,7 @@ export class ManagerServer {
     server.addService('NodeCA', handlers.NodeCA);
     registerDispatcher(server, { dispatcher: () => manager.dispatcher(), leader }, requireCaller);
     registerEndpoints(server, { dispatcher: () => manager.dispatcher(), leader }, requireCaller);
+    registerDataPlanes(server, { dispatcher: () => manager.dispatcher(), leader }, requireCaller);
     registerLogs(server, { broker: () => manager.leading()?.logs, leader }, requireCaller);
     registerExec(server, execLeadership(manager), this.commands, requireCaller);
     registerRaftServices(server, manager.raft, this.peers, {

@@ -1,7 +1,7 @@
-/** shoal secret, config and network: what services are given. */
+/** shoal secret and config: what services are given. */
 import { readFileSync } from 'node:fs';
 import { buffer } from 'node:stream/consumers';
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import { messageOf, ShoalError } from '../../proto/errors.ts';
 import { type Context, collect, filterQuery, forEach, listOptions } from '../context.ts';
 import { type InspectFlags, inspect, inspectOptions, labelLines } from '../inspect.ts';
@@ -155,7 +155,7 @@ function addInspect<T>(noun: Command, context: Context, path: string, pretty?: (
   });
 }
 
-function addRemove(noun: Command, context: Context, path: string): void {
+export function addRemove(noun: Command, context: Context, path: string): void {
   noun
     .command('rm')
     .alias('remove')
@@ -167,95 +167,4 @@ function addRemove(noun: Command, context: Context, path: string): void {
         print(name);
       }),
     );
-}
-
-interface NetworkResource {
-  Id: string;
-  Name: string;
-  Driver: string;
-  Scope: string;
-}
-
-interface NetworkFlags {
-  driver: string;
-  subnet?: string[];
-  gateway?: string[];
-  ipRange?: string[];
-  internal?: boolean;
-  attachable?: boolean;
-  ingress?: boolean;
-  ipv6?: boolean;
-  label?: string[];
-  opt?: string[];
-}
-
-/** Adds the noun network. */
-export function addNetworkCommands(program: Command, context: Context): void {
-  const network = program.command('network').description('manage networks');
-  const create = network
-    .command('create')
-    .description('make a network')
-    .argument('<name>')
-    .option('-d, --driver <driver>', 'driver', 'overlay')
-    .addOption(new Option('--scope <scope>', 'scope').choices(['swarm']).hideHelp())
-    .option('--subnet <cidr>', 'subnet', collect)
-    .option('--gateway <address>', 'gateway of the subnet at the same place', collect)
-    .option('--ip-range <cidr>', 'part of the subnet that addresses come from', collect)
-    .option('--internal', 'no way out of it')
-    .option('--attachable', 'let containers outside of services attach')
-    .option('--ingress', 'the network over which published ports are reached on every node')
-    .option('--ipv6', 'IPv6 addresses beside the IPv4 ones')
-    .option('--label <key=value>', 'label', collect)
-    .option('-o, --opt <key=value>', 'option of the driver', collect)
-    .action(async (name: string, flags: NetworkFlags) => {
-      print((await context.client().post<{ Id: string }>('/networks/create', networkBody(name, flags))).Id);
-    });
-  refuseFlags(create, refusedNetworkFlags);
-  listOptions(network.command('ls').alias('list').description('list networks'))
-    .option('-f, --filter <filter>', 'id, name, driver, label or scope: key=value', collect)
-    .action(async (flags: ListOptions & { filter?: string[] }) => {
-      const found = await context
-        .client()
-        .get<NetworkResource[]>('/networks', { filters: filterQuery(flags.filter) });
-      found.sort((a, b) => a.Name.localeCompare(b.Name));
-      print(renderList(found, networkColumns, (row) => row.Id, flags));
-    });
-  addInspect(network, context, '/networks');
-  addRemove(network, context, '/networks');
-}
-
-const networkColumns: Column<NetworkResource>[] = [
-  { heading: 'NETWORK ID', field: 'ID', value: (row) => row.Id.slice(0, 12) },
-  { heading: 'NAME', field: 'Name', value: (row) => row.Name },
-  { heading: 'DRIVER', field: 'Driver', value: (row) => row.Driver },
-  { heading: 'SCOPE', field: 'Scope', value: (row) => row.Scope },
-];
-
-/** What docker has for networks of the engine, and for its own address management. */
-const refusedNetworkFlags = [
-  '--aux-address <address>',
-  '--config-from <network>',
-  '--config-only',
-  '--ipam-driver <driver>',
-  '--ipam-opt <option>',
-  '--ipv4',
-];
-
-function networkBody(name: string, flags: NetworkFlags) {
-  const configs = (flags.subnet ?? []).map((subnet, index) => ({
-    Subnet: subnet,
-    ...(flags.gateway?.[index] ? { Gateway: flags.gateway[index] } : {}),
-    ...(flags.ipRange?.[index] ? { IPRange: flags.ipRange[index] } : {}),
-  }));
-  return {
-    Name: name,
-    Driver: flags.driver,
-    Internal: flags.internal ?? false,
-    Attachable: flags.attachable ?? false,
-    ...(flags.ingress ? { Ingress: true } : {}),
-    ...(flags.ipv6 ? { EnableIPv6: true } : {}),
-    Labels: parseLabels(flags.label ?? []),
-    Options: parseLabels(flags.opt ?? []),
-    ...(configs.length > 0 ? { IPAM: { Driver: 'default', Config: configs } } : {}),
-  };
 }

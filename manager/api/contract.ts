@@ -4,7 +4,8 @@
  */
 import type { Duplex } from 'node:stream';
 import type { ClusterNode, Service, SwarmSpec, Task } from '../../proto/docker.ts';
-import type { NodeId } from '../../proto/ids.ts';
+import type { ProgrammedResponse } from '../../proto/generated/shoal/v1/ProgrammedResponse.ts';
+import type { NetworkId, NodeId } from '../../proto/ids.ts';
 import type { Clock, Log, Random } from '../../proto/ports.ts';
 import type { TaskCommands } from '../exec/command.ts';
 import type { LogEntry, LogQuery } from '../logs/reader.ts';
@@ -85,6 +86,12 @@ export interface RebalancePlan {
   readonly changes: readonly Change[];
 }
 
+/** What the leader knows of the nodes' data planes, asked from any manager. Rejects while nobody leads. */
+export interface DataPlanes {
+  /** Which nodes hold what of a network. */
+  programmed(networkId: NetworkId): Promise<ProgrammedResponse>;
+}
+
 /** A cluster that this node manages. */
 export interface ManagedCluster {
   readonly store: Store;
@@ -110,6 +117,7 @@ export interface ManagedCluster {
   backup(key: string | undefined): Promise<AsyncIterable<Uint8Array>>;
   /** Commands in running tasks, asked for at this manager. */
   readonly commands: TaskCommands;
+  readonly dataPlanes: DataPlanes;
   /** Log lines of services or tasks, from whatever nodes run them. Ends when they do, or by `signal`; see readLogs. */
   logs(query: LogQuery, signal: AbortSignal): AsyncIterable<LogEntry>;
 }

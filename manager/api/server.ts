@@ -25,6 +25,7 @@ import { historyRoutes } from './history.ts';
 import { importRoutes } from './imports.ts';
 import { LocalEngine } from './local-engine.ts';
 import { logRoutes } from './logs.ts';
+import { networkSightRoutes } from './network-sight.ts';
 import { networkRoutes } from './networks.ts';
 import { nodeRoutes } from './nodes.ts';
 import { maximumMinor, minimumMinor } from './request.ts';
@@ -126,6 +127,7 @@ function createApp(host: ApiHost, engine: LocalEngine): Express {
     taskRoutes,
     execRoutes,
     whyRoutes,
+    networkSightRoutes,
     dataVersionRoutes,
     historyRoutes,
     secretRoutes,

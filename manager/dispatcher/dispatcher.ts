@@ -84,7 +84,8 @@ export class Dispatcher {
   private readonly batch: StatusBatch;
   private readonly table: SessionTable;
   private readonly connections = new Map<NodeId, Connection>();
-  private readonly endpoints: EndpointsBoard;
+  /** What the data planes of nodes are told, hold and can't do. */
+  readonly endpoints: EndpointsBoard;
   /** How many descriptions of a node are on their way into the store. */
   private readonly describing = new Map<NodeId, number>();
   private unsubscribe: (() => void) | undefined;

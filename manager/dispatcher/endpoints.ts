@@ -10,6 +10,8 @@ import type { EndpointsReport } from '../../proto/generated/shoal/v1/EndpointsRe
 import type { EndpointsUpdate } from '../../proto/generated/shoal/v1/EndpointsUpdate.ts';
 import type { OverlayNetwork } from '../../proto/generated/shoal/v1/OverlayNetwork.ts';
 import type { OverlayService } from '../../proto/generated/shoal/v1/OverlayService.ts';
+import type { ProgrammedNode } from '../../proto/generated/shoal/v1/ProgrammedNode.ts';
+import type { ProgrammedResponse } from '../../proto/generated/shoal/v1/ProgrammedResponse.ts';
 import type { NetworkId, NodeId, ServiceId, TaskId } from '../../proto/ids.ts';
 import type { Clock, Log, Timer } from '../../proto/ports.ts';
 import type { Sink, StreamHandle } from '../../proto/rpc-stream.ts';
@@ -50,14 +52,22 @@ interface Watcher {
   readonly nodeId: NodeId;
   readonly sink: Sink<EndpointsUpdate>;
   readonly pump: Pump;
-  /** Text of what was sent, by id. */
-  readonly networks: Map<NetworkId, string>;
-  readonly services: Map<ServiceId, string>;
+  /** What was sent, by id. */
+  readonly networks: Map<NetworkId, Sent>;
+  readonly services: Map<ServiceId, Sent>;
   dirtyNetworks: Set<NetworkId> | 'all';
   dirtyServices: Set<ServiceId>;
   isFirst: boolean;
   /** Index of the newest update that was sent. */
   sent: number;
+  /** Index of the newest update that its kernel holds. */
+  confirmed: number;
+}
+
+/** An item as it was sent, and with which update. */
+interface Sent {
+  readonly text: string;
+  readonly revision: number;
 }
 
 /** The items of an update. */
@@ -111,6 +121,7 @@ export class EndpointsBoard {
       dirtyServices: new Set(),
       isFirst: true,
       sent: 0,
+      confirmed: 0,
       pump: new Pump(
         () => this.step(watcher),
         (error) => {
@@ -140,6 +151,34 @@ export class EndpointsBoard {
     this.withdrawals.stop();
     this.problems.stop();
     for (const nodeId of [...this.watchers.keys()]) this.close(nodeId, error);
+  }
+
+  /** Which nodes hold what of a network. */
+  programmed(networkId: NetworkId): ProgrammedResponse {
+    const { store } = this.options;
+    const services = [...serviceIdsOn(store, [networkId])].flatMap((id) => {
+      const { state, text } = this.serviceState(id);
+      return state !== undefined && concerns(state, new Set([networkId])) ? [{ id, state, text }] : [];
+    });
+    const nodes = store.find('node', 'network', networkId).map((node): ProgrammedNode => {
+      const watcher = this.watchers.get(node.ID);
+      if (watcher === undefined || watcher.isFirst) return { node_id: node.ID, watches: false };
+      const network = JSON.stringify(this.networkState(node, networkId));
+      return {
+        node_id: node.ID,
+        watches: true,
+        told: String(watcher.sent),
+        confirmed: String(watcher.confirmed),
+        network: revisionOf(watcher.networks.get(networkId), network),
+        services: Object.fromEntries(
+          services.flatMap(({ id, text }) => {
+            const revision = revisionOf(watcher.services.get(id), text);
+            return revision === '' ? [] : [[id, revision]];
+          }),
+        ),
+      };
+    });
+    return { services: services.map(({ state }) => state), nodes };
   }
 
   /** Whether some node may still send connections to the task, which is to stop. */
@@ -225,7 +264,8 @@ export class EndpointsBoard {
   private onReport(watcher: Watcher, report: EndpointsReport): void {
     const key = report.wireguard_public_key ?? '';
     if (key !== (this.publicKeys.get(watcher.nodeId) ?? '')) this.onPublicKey(watcher.nodeId, key);
-    this.withdrawals.confirmed(watcher.nodeId, Number(report.revision || 0));
+    watcher.confirmed = Number(report.revision || 0);
+    this.withdrawals.confirmed(watcher.nodeId, watcher.confirmed);
     if (report.problems_known) this.problems.tell(watcher.nodeId, report.problems ?? []);
   }
 
@@ -279,10 +319,8 @@ export class EndpointsBoard {
     const update: Items = { networks: [], removed_networks: [], services: [], removed_services: [] };
     for (const id of new Set([...dirty, ...networksBefore])) {
       if (!dirty.has(id) && own.has(id)) continue;
-      const state = own.has(id)
-        ? networkStateOf(store, node, id, (nodeId) => this.publicKeys.get(nodeId) ?? '')
-        : undefined;
-      differ(watcher.networks, id, state, update.networks, update.removed_networks);
+      const state = own.has(id) ? this.networkState(node, id) : undefined;
+      differ(watcher.networks, id, state, update.networks, update.removed_networks, store.index);
     }
     const services = watcher.dirtyServices;
     watcher.dirtyServices = new Set();
@@ -300,6 +338,7 @@ export class EndpointsBoard {
         isConcerned ? state : undefined,
         update.services,
         update.removed_services,
+        store.index,
         text,
       );
     }
@@ -307,6 +346,10 @@ export class EndpointsBoard {
     watcher.isFirst = false;
     const isEmpty = Object.values(update).every((list: readonly unknown[]) => list.length === 0);
     return isEmpty && !isFirst ? undefined : { ...update, complete: isFirst };
+  }
+
+  private networkState(node: ClusterNode, id: NetworkId): OverlayNetwork | undefined {
+    return networkStateOf(this.options.store, node, id, (nodeId) => this.publicKeys.get(nodeId) ?? '');
   }
 
   private serviceState(id: ServiceId) {
@@ -322,20 +365,26 @@ export class EndpointsBoard {
 
 /** Puts what is new or other into `changed`, what is gone into `removed`, and keeps note of it in `sent`. */
 function differ<Id extends string, Item extends object>(
-  sent: Map<Id, string>,
+  sent: Map<Id, Sent>,
   id: Id,
   state: Item | undefined,
   changed: Item[],
   removed: string[],
+  revision: number,
   text = JSON.stringify(state),
 ): void {
   if (state === undefined) {
     if (sent.delete(id)) removed.push(id);
     return;
   }
-  if (sent.get(id) === text) return;
-  sent.set(id, text);
+  if (sent.get(id)?.text === text) return;
+  sent.set(id, { text, revision });
   changed.push(state);
+}
+
+/** With which update an item was sent as it is now; empty: with none yet. */
+function revisionOf(sent: Sent | undefined, text: string): string {
+  return sent?.text === text ? String(sent.revision) : '';
 }
 
 /** Whether the node may have a way to tasks of other nodes, and can still say that it has none any more. */

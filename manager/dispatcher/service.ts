@@ -5,7 +5,7 @@
 import * as grpc from '@grpc/grpc-js';
 import type { EndpointsReport } from '../../proto/generated/shoal/v1/EndpointsReport.ts';
 import type { EndpointsUpdate } from '../../proto/generated/shoal/v1/EndpointsUpdate.ts';
-import { asId, type NodeId } from '../../proto/ids.ts';
+import { asId, type NetworkId, type NodeId } from '../../proto/ids.ts';
 import { type RequireCaller, type RpcServer, requireRole } from '../../proto/rpc.ts';
 import { failStream, managerHeader, streamHandler, unaryHandler } from '../../proto/rpc-status.ts';
 import { closeWith, sinkOf } from '../../proto/rpc-stream.ts';
@@ -73,6 +73,20 @@ export function registerEndpoints(
         failStream(call, error);
       }
     },
+  });
+}
+
+/** Registers shoal.v1.DataPlanes, by which the other managers ask the leader. */
+export function registerDataPlanes(
+  server: RpcServer,
+  leadership: Leadership,
+  requireCaller: RequireCaller = requireRole,
+): void {
+  server.addService('DataPlanes', {
+    Programmed: unaryHandler((request, call) => {
+      requireCaller(call, 'manager');
+      return required(leadership).endpoints.programmed(asId<NetworkId>(request.network_id ?? ''));
+    }),
   });
 }
 

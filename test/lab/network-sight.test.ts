@@ -1,5 +1,6 @@
 /** What is seen of networks between hosts: what a node can't do, who holds what, how a connection would go. */
 import assert from 'node:assert/strict';
+import type { NetworkEndpoints } from '../../manager/api/network-sight.ts';
 import type { ServiceWhy } from '../../manager/api/why.ts';
 import type { NodeProblem } from '../../proto/docker.ts';
 import { clientOf, formCluster, runningTasks, tasksOf } from './cluster.ts';
@@ -21,7 +22,7 @@ describe('lab: networks are seen through', () => {
     const missing = labMissing();
     if (missing) return this.skip();
     lab = await Lab.up(3, 'shoal-lab-sight');
-    await formCluster(lab, 1);
+    await formCluster(lab, 3);
     await lab.host(1).shoal('network', 'create', '-d', 'overlay', 'front');
   });
 
@@ -82,6 +83,54 @@ describe('lab: networks are seen through', () => {
       return stdout.trim() !== '';
     });
     assert.equal((await runningTasks(first, 'web')).length, 3);
+  });
+
+  it('a network tells who is reached on it, and which nodes hold it', async () => {
+    const first = lab.host(1);
+    // Not the leader: it asks that one.
+    const seen = async () => {
+      const { stdout } = await lab.host(2).shoal('network', 'inspect', 'front');
+      const [network] = JSON.parse(stdout) as [{ Name: string } & NetworkEndpoints];
+      return network;
+    };
+    const names = lab.hosts.map(({ name }) => name);
+    await waitFor('every node to hold every endpoint', boundMs, async () => {
+      const { Nodes, Endpoints } = await seen();
+      const isHeld = Endpoints.every(
+        ({ Programmed, Missing }) => Programmed.length === 3 && Missing.length === 0,
+      );
+      return isHeld && Endpoints.length === 3 && Nodes.every(({ State }) => State === 'current');
+    });
+    const network = await seen();
+    assert.equal(network.Name, 'front');
+    assert.deepEqual(network.Endpoints.map(({ Node }) => Node).sort(), names);
+    const { stdout: lines } = await first.shoal(
+      ...[
+        'network',
+        'inspect',
+        '--format',
+        '{{range .Endpoints}}{{.Node}} {{join .Programmed ","}};{{end}}',
+        'front',
+      ],
+    );
+    assert.ok(
+      names.every((name) => lines.includes(`${name} h1,h2,h3;`)),
+      lines,
+    );
+    const { stdout: pretty } = await first.shoal('network', 'inspect', '--pretty', 'ingress');
+    assert.match(pretty, /web +10\.\d+\.\d+\.\d+ +8080->80\/tcp +\d+ +all 3 nodes/);
+    // A host that is cut off holds what it held, and nothing new.
+    await lab.host(3).killShoald('SIGKILL');
+    await first.shoal('service', 'update', '--detach', '--label-add', 'shoal.ingress=local', 'web');
+    await waitFor('the node to be named', boundMs, async () => {
+      const { Nodes, Endpoints } = await seen();
+      const [third] = Nodes.filter(({ Name }) => Name === 'h3');
+      return third?.State === 'down' && Endpoints.every(({ Programmed }) => Programmed.join() === 'h1,h2');
+    });
+    await lab.host(3).startShoald();
+    await waitFor('it to hold everything again', boundMs, async () =>
+      (await seen()).Nodes.every(({ State }) => State === 'current'),
+    );
   });
 
   it('a node without networks between hosts says so, and has no other problems', async () => {

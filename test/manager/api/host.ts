@@ -28,6 +28,7 @@ import { type Change, encodeEntry, newMeta } from '../../../manager/store/change
 import { Store } from '../../../manager/store/store.ts';
 import type { Cluster, ClusterNode, NodeRole, Task } from '../../../proto/docker.ts';
 import { ShoalError } from '../../../proto/errors.ts';
+import type { ProgrammedResponse } from '../../../proto/generated/shoal/v1/ProgrammedResponse.ts';
 import { asId, type ClusterId, type NodeId, newId, type ServiceId, type TaskId } from '../../../proto/ids.ts';
 import { type Clock, type Random, silentLog } from '../../../proto/ports.ts';
 
@@ -165,6 +166,11 @@ export class TestHost implements ApiHost {
     return Promise.resolve();
   }
 
+  /** What the leader would say of any network. */
+  programmed: ProgrammedResponse = {};
+  /** What is said in place of the leader's answers. */
+  refusal: ShoalError | undefined;
+
   /** Path of the socket of what stands for the engine. */
   engineSocket: string | undefined;
 
@@ -213,6 +219,9 @@ export class TestHost implements ApiHost {
       removeManager: () => Promise.resolve(),
       commands: this.commands,
       backup: (key) => host.backup(key),
+      dataPlanes: {
+        programmed: () => (this.refusal ? Promise.reject(this.refusal) : Promise.resolve(this.programmed)),
+      },
       async *logs(request: LogQuery) {
         host.lastLogRequest = request;
         yield* host.logLines;

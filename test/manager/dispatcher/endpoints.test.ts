@@ -170,6 +170,49 @@ describe('endpoints', () => {
   });
 });
 
+describe('who holds what', () => {
+  const board = (bed: Harness) => bed.dispatcher.endpoints.programmed(asId(networkId));
+  /** By node: what is held of the network and the service. */
+  const heldBy = (bed: Harness) =>
+    (board(bed).nodes ?? []).map(({ node_id, watches, confirmed = '', network = '', services }) => {
+      const holds = (revision = '') => revision !== '' && Number(confirmed) >= Number(revision);
+      if (watches !== true) return `${node_id} silent`;
+      return `${node_id}${holds(network) ? ' network' : ''}${holds(services?.service1) ? ' service' : ''}`;
+    });
+
+  it('is known by what each node was told and confirmed', async () => {
+    const bed = new Harness();
+    assert.deepEqual(heldBy(bed), ['n1 silent', 'n2 silent']);
+    const [one, two] = [await bed.watcher('n1'), await bed.watcher('n2')];
+    assert.deepEqual(heldBy(bed), ['n1', 'n2']);
+    await one.confirm();
+    await two.confirm();
+    assert.deepEqual(heldBy(bed), ['n1 network service', 'n2 network service']);
+    assert.deepEqual(
+      board(bed).services?.map(({ name, endpoints }) => [name, endpoints?.length]),
+      [['web', 2]],
+    );
+    two.handle.close();
+    assert.deepEqual(heldBy(bed), ['n1 network service', 'n2 silent']);
+  });
+
+  it('is not held from the moment of a change until it is confirmed, and what else changes is of no matter', async () => {
+    const bed = new Harness();
+    const [one, two] = [await bed.watcher('n1'), await bed.watcher('n2')];
+    await one.confirm();
+    await two.confirm();
+    const stopping = bed.stopTask('t1');
+    assert.deepEqual(heldBy(bed), ['n1 network', 'n2 network'], 'nobody was told yet');
+    await stopping;
+    await one.confirm();
+    assert.deepEqual(heldBy(bed), ['n1 network service', 'n2 network']);
+    await two.confirm();
+    bed.commit({ op: 'merge', kind: 'task', id: asId('t2'), fields: { Labels: { a: 'b' } } });
+    await bed.pass(gatheredMs);
+    assert.deepEqual(heldBy(bed), ['n1 network service', 'n2 network service']);
+  });
+});
+
 describe('what a data plane can’t do', () => {
   const problem = { message: 'port 80/tcp is held by another program', service_id: 'service1' };
   const told = { revision: '1', problems_known: true, problems: [problem] };

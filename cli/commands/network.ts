@@ -1,0 +1,204 @@
+/** shoal network: networks of the cluster and of the engine, who is reached on them and where. */
+import { type Command, Option } from 'commander';
+import type { NetworkEndpoints } from '../../manager/api/network-sight.ts';
+import { messageOf } from '../../proto/errors.ts';
+import { type Context, collect, filterQuery, listOptions } from '../context.ts';
+import { type InspectFlags, inspect, inspectOptions, labelLines } from '../inspect.ts';
+import { type Column, type ListOptions, print, printError, renderList } from '../output.ts';
+import { parseLabels } from '../parse.ts';
+import { refuseFlags } from '../usage.ts';
+import { addRemove } from './objects.ts';
+
+interface NetworkResource {
+  Id: string;
+  Name: string;
+  Driver: string;
+  Scope: string;
+}
+
+interface NetworkFlags {
+  driver: string;
+  subnet?: string[];
+  gateway?: string[];
+  ipRange?: string[];
+  internal?: boolean;
+  attachable?: boolean;
+  ingress?: boolean;
+  ipv6?: boolean;
+  label?: string[];
+  opt?: string[];
+}
+
+/** Adds the noun network. */
+export function addNetworkCommands(program: Command, context: Context): void {
+  const network = program.command('network').description('manage networks');
+  const create = network
+    .command('create')
+    .description('make a network')
+    .argument('<name>')
+    .option('-d, --driver <driver>', 'driver', 'overlay')
+    .addOption(new Option('--scope <scope>', 'scope').choices(['swarm']).hideHelp())
+    .option('--subnet <cidr>', 'subnet', collect)
+    .option('--gateway <address>', 'gateway of the subnet at the same place', collect)
+    .option('--ip-range <cidr>', 'part of the subnet that addresses come from', collect)
+    .option('--internal', 'no way out of it')
+    .option('--attachable', 'let containers outside of services attach')
+    .option('--ingress', 'the network over which published ports are reached on every node')
+    .option('--ipv6', 'IPv6 addresses beside the IPv4 ones')
+    .option('--label <key=value>', 'label', collect)
+    .option('-o, --opt <key=value>', 'option of the driver', collect)
+    .action(async (name: string, flags: NetworkFlags) => {
+      print((await context.client().post<{ Id: string }>('/networks/create', networkBody(name, flags))).Id);
+    });
+  refuseFlags(create, refusedNetworkFlags);
+  listOptions(network.command('ls').alias('list').description('list networks'))
+    .option('-f, --filter <filter>', 'id, name, driver, label or scope: key=value', collect)
+    .action(async (flags: ListOptions & { filter?: string[] }) => {
+      const found = await context
+        .client()
+        .get<NetworkResource[]>('/networks', { filters: filterQuery(flags.filter) });
+      found.sort((a, b) => a.Name.localeCompare(b.Name));
+      print(renderList(found, networkColumns, (row) => row.Id, flags));
+    });
+  addNetworkInspect(network, context);
+  addRemove(network, context, '/networks');
+}
+
+const networkColumns: Column<NetworkResource>[] = [
+  { heading: 'NETWORK ID', field: 'ID', value: (row) => row.Id.slice(0, 12) },
+  { heading: 'NAME', field: 'Name', value: (row) => row.Name },
+  { heading: 'DRIVER', field: 'Driver', value: (row) => row.Driver },
+  { heading: 'SCOPE', field: 'Scope', value: (row) => row.Scope },
+];
+
+/** What docker has for networks of the engine, and for its own address management. */
+const refusedNetworkFlags = [
+  '--aux-address <address>',
+  '--config-from <network>',
+  '--config-only',
+  '--ipam-driver <driver>',
+  '--ipam-opt <option>',
+  '--ipv4',
+];
+
+function networkBody(name: string, flags: NetworkFlags) {
+  const configs = (flags.subnet ?? []).map((subnet, index) => ({
+    Subnet: subnet,
+    ...(flags.gateway?.[index] ? { Gateway: flags.gateway[index] } : {}),
+    ...(flags.ipRange?.[index] ? { IPRange: flags.ipRange[index] } : {}),
+  }));
+  return {
+    Name: name,
+    Driver: flags.driver,
+    Internal: flags.internal ?? false,
+    Attachable: flags.attachable ?? false,
+    ...(flags.ingress ? { Ingress: true } : {}),
+    ...(flags.ipv6 ? { EnableIPv6: true } : {}),
+    Labels: parseLabels(flags.label ?? []),
+    Options: parseLabels(flags.opt ?? []),
+    ...(configs.length > 0 ? { IPAM: { Driver: 'default', Config: configs } } : {}),
+  };
+}
+
+type InspectedNetwork = NetworkResource & {
+  readonly Internal: boolean;
+  readonly Attachable: boolean;
+  readonly Ingress: boolean;
+  readonly IPAM: { readonly Config: readonly { readonly Subnet?: string }[] | null };
+  readonly Options: Record<string, string> | null;
+  readonly Labels: Record<string, string> | null;
+} & Partial<NetworkEndpoints>;
+
+function addNetworkInspect(network: Command, context: Context): void {
+  const command = network
+    .command('inspect')
+    .description('print networks in full, with who is reached on them and which nodes hold it')
+    .argument('<name...>');
+  inspectOptions(command, true).action((names: string[], flags: InspectFlags) =>
+    inspect(names, flags, (name) => inspectedNetwork(context, name), prettyNetwork),
+  );
+}
+
+/** The engine's own networks have no endpoints that managers know of; where no leader can tell, the rest is shown. */
+async function inspectedNetwork(context: Context, name: string): Promise<InspectedNetwork> {
+  const client = context.client();
+  const network = await client.get<InspectedNetwork>(`/networks/${encodeURIComponent(name)}`);
+  if (network.Scope !== 'swarm' || network.Id === network.Name) return network;
+  try {
+    return { ...network, ...(await client.get<NetworkEndpoints>(`/networks/${network.Id}/endpoints`)) };
+  } catch (error) {
+    printError(`endpoints of network ${network.Name} are not known: ${messageOf(error)}`);
+    return network;
+  }
+}
+
+const nodeColumns: readonly Column<NetworkEndpoints['Nodes'][number]>[] = [
+  { heading: 'NODE', field: 'Name', value: (row) => row.Name },
+  { heading: 'ADDRESSES', field: 'Addresses', value: (row) => row.Addresses.join(', ') },
+  { heading: 'VERSION', field: 'Version', value: (row) => String(row.Version || '') },
+  { heading: 'STATE', field: 'State', value: (row) => row.State },
+  { heading: 'PROBLEMS', field: 'Problems', value: (row) => row.Problems.join('; ') },
+];
+
+const serviceColumns: readonly Column<NetworkEndpoints['Services'][number]>[] = [
+  { heading: 'SERVICE', field: 'Name', value: (row) => row.Name },
+  {
+    heading: 'ADDRESSES',
+    field: 'VirtualAddresses',
+    value: (row) => row.VirtualAddresses.join(', ') || 'its tasks’',
+  },
+  { heading: 'PORTS', field: 'Ports', value: (row) => row.Ports.join(', ') },
+  { heading: 'VERSION', field: 'Version', value: (row) => String(row.Version || '') },
+  { heading: 'HELD BY', field: 'Programmed', value: whereHeld },
+];
+
+const endpointColumns: readonly Column<NetworkEndpoints['Endpoints'][number]>[] = [
+  { heading: 'TASK', field: 'Name', value: (row) => row.Name },
+  { heading: 'NODE', field: 'Node', value: (row) => row.Node },
+  { heading: 'ADDRESSES', field: 'Addresses', value: (row) => row.Addresses.join(', ') },
+  { heading: 'STATE', field: 'State', value: (row) => row.State },
+  { heading: 'VERSION', field: 'Version', value: (row) => String(row.Version || '') },
+  { heading: 'HELD BY', field: 'Programmed', value: whereHeld },
+];
+
+function whereHeld({
+  Programmed,
+  Missing,
+}: {
+  readonly Programmed: readonly string[];
+  readonly Missing: readonly string[];
+}): string {
+  const all = Programmed.length + Missing.length;
+  if (all === 0) return 'no node';
+  return Missing.length === 0
+    ? `all ${all} nodes`
+    : `${Programmed.length} of ${all} nodes, not ${Missing.join(', ')}`;
+}
+
+function prettyNetwork(network: InspectedNetwork): string {
+  const { Nodes, Services = [], Endpoints = [], Options, Labels } = network;
+  const words = (['Internal', 'Attachable', 'Ingress'] as const).filter((word) => network[word]);
+  const subnets = (network.IPAM.Config ?? []).flatMap(({ Subnet }) => Subnet ?? []);
+  const table = <T>(rows: readonly T[], columns: readonly Column<T>[]): string[] =>
+    rows.length === 0 ? [] : [renderList(rows, columns, () => '', {}).replace(/^/gm, ' ')];
+  return [
+    `ID:\t\t${network.Id}`,
+    `Name:\t\t${network.Name}`,
+    `Driver:\t\t${network.Driver}`,
+    `Scope:\t\t${network.Scope}`,
+    `Subnets:\t${subnets.join(', ')}`,
+    ...(words.length > 0 ? [`Kind:\t\t${words.join(', ').toLowerCase()}`] : []),
+    ...labelLines('Options:', Options ?? {}),
+    ...labelLines('Labels:', Labels ?? {}),
+    ...(Nodes === undefined
+      ? []
+      : [
+          Nodes.length === 0 ? 'Nodes: none has an address on it' : 'Nodes:',
+          ...table(Nodes, nodeColumns),
+          Services.length === 0 ? 'Services: none' : 'Services:',
+          ...table(Services, serviceColumns),
+          Endpoints.length === 0 ? 'Endpoints: none' : 'Endpoints:',
+          ...table(Endpoints, endpointColumns),
+        ]),
+  ].join('\n');
+}
