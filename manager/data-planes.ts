@@ -28,5 +28,10 @@ export function dataPlanesOf(manager: Manager, callManager: CallManager): DataPl
       callManager(leaderAddress(), (channel, deadline) =>
         channel.call('DataPlanes', 'Programmed', { network_id: networkId }, { deadline }),
       ),
+    ask: async (nodeId, question) =>
+      manager.dispatcher()?.endpoints.ask(nodeId, question) ??
+      callManager(leaderAddress(), (channel, deadline) =>
+        channel.call('DataPlanes', 'Ask', { node_id: nodeId, question }, { deadline }),
+      ),
   };
 }

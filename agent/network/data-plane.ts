@@ -6,6 +6,8 @@
  * is the only one that executes.
  */
 import { messageOf, ShoalError } from '../../proto/errors.ts';
+import type { EndpointsAnswer } from '../../proto/generated/shoal/v1/EndpointsAnswer.ts';
+import type { EndpointsQuestion } from '../../proto/generated/shoal/v1/EndpointsQuestion.ts';
 import type { EndpointsReport } from '../../proto/generated/shoal/v1/EndpointsReport.ts';
 import type { EndpointsUpdate } from '../../proto/generated/shoal/v1/EndpointsUpdate.ts';
 import type { Clock, Log, Timer } from '../../proto/ports.ts';
@@ -26,13 +28,12 @@ import { type EncryptionKind, Keyring } from './keyring.ts';
 import { LastState } from './last-state.ts';
 import { linksOf } from './links.ts';
 import { PriorSettings } from './prior-settings.ts';
+import { answerTo, type Sight } from './questions.ts';
 import {
   type Actual,
-  describeOperation,
   hostSettingsOf,
   type PlanOptions,
   planBesideRules,
-  planDataPlane,
   settingsOf,
   withdrawnAddresses,
 } from './reconcile.ts';
@@ -232,12 +233,15 @@ export class DataPlane {
     });
   }
 
-  /** What would be done now, line by line, without doing it. */
-  async difference(): Promise<string[]> {
+  /** What is to be here, and what stands here now. */
+  async look(): Promise<Sight> {
     const actual = await readActual(this.#options.kernel, this.#desired, this.#prior.values);
-    return planDataPlane(this.#rules.allowed(this.#desired), actual, this.#planOptions()).flatMap(
-      describeOperation,
-    );
+    return { desired: this.#rules.allowed(this.#desired), actual, options: this.#planOptions() };
+  }
+
+  /** Answers a manager's question, with a report. */
+  async answer(question: EndpointsQuestion): Promise<void> {
+    this.#report(await answerTo(question, () => this.look()));
   }
 
   #whyNotReady(id: string): string {
@@ -383,8 +387,9 @@ export class DataPlane {
   }
 
   /** What the managers are told: whole each time. */
-  #report(): void {
+  #report(answer?: EndpointsAnswer): void {
     this.#send?.({
+      ...(answer === undefined ? {} : { answer }),
       revision: this.#programmed,
       wireguard_public_key: this.#keyring?.announcement() ?? '',
       problems_known: this.#isLookedAt,

@@ -1,6 +1,6 @@
 /**
  * The data plane's ear: one stream of shoal.v1.Endpoints/Watch with the manager that the session is with. In: the
- * session's connections. Out: updates to the data plane, its reports to the manager. A stream that ends while the
+ * session's connections. Out: updates and questions to the data plane, its reports and answers to the manager. A stream that ends while the
  * session stands is opened again.
  */
 import type { Clock, Log, Timer } from '../../proto/ports.ts';
@@ -25,7 +25,10 @@ export class EndpointsWatch {
   connect(client: DispatcherClient): void {
     this.disconnect();
     const stream = client.watchEndpoints?.({
-      onMessage: (update) => this.#dataPlane.follow(update),
+      onMessage: (update) => {
+        if (update.question) void this.#dataPlane.answer(update.question);
+        else this.#dataPlane.follow(update);
+      },
       onEnd: (error) => {
         this.#log.info({ reason: reasonOfEnd(error) }, 'the watch of endpoints ended');
         this.disconnect();

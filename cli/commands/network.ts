@@ -1,6 +1,6 @@
 /** shoal network: networks of the cluster and of the engine, who is reached on them and where. */
 import { type Command, Option } from 'commander';
-import type { NetworkEndpoints } from '../../manager/api/network-sight.ts';
+import type { NetworkDifference, NetworkEndpoints } from '../../manager/api/network-sight.ts';
 import { messageOf } from '../../proto/errors.ts';
 import { type Context, collect, filterQuery, listOptions } from '../context.ts';
 import { type InspectFlags, inspect, inspectOptions, labelLines } from '../inspect.ts';
@@ -62,6 +62,7 @@ export function addNetworkCommands(program: Command, context: Context): void {
     });
   addNetworkInspect(network, context);
   addRemove(network, context, '/networks');
+  addDifference(network, context);
 }
 
 const networkColumns: Column<NetworkResource>[] = [
@@ -201,4 +202,24 @@ function prettyNetwork(network: InspectedNetwork): string {
           ...table(Endpoints, endpointColumns),
         ]),
   ].join('\n');
+}
+
+function addDifference(network: Command, context: Context): void {
+  network
+    .command('diff')
+    .description(
+      'what a node would change in its kernel now, without doing it: what managers want against what is there',
+    )
+    .argument('<node>', 'id, name or self')
+    .option('--format <format>', 'json, for programs')
+    .action(async (name: string, flags: Pick<ListOptions, 'format'>) => {
+      const path = `/nodes/${encodeURIComponent(name)}/network-difference`;
+      const difference = await context.client().get<NetworkDifference>(path);
+      if (flags.format === 'json') return print(JSON.stringify(difference));
+      const { Node, Version, Operations } = difference;
+      const state = Version === 0 ? 'nothing, as it was told' : `what it was told (version ${Version})`;
+      print(
+        Operations.length === 0 ? `${Node}: the kernel holds ${state}; nothing to do` : Operations.join('\n'),
+      );
+    });
 }

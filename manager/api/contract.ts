@@ -4,6 +4,8 @@
  */
 import type { Duplex } from 'node:stream';
 import type { ClusterNode, Service, SwarmSpec, Task } from '../../proto/docker.ts';
+import type { EndpointsAnswer } from '../../proto/generated/shoal/v1/EndpointsAnswer.ts';
+import type { EndpointsQuestion } from '../../proto/generated/shoal/v1/EndpointsQuestion.ts';
 import type { ProgrammedResponse } from '../../proto/generated/shoal/v1/ProgrammedResponse.ts';
 import type { NetworkId, NodeId } from '../../proto/ids.ts';
 import type { Clock, Log, Random } from '../../proto/ports.ts';
@@ -90,6 +92,8 @@ export interface RebalancePlan {
 export interface DataPlanes {
   /** Which nodes hold what of a network. */
   programmed(networkId: NetworkId): Promise<ProgrammedResponse>;
+  /** Asks a node of what stands in its kernel. Rejects with 'unavailable' where it has no data plane that listens. */
+  ask(nodeId: NodeId, question: EndpointsQuestion): Promise<EndpointsAnswer>;
 }
 
 /** A cluster that this node manages. */

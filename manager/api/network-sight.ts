@@ -1,4 +1,7 @@
-/** /networks/{id}/endpoints: our own endpoint for who is reached on a network, and which nodes hold it in their kernels. */
+/**
+ * Our own endpoints for networks between hosts. /networks/{id}/endpoints: who is reached on a network, and which nodes
+ * hold it in their kernels. /nodes/{id}/network-difference: what a node's kernel lacks of what the managers want.
+ */
 import { Router } from 'express';
 import type { ClusterNode, Network } from '../../proto/docker.ts';
 import type { OverlayEndpoint } from '../../proto/generated/shoal/v1/OverlayEndpoint.ts';
@@ -8,7 +11,7 @@ import type { ProgrammedResponse } from '../../proto/generated/shoal/v1/Programm
 import { hostOf } from '../store/ip.ts';
 import type { View } from '../store/store.ts';
 import type { ApiHost } from './contract.ts';
-import { lookup } from './lookup.ts';
+import { lookup, lookupNode } from './lookup.ts';
 import { managedCluster, pathOf } from './request.ts';
 
 /** Names of nodes that hold something, and of those that are up and do not, yet. */
@@ -50,12 +53,31 @@ export interface NetworkEndpoints {
   })[];
 }
 
+export interface NetworkDifference {
+  readonly Node: string;
+  /** Of the last update that the node was told; 0: none yet. */
+  readonly Version: number;
+  /** What it would do now, in order: lines of nft, ip, bridge, wg, sysctl and iptables. None: its kernel is as it should be. */
+  readonly Operations: readonly string[];
+}
+
 export function networkSightRoutes(host: ApiHost): Router {
   const routes = Router();
   routes.get('/networks/:id/endpoints', async (request, response) => {
     const { store, dataPlanes } = await managedCluster(host);
     const network = lookup(store, 'network', pathOf(request, 'id'));
     response.json(networkEndpoints(store, network, await dataPlanes.programmed(network.ID)));
+  });
+  routes.get('/nodes/:id/network-difference', async (request, response) => {
+    const cluster = await managedCluster(host);
+    const node = lookupNode(cluster, pathOf(request, 'id'));
+    const { revision, operations } = await cluster.dataPlanes.ask(node.ID, { difference: {} });
+    const answer: NetworkDifference = {
+      Node: nameOf(node),
+      Version: Number(revision || 0),
+      Operations: operations ?? [],
+    };
+    response.json(answer);
   });
   return routes;
 }

@@ -6,6 +6,8 @@
  */
 import { type ClusterNode, dataPathLabel, type Task } from '../../proto/docker.ts';
 import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
+import type { EndpointsAnswer } from '../../proto/generated/shoal/v1/EndpointsAnswer.ts';
+import type { EndpointsQuestion } from '../../proto/generated/shoal/v1/EndpointsQuestion.ts';
 import type { EndpointsReport } from '../../proto/generated/shoal/v1/EndpointsReport.ts';
 import type { EndpointsUpdate } from '../../proto/generated/shoal/v1/EndpointsUpdate.ts';
 import type { OverlayNetwork } from '../../proto/generated/shoal/v1/OverlayNetwork.ts';
@@ -15,7 +17,7 @@ import type { ProgrammedResponse } from '../../proto/generated/shoal/v1/Programm
 import type { NetworkId, NodeId, ServiceId, TaskId } from '../../proto/ids.ts';
 import type { Clock, Log, Timer } from '../../proto/ports.ts';
 import type { Sink, StreamHandle } from '../../proto/rpc-stream.ts';
-import { dataPlaneOf } from '../store/data-plane.ts';
+import { dataPlaneOf, whyUnheard } from '../store/data-plane.ts';
 import type { View } from '../store/store.ts';
 import type { Commit, StoreEvent } from '../store/watch.ts';
 import {
@@ -28,6 +30,7 @@ import {
 } from './endpoint-state.ts';
 import { NodeProblems } from './problems.ts';
 import { Pump } from './pump.ts';
+import { Questions } from './questions.ts';
 import type { StatusChange } from './status.ts';
 import { Withdrawals, withdrawalTimeoutMs } from './withdrawals.ts';
 
@@ -83,6 +86,7 @@ export class EndpointsBoard {
   private readonly watchers = new Map<NodeId, Watcher>();
   private readonly withdrawals: Withdrawals;
   private readonly problems: NodeProblems;
+  private readonly questions: Questions;
   private readonly publicKeys = new Map<string, string>();
   /** States of services, made once for all nodes, until something of them changes. */
   private readonly made = new Map<
@@ -95,6 +99,7 @@ export class EndpointsBoard {
     this.options = options;
     this.withdrawals = new Withdrawals(options);
     this.problems = new NodeProblems(options);
+    this.questions = new Questions(options.clock);
   }
 
   /**
@@ -179,6 +184,22 @@ export class EndpointsBoard {
       };
     });
     return { services: services.map(({ state }) => state), nodes };
+  }
+
+  /** Asks a node's data plane. Rejects with 'unavailable' where none listens; see Questions. */
+  async ask(nodeId: NodeId, about: EndpointsQuestion): Promise<EndpointsAnswer> {
+    const watcher = this.watchers.get(nodeId);
+    const node = this.options.store.get('node', nodeId);
+    if (node === undefined) throw new ShoalError('not-found', `node ${nodeId} not found`);
+    const name = node.Description.Hostname || node.ID;
+    if (watcher === undefined) {
+      throw new ShoalError('unavailable', `node ${name} can't be asked: ${whyUnheard(node)}`);
+    }
+    try {
+      return await this.questions.ask(nodeId, about, (question) => void watcher.sink.send({ question }));
+    } catch (error) {
+      throw isShoalError(error) ? new ShoalError(error.code, `node ${name}: ${error.message}`) : error;
+    }
   }
 
   /** Whether some node may still send connections to the task, which is to stop. */
@@ -266,6 +287,7 @@ export class EndpointsBoard {
     if (key !== (this.publicKeys.get(watcher.nodeId) ?? '')) this.onPublicKey(watcher.nodeId, key);
     watcher.confirmed = Number(report.revision || 0);
     this.withdrawals.confirmed(watcher.nodeId, watcher.confirmed);
+    if (report.answer) this.questions.answered(watcher.nodeId, report.answer);
     if (report.problems_known) this.problems.tell(watcher.nodeId, report.problems ?? []);
   }
 
@@ -285,6 +307,7 @@ export class EndpointsBoard {
     this.watchers.delete(nodeId);
     watcher.pump.stop();
     if (error !== undefined) watcher.sink.end(error);
+    this.questions.gone(nodeId);
     this.withdrawals.silent(nodeId);
   }
 

@@ -87,6 +87,11 @@ export function registerDataPlanes(
       requireCaller(call, 'manager');
       return required(leadership).endpoints.programmed(asId<NetworkId>(request.network_id ?? ''));
     }),
+    Ask: unaryHandler((request, call) => {
+      requireCaller(call, 'manager');
+      const { node_id, question } = request;
+      return required(leadership).endpoints.ask(asId<NodeId>(node_id ?? ''), question ?? {});
+    }),
   });
 }
 

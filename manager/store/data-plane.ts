@@ -2,7 +2,13 @@
  * Which nodes' containers can reach each other over a network of the cluster: those that share a data plane. Here
  * because the scheduler keeps a network's tasks on one, and what is shown of a node must agree with it.
  */
-import { type ClusterNode, dataPlaneLabel, encryptionLabel, engineIdLabel } from '../../proto/docker.ts';
+import {
+  type ClusterNode,
+  dataPlaneLabel,
+  dataPlaneMissingLabel,
+  encryptionLabel,
+  engineIdLabel,
+} from '../../proto/docker.ts';
 
 /**
  * - `local`: containers of one engine reach each other, by its own bridges.
@@ -30,6 +36,21 @@ export function dataPlaneOf(node: ClusterNode): DataPlane {
 /** Whether the node is an agent of ours with a data plane between hosts. */
 export function hasDataPlane(node: ClusterNode): boolean {
   return dataPlaneOf(node).kind === 'vxlan';
+}
+
+/** Why a node has no data plane that managers could ask, in words. */
+export function whyUnheard(node: ClusterNode): string {
+  const missing = node.Description.Engine.Labels[dataPlaneMissingLabel];
+  if (node.Status.State === 'down') return 'it is down';
+  if (missing !== undefined) return `it has no networks between hosts: ${missing}`;
+  switch (dataPlaneOf(node).kind) {
+    case 'docker':
+      return 'it is a Docker Engine';
+    case 'local':
+      return 'it has no networks between hosts';
+    default:
+      return 'its agent does not listen to the leader at present';
+  }
 }
 
 /** The engine of a node: the one it names, or its own. */

@@ -12,6 +12,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DataPlane } from '../../agent/network/data-plane.ts';
 import { Kernel } from '../../agent/network/kernel.ts';
+import { difference } from '../../agent/network/questions.ts';
 import { realClock } from '../../cli/runtime.ts';
 import type { EndpointsUpdate } from '../../proto/generated/shoal/v1/EndpointsUpdate.ts';
 import { silentLog } from '../../proto/ports.ts';
@@ -129,7 +130,11 @@ class Plane {
   }
 
   async settled(): Promise<void> {
-    await waitFor('the plan to be done', boundMs, async () => (await this.plane.difference()).length === 0);
+    await waitFor(
+      'the plan to be done',
+      boundMs,
+      async () => difference(await this.plane.look()).length === 0,
+    );
   }
 
   async end(): Promise<void> {

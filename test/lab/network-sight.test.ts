@@ -1,6 +1,6 @@
 /** What is seen of networks between hosts: what a node can't do, who holds what, how a connection would go. */
 import assert from 'node:assert/strict';
-import type { NetworkEndpoints } from '../../manager/api/network-sight.ts';
+import type { NetworkDifference, NetworkEndpoints } from '../../manager/api/network-sight.ts';
 import type { ServiceWhy } from '../../manager/api/why.ts';
 import type { NodeProblem } from '../../proto/docker.ts';
 import { clientOf, formCluster, runningTasks, tasksOf } from './cluster.ts';
@@ -133,6 +133,29 @@ describe('lab: networks are seen through', () => {
     );
   });
 
+  it('what a node’s kernel lacks is told, and nothing is done', async () => {
+    const [first, second] = [lab.host(1), lab.host(2)];
+    const diff = async (name: string) => (await lab.host(3).shoal('network', 'diff', name)).stdout.trim();
+    await waitFor('nothing to be left to do on every node', boundMs, async () => {
+      const all = await Promise.all(lab.hosts.map(({ name }) => diff(name)));
+      return all.every((text, index) =>
+        text.startsWith(`${lab.hosts[index]?.name}: the kernel holds what it was told`),
+      );
+    });
+    await second.exec('nft', 'flush', 'chain', 'inet', 'shoal', 'pre');
+    const lines = (await diff('h2')).split('\n');
+    assert.ok(
+      lines.length === 3 && lines.every((line) => line.startsWith('nft add rule inet shoal pre ')),
+      lines.join(),
+    );
+    assert.ok((await diff('h1')).startsWith('h1: the kernel holds'));
+    const { stdout } = await first.shoal('network', 'diff', '--format', 'json', 'h2');
+    assert.deepEqual((JSON.parse(stdout) as NetworkDifference).Operations, lines);
+    await waitFor('the node to heal it', boundMs, async () =>
+      (await diff('h2')).startsWith('h2: the kernel holds'),
+    );
+  });
+
   it('a node without networks between hosts says so, and has no other problems', async () => {
     const [first, third] = [lab.host(1), lab.host(3)];
     await third.killShoald('SIGTERM');
@@ -141,5 +164,9 @@ describe('lab: networks are seen through', () => {
       const { stdout } = await first.shoal('node', 'inspect', '--pretty', 'h3');
       return /Data plane:\s+none: shoald runs with --data-plane off\n Problems:\s+none/.test(stdout);
     });
+    await assert.rejects(
+      first.shoal('network', 'diff', 'h3'),
+      /node h3 can't be asked: it has no networks between hosts: shoald runs with --data-plane off/,
+    );
   });
 });

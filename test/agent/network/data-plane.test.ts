@@ -7,8 +7,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DataPlane, type EngineNetworks } from '../../../agent/network/data-plane.ts';
 import { Kernel } from '../../../agent/network/kernel.ts';
+import { difference } from '../../../agent/network/questions.ts';
 import { realClock } from '../../../cli/runtime.ts';
 import { isShoalError, ShoalError } from '../../../proto/errors.ts';
+import type { EndpointsQuestion } from '../../../proto/generated/shoal/v1/EndpointsQuestion.ts';
 import type { EndpointsReport } from '../../../proto/generated/shoal/v1/EndpointsReport.ts';
 import type { EndpointsUpdate } from '../../../proto/generated/shoal/v1/EndpointsUpdate.ts';
 import { silentLog } from '../../../proto/ports.ts';
@@ -90,7 +92,7 @@ describe('a data plane', function () {
       reports.some((report) => report.revision === String(revision)),
     );
   const settled = () =>
-    waitFor('nothing to be left to do', boundMs, async () => (await plane.difference()).length === 0);
+    waitFor('nothing to be left to do', boundMs, async () => difference(await plane.look()).length === 0);
   const rulesOf = async (chain: string) => kernel.run('nft', ['list', 'chain', 'inet', 'shoal', chain]);
 
   before(async function () {
@@ -244,6 +246,30 @@ describe('a data plane', function () {
     await plane.leave();
     assert.equal(await value(), '0');
     await assert.rejects(readFile(join(folder, 'settings-before.json')), { code: 'ENOENT' });
+  });
+
+  it('answers what a manager asks with a report, and changes nothing by it', async () => {
+    plane.follow(whole(1, web(['10.60.1.11'])));
+    await settled();
+    const ask = async (question: EndpointsQuestion) => {
+      await plane.answer(question);
+      return reports.at(-1)?.answer;
+    };
+    const empty = await ask({ id: '5', difference: {} });
+    assert.deepEqual(empty, { question_id: '5', revision: '1', operations: [] });
+    await kernel.nft([
+      'flush chain inet shoal vip4_4097_web',
+      'delete element inet shoal peers4 { 192.0.2.2 }',
+    ]);
+    await kernel.ip(['link set vx4097 mtu 1400']);
+    const { operations } = (await ask({ id: '6', difference: {} })) ?? {};
+    assert.deepEqual(operations, [
+      'nft add rule inet shoal vip4_4097_web dnat ip to 10.60.1.11',
+      'nft add element inet shoal peers4 { 192.0.2.2 }',
+      'ip link set vx4097 mtu 1450 master shoal4097 up',
+    ]);
+    assert.deepEqual((await ask({ id: '7', difference: {} }))?.operations, operations, 'nothing was done');
+    assert.match((await ask({ id: '8' }))?.error ?? '', /does not know the question/);
   });
 
   it('leaves nothing, and refuses who waits for a network', async () => {

@@ -28,6 +28,8 @@ import { type Change, encodeEntry, newMeta } from '../../../manager/store/change
 import { Store } from '../../../manager/store/store.ts';
 import type { Cluster, ClusterNode, NodeRole, Task } from '../../../proto/docker.ts';
 import { ShoalError } from '../../../proto/errors.ts';
+import type { EndpointsAnswer } from '../../../proto/generated/shoal/v1/EndpointsAnswer.ts';
+import type { EndpointsQuestion } from '../../../proto/generated/shoal/v1/EndpointsQuestion.ts';
 import type { ProgrammedResponse } from '../../../proto/generated/shoal/v1/ProgrammedResponse.ts';
 import { asId, type ClusterId, type NodeId, newId, type ServiceId, type TaskId } from '../../../proto/ids.ts';
 import { type Clock, type Random, silentLog } from '../../../proto/ports.ts';
@@ -168,6 +170,8 @@ export class TestHost implements ApiHost {
 
   /** What the leader would say of any network. */
   programmed: ProgrammedResponse = {};
+  /** What a node's data plane would answer. */
+  nodeAnswers: (nodeId: NodeId, question: EndpointsQuestion) => EndpointsAnswer = () => ({});
   /** What is said in place of the leader's answers. */
   refusal: ShoalError | undefined;
 
@@ -221,6 +225,10 @@ export class TestHost implements ApiHost {
       backup: (key) => host.backup(key),
       dataPlanes: {
         programmed: () => (this.refusal ? Promise.reject(this.refusal) : Promise.resolve(this.programmed)),
+        ask: async (nodeId, question) => {
+          if (this.refusal) throw this.refusal;
+          return this.nodeAnswers(nodeId, question);
+        },
       },
       async *logs(request: LogQuery) {
         host.lastLogRequest = request;

@@ -106,3 +106,24 @@ describe('api: the endpoints of a network', () => {
     assert.equal((await api.get('/networks/nothing/endpoints')).status, 404);
   });
 });
+
+describe('api: the difference of a node', () => {
+  let api: TestApi;
+  beforeEach(async () => {
+    api = await TestApi.start();
+  });
+  afterEach(() => api.close());
+
+  it('is what the node answers, and its words when it can’t', async () => {
+    api.host.nodeAnswers = (nodeId, question) => {
+      assert.deepEqual([nodeId, question], [api.host.nodeId, { difference: {} }]);
+      return { revision: '7', operations: ['ip link delete vx1'] };
+    };
+    const answer = await api.get('/nodes/self/network-difference');
+    assert.deepEqual(answer.json, { Node: 'm1', Version: 7, Operations: ['ip link delete vx1'] });
+    api.host.refusal = new ShoalError('unavailable', 'node m1 can’t be asked: it is down');
+    const refused = await api.get('/nodes/m1/network-difference');
+    assert.deepEqual([refused.status, refused.json.message], [503, 'node m1 can’t be asked: it is down']);
+    assert.equal((await api.get('/nodes/nobody/network-difference')).status, 404);
+  });
+});

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { Dispatcher } from '../../../manager/dispatcher/dispatcher.ts';
 import { problemsGapMs } from '../../../manager/dispatcher/problems.ts';
+import { maxQuestionsOfNode, questionTimeoutMs } from '../../../manager/dispatcher/questions.ts';
 import { settleMs, withdrawalTimeoutMs } from '../../../manager/dispatcher/withdrawals.ts';
 import { engineIdLabel } from '../../../proto/docker.ts';
 import type { AssignmentsMessage__Output } from '../../../proto/generated/docker/swarmkit/v1/AssignmentsMessage.ts';
@@ -210,6 +211,60 @@ describe('who holds what', () => {
     bed.commit({ op: 'merge', kind: 'task', id: asId('t2'), fields: { Labels: { a: 'b' } } });
     await bed.pass(gatheredMs);
     assert.deepEqual(heldBy(bed), ['n1 network service', 'n2 network service']);
+  });
+});
+
+describe('a question to a data plane', () => {
+  const ask = (bed: Harness, nodeId = 'n1') =>
+    bed.dispatcher.endpoints.ask(asId(nodeId), { difference: {} }).then(
+      ({ operations }) => `answer ${operations?.join()}`,
+      (error: Error) => error.message,
+    );
+  const questionsOf = ({ sink }: { sink: TestSink<EndpointsUpdate> }) =>
+    sink.messages.flatMap(({ question }) => question ?? []);
+
+  it('is answered, in whatever order, by the node that was asked and no other', async () => {
+    const bed = new Harness();
+    const [one, two] = [await bed.watcher('n1'), await bed.watcher('n2')];
+    const answers = [ask(bed), ask(bed)];
+    const [first, second] = questionsOf(one);
+    assert.notEqual(first?.id, second?.id);
+    two.handle.report({ answer: { question_id: first?.id, operations: ['forged'] } });
+    one.handle.report({ answer: { question_id: second?.id, operations: ['2'] } });
+    one.handle.report({ answer: { question_id: first?.id, operations: ['1'] } });
+    one.handle.report({ answer: { question_id: first?.id, operations: ['again'] } });
+    assert.deepEqual(await Promise.all(answers), ['answer 1', 'answer 2']);
+  });
+
+  it('ends in words when the node fails, says nothing, goes or never listened', async () => {
+    const bed = new Harness(3);
+    const one = await bed.watcher('n1');
+    assert.match(await ask(bed, 'n2'), /^node h2 can't be asked: its agent does not listen/);
+    bed.commit({
+      op: 'merge',
+      kind: 'node',
+      id: asId('n3'),
+      fields: { Status: { State: 'down', Addr: '' } },
+    });
+    assert.match(await ask(bed, 'n3'), /^node h3 can't be asked: it is down/);
+    const failing = ask(bed);
+    one.handle.report({ answer: { question_id: questionsOf(one)[0]?.id, error: 'nft: broken' } });
+    assert.equal(await failing, 'node h1: nft: broken');
+    const silent = ask(bed);
+    await bed.pass(questionTimeoutMs);
+    assert.match(await silent, /^node h1: the node did not answer within 8 s/);
+    const leaving = ask(bed);
+    one.handle.close();
+    assert.match(await leaving, /^node h1: the node’s connection ended/);
+  });
+
+  it('is refused when too many wait', async () => {
+    const bed = new Harness();
+    const one = await bed.watcher('n1');
+    const all = Array.from({ length: maxQuestionsOfNode + 1 }, () => ask(bed));
+    assert.match((await all.at(-1))!, /16 questions wait/);
+    one.handle.close();
+    await Promise.all(all);
   });
 });
 
