@@ -131,7 +131,7 @@ async function restart(options: RecoveryOptions, wal: Wal, contents: WalContents
       'the last write to the Raft log was cut short; it is cut off',
     );
   }
-  const snapshot = await loadSnapshot(disk, sealer, marks, log);
+  const snapshot = await loadSnapshot(disk, sealer, marks, log, clock);
   const storage = new GroupStorage();
   let directory = directoryOf([]);
   if (snapshot !== undefined) {

@@ -48,6 +48,8 @@ export interface Sealer {
   begin(place: string): Sealing;
   /** Throws an Error when the key is unknown, or the bytes or their place are not those that were sealed. */
   open(sealed: Uint8Array, place: string): Uint8Array;
+  /** The same, piece by piece of at most `pieceBytes`: none of them is to be trusted before the last one has come. */
+  openInPieces(sealed: Uint8Array, place: string, pieceBytes: number): Iterable<Uint8Array>;
 }
 
 /**
@@ -91,13 +93,17 @@ export function createSealer(dataKeys: DataKeys, random: Random): Sealer {
         },
       };
     },
-    open(sealed, place) {
-      const number = sealed[0] ?? 0;
-      const keyOfRecord = dataKeys.keys.get(number);
-      if (keyOfRecord === undefined) throw new Error(`data key ${number} is not in ${keyFileName}`);
-      return openWith(keyOfRecord, sealed, place);
-    },
+    open: (sealed, place) => openWith(keyOfRecord(dataKeys, sealed), sealed, place),
+    openInPieces: (sealed, place, pieceBytes) =>
+      openPieces(keyOfRecord(dataKeys, sealed), sealed, place, pieceBytes),
   };
+}
+
+function keyOfRecord(dataKeys: DataKeys, sealed: Uint8Array): Uint8Array {
+  const number = sealed[0] ?? 0;
+  const key = dataKeys.keys.get(number);
+  if (key === undefined) throw new Error(`data key ${number} is not in ${keyFileName}`);
+  return key;
 }
 
 function keyOf(dataKeys: DataKeys, number: number): Uint8Array {
@@ -125,13 +131,25 @@ function sealWith(
 }
 
 function openWith(key: Uint8Array, sealed: Uint8Array, place: string): Uint8Array {
+  const [plaintext = new Uint8Array(0)] = [...openPieces(key, sealed, place, Number.POSITIVE_INFINITY)];
+  return plaintext;
+}
+
+function* openPieces(
+  key: Uint8Array,
+  sealed: Uint8Array,
+  place: string,
+  pieceBytes: number,
+): Generator<Uint8Array, void> {
   if (sealed.length < sealOverheadBytes) throw new Error('too short to be sealed');
+  const end = sealed.length - tagBytes;
   const decipher = createDecipheriv('aes-256-gcm', key, sealed.subarray(1, 1 + nonceBytes));
   decipher.setAAD(Buffer.from(place, 'utf8'));
-  decipher.setAuthTag(sealed.subarray(sealed.length - tagBytes));
-  const plaintext = decipher.update(sealed.subarray(1 + nonceBytes, sealed.length - tagBytes));
+  decipher.setAuthTag(sealed.subarray(end));
+  for (let at = 1 + nonceBytes; at < end; at += pieceBytes) {
+    yield decipher.update(sealed.subarray(at, Math.min(end, at + pieceBytes)));
+  }
   decipher.final();
-  return plaintext;
 }
 
 /** What stands in the key file: the ring itself, or the ring sealed under the unlock key. */

@@ -11,12 +11,12 @@ import type { Clock, Log } from '../../proto/ports.ts';
 import type { Disk } from './contract.ts';
 import type { Snapshot, SnapshotMetadata } from './core/types.ts';
 import type { SnapshotMark } from './log-record.ts';
-import type { Sealer } from './seal.ts';
+import { type Sealer, sealOverheadBytes } from './seal.ts';
 import { workInSlices } from './slices.ts';
 
 const magic = Buffer.from('SHOALSN1', 'latin1');
 const headBytes = magic.length + 4;
-/** As much is sealed at a time. */
+/** As much is sealed or opened at a time: below a millisecond's work. */
 const sealedBytes = 2 ** 20;
 const namePattern = /^snapshot-(\d{16})-\d+$/;
 
@@ -69,12 +69,13 @@ export async function loadSnapshot(
   sealer: Sealer,
   marks: readonly SnapshotMark[],
   log: Log,
+  clock: Clock,
 ): Promise<Snapshot | undefined> {
   const failures: string[] = [];
   for (const mark of [...marks].reverse()) {
     const file = snapshotName(mark);
     try {
-      return readSnapshot(sealer, file, await disk.read(file));
+      return await readSnapshot(sealer, file, await disk.read(file), clock);
     } catch (error) {
       failures.push(`${file}: ${messageOf(error)}`);
       log.warn({ file, problem: messageOf(error) }, 'a snapshot is damaged; trying the one before it');
@@ -95,16 +96,30 @@ export async function removeOlderSnapshots(disk: Disk, oldest: SnapshotMark): Pr
   }
 }
 
-function readSnapshot(sealer: Sealer, name: string, file: Uint8Array): Snapshot {
+async function readSnapshot(sealer: Sealer, name: string, file: Uint8Array, clock: Clock): Promise<Snapshot> {
   const bytes = Buffer.from(file.buffer, file.byteOffset, file.length);
   if (bytes.length < headBytes || !bytes.subarray(0, magic.length).equals(magic)) {
     throw new Error('byte 0: not a snapshot file');
   }
   const sealed = bytes.subarray(headBytes);
-  if (crc32(sealed) !== bytes.readUInt32LE(magic.length)) {
-    throw new Error(`byte ${headBytes}: the checksum does not match`);
-  }
-  const plain = Buffer.from(sealer.open(sealed, name));
+  const plain = Buffer.allocUnsafe(Math.max(0, sealed.length - sealOverheadBytes));
+  const open = function* (): Generator<void, void> {
+    let checksum = 0;
+    for (const { data } of chunksOf(sealed, sealedBytes)) {
+      checksum = crc32(data, checksum);
+      yield;
+    }
+    if (checksum !== bytes.readUInt32LE(magic.length)) {
+      throw new Error(`byte ${headBytes}: the checksum does not match`);
+    }
+    let at = 0;
+    for (const piece of sealer.openInPieces(sealed, name, sealedBytes)) {
+      plain.set(piece, at);
+      at += piece.length;
+      yield;
+    }
+  };
+  await workInSlices(clock, open());
   const end = 4 + plain.readUInt32LE(0);
   return { metadata: unpack(plain.subarray(4, end)) as SnapshotMetadata, data: plain.subarray(end) };
 }

@@ -197,7 +197,8 @@ const listedRows = 8;
 export class Selection<T> {
   /** In no order; undefined once there are more. */
   #few: Row<T>[] | undefined = [];
-  readonly #runs = new Map<Run<T>, Set<Row<T>>>();
+  /** Most runs of a wide selection have one row in it: a set for each would be most of what indexes take. */
+  readonly #runs = new Map<Run<T>, Row<T> | Set<Row<T>>>();
 
   get isEmpty(): boolean {
     return this.#few === undefined ? this.#runs.size === 0 : this.#few.length === 0;
@@ -222,8 +223,8 @@ export class Selection<T> {
       return;
     }
     const rows = this.#runs.get(row.run);
-    rows?.delete(row);
-    if (rows?.size === 0) this.#runs.delete(row.run);
+    if (rows instanceof Set) rows.delete(row);
+    if (rows === row || (rows instanceof Set && rows.size === 0)) this.#runs.delete(row.run);
   }
 
   objects(): T[] {
@@ -233,13 +234,17 @@ export class Selection<T> {
     }
     const found: T[] = [];
     const inOrder = [...this.#runs].sort(([one], [other]) => one.number - other.number);
-    for (const [, rows] of inOrder) for (const { object } of rows) found.push(object);
+    for (const [, rows] of inOrder) {
+      if (rows instanceof Set) for (const { object } of rows) found.push(object);
+      else found.push(rows.object);
+    }
     return found;
   }
 
   #addToRun(row: Row<T>): void {
     const rows = this.#runs.get(row.run);
-    if (rows) rows.add(row);
-    else this.#runs.set(row.run, new Set([row]));
+    if (rows === undefined) this.#runs.set(row.run, row);
+    else if (rows instanceof Set) rows.add(row);
+    else if (rows !== row) this.#runs.set(row.run, new Set([rows, row]));
   }
 }

@@ -12,7 +12,7 @@ import { Claims, type ClaimsView } from './claims.ts';
 import { type ClusterEvent, clusterEvents, RecentEvents } from './cluster-event.ts';
 import { Draft } from './draft.ts';
 import { Objects, type Row, Selection, ShardedMap } from './objects.ts';
-import { encodeSnapshot, encodeSnapshotInPieces, type SnapshotPart, snapshotParts } from './snapshot.ts';
+import { encodeSnapshot, type SnapshotPart, snapshotParts } from './snapshot.ts';
 import {
   type AnyObject,
   type IdOf,
@@ -162,17 +162,12 @@ export class Store implements View {
 
   /** The whole store as bytes. */
   snapshot(): Uint8Array {
-    return encodeSnapshot(
-      this.lastIndex,
-      (kind) => this.list(kind),
-      this.recentEvents(),
-      this.claimed.memory(),
-    );
+    return Buffer.concat([...this.snapshotPieces()]);
   }
 
   /** The same in pieces, as of now, whatever is applied meanwhile. */
   snapshotPieces(): Iterable<Uint8Array> {
-    return encodeSnapshotInPieces(
+    return encodeSnapshot(
       this.lastIndex,
       (kind) => this.data[kind].objects.asOfNow(),
       this.recentEvents(),

@@ -7,7 +7,7 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { realClock } from '../../cli/runtime.ts';
 import { Gathering, restoreInSlices } from '../../manager/raft/slices.ts';
-import { encodeSnapshotInPieces } from '../../manager/store/snapshot.ts';
+import { encodeSnapshot } from '../../manager/store/snapshot.ts';
 import { Store } from '../../manager/store/store.ts';
 import type { AnyObject } from '../../manager/store/tables.ts';
 import type { Config, Task } from '../../proto/docker.ts';
@@ -119,7 +119,7 @@ function snapshotOf(): Promise<Uint8Array> {
   };
   const listed = (kind: string) => [ofKind[kind] ?? run(0, () => ({}) as AnyObject)];
   const claims = { lastVxlanId: 0, last: [], resting: [] };
-  return new Gathering(realClock, encodeSnapshotInPieces(1, listed, [], claims)).whole();
+  return new Gathering(realClock, encodeSnapshot(1, listed, [], claims)).whole();
 }
 
 function configOf(at: number): AnyObject {

@@ -313,6 +313,7 @@ const log: readonly Mutant[] = [
     "cipher.setAAD(Buffer.from(place, 'utf8'));\n    const sealed",
     'const sealed',
   ),
+  raft('what was changed after it was sealed opens', 'seal', 'decipher.final();', ''),
   raft('a nonce is used again', 'seal', 'counter += 1;', ''),
   raft(
     'the log is kept in memory for ever',
@@ -386,9 +387,10 @@ const answers: readonly Mutant[] = [
   store(
     'a snapshot in pieces shows what came later',
     'snapshot',
-    'const runs = kinds.map((kind) => ({ kind, runs: listed(kind) }));',
-    'const runs = kinds.map((kind) => ({ kind, get runs() { return listed(kind); } }));',
+    'kinds.map((kind) => ({ kind, runs: listed(kind) }))',
+    'kinds.map((kind) => ({ kind, get runs() { return listed(kind); } }))',
   ),
+  store('a snapshot with a hole in it is believed', 'snapshot', 'requireCounts(found, value);', ''),
 ];
 
 export const mutants: readonly Mutant[] = [...elections, ...replicating, ...members, ...log, ...answers];

@@ -67,15 +67,21 @@ describe('large snapshots', () => {
     assert.ok(isDone);
   });
 
-  it('are sealed piece by piece as they would be at once', async () => {
+  it('are sealed piece by piece as they would be at once, and opened so', async () => {
     const disk = new SimulatedDisk();
     const confState = { voters: [1], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false };
     const data = Buffer.alloc(3.5 * 2 ** 20);
     for (let at = 0; at < data.length; at += 4) data.writeUInt32LE(at, at);
     const metadata = { index: 9, term: 2, confState };
     await saveSnapshot(disk, testSealer(), { metadata, data }, laborious(realClock));
-    const loaded = await loadSnapshot(disk, testSealer(2), [metadata], silentLog);
+    let turns = 0;
+    const other = setInterval(() => {
+      turns += 1;
+    }, 0);
+    const loaded = await loadSnapshot(disk, testSealer(2), [metadata], silentLog, laborious(realClock));
+    clearInterval(other);
     assert.ok(data.equals(loaded!.data));
+    assert.ok(turns > 0, 'others had their turn while it was opened');
   });
 
   it('hold what was applied when they were begun, and a joiner waits for one that names it', async () => {

@@ -26,7 +26,7 @@ describe('snapshot files', () => {
   it('come back whole, the newest first, sealed', async () => {
     const disk = new SimulatedDisk();
     for (const index of [10, 20]) await saveSnapshot(disk, testSealer(), snapshotAt(index), realClock);
-    const loaded = await loadSnapshot(disk, testSealer(2), marks, silentLog);
+    const loaded = await loadSnapshot(disk, testSealer(2), marks, silentLog, realClock);
     assert.deepEqual(loaded?.metadata, snapshotAt(20).metadata);
     assert.equal(Buffer.from(loaded!.data).toString(), 'the state at 20');
     assert.ok(!Buffer.from(disk.contents(snapshotName(marks[0]!))).includes('state'));
@@ -40,11 +40,11 @@ describe('snapshot files', () => {
     for (let bit = 0; bit < intact.length * 8; bit += 1) {
       disk.place(newest, intact);
       disk.flipBit(newest, bit >> 3, bit & 7);
-      const loaded = await loadSnapshot(disk, testSealer(2), marks, silentLog);
+      const loaded = await loadSnapshot(disk, testSealer(2), marks, silentLog, realClock);
       assert.equal(loaded?.metadata.index, 10, `bit ${bit}`);
     }
     await disk.remove(snapshotName(marks[0]!));
-    await assert.rejects(loadSnapshot(disk, testSealer(2), marks, silentLog), (error) => {
+    await assert.rejects(loadSnapshot(disk, testSealer(2), marks, silentLog, realClock), (error) => {
       assert.ok(isShoalError(error, 'corrupted'));
       assert.match(error.message, new RegExp(`${newest}: byte`));
       return true;
@@ -54,7 +54,7 @@ describe('snapshot files', () => {
   it('do not count without a mark in the log', async () => {
     const disk = new SimulatedDisk();
     await saveSnapshot(disk, testSealer(), snapshotAt(10), realClock);
-    assert.equal(await loadSnapshot(disk, testSealer(), [], silentLog), undefined);
+    assert.equal(await loadSnapshot(disk, testSealer(), [], silentLog, realClock), undefined);
   });
 
   it('are removed when they are older than those to keep', async () => {
