@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import { Packr } from 'msgpackr';
 import { type Change, decodeEntry, encodeEntry, mayBecomeDesired } from '../../../manager/store/change.ts';
 import { Store } from '../../../manager/store/store.ts';
 import { type AnyObject, type Kind, kinds, tables } from '../../../manager/store/tables.ts';
@@ -346,48 +345,6 @@ describe('manager/store', () => {
     copy.restore(5, Buffer.concat(taken));
     assert.deepEqual(contents(copy), before);
     checkIndexes(copy);
-  });
-
-  it('reads the snapshots of 0.1.0, with and without events', () => {
-    const store = new Store();
-    create(store, 'node', makeNode('n'));
-    for (let at = 0; at < 300; at += 1) create(store, 'secret', secret(`s${at}`));
-    const packr = new Packr({ useRecords: false, moreTypes: false });
-    const tables = { node: store.list('node'), secret: store.list('secret'), task: [] };
-    const claims = { lastVxlanId: 0, last: [], resting: [] };
-    const written = { version: 1, index: 301, tables, events: [], claims };
-    for (const format of [written, { version: 1, index: 301, tables }]) {
-      const copy = new Store();
-      copy.restore(301, packr.pack(format));
-      assert.deepEqual(contents(copy), contents(store));
-      checkIndexes(copy);
-    }
-  });
-
-  it('keeps every letter and number in a snapshot', () => {
-    fc.assert(
-      fc.property(fc.dictionary(fc.string({ unit: 'grapheme' }), fc.string({ unit: 'binary' })), (Labels) => {
-        const store = new Store();
-        const made = secret('a');
-        create(store, 'secret', { ...made, Spec: { ...made.Spec, Labels } });
-        const copy = new Store();
-        copy.restore(1, store.snapshot());
-        assert.deepEqual(contents(copy), contents(store));
-      }),
-    );
-  });
-
-  it('refuses a snapshot of which a piece is missing', () => {
-    const store = new Store();
-    for (let at = 0; at < 300; at += 1) create(store, 'secret', secret(`s${at}`));
-    const pieces = [...store.snapshotPieces()];
-    for (let at = 1; at < pieces.length; at += 1) {
-      const rest = Buffer.concat(pieces.filter((_, other) => other !== at));
-      assert.throws(
-        () => new Store().restore(9, rest),
-        (error) => isShoalError(error, 'corrupted'),
-      );
-    }
   });
 
   it('refuses a snapshot that it can not read, and stays as it is', () => {

@@ -1,0 +1,89 @@
+import assert from 'node:assert/strict';
+import fc from 'fast-check';
+import { Packr } from 'msgpackr';
+import { Store } from '../../../manager/store/store.ts';
+import { type AnyObject, kinds } from '../../../manager/store/tables.ts';
+import type { Secret } from '../../../proto/docker.ts';
+import { isShoalError } from '../../../proto/errors.ts';
+import type { SecretId } from '../../../proto/ids.ts';
+import { makeNode } from '../orchestrator/objects.ts';
+
+const now = Date.UTC(2026, 5, 1);
+
+function secret(id: string, Labels: Record<string, string> = {}): Secret {
+  const times = { Version: { Index: 0 }, CreatedAt: '', UpdatedAt: '' };
+  return { ID: id as SecretId, ...times, Spec: { Name: id, Labels } };
+}
+
+function storeOf(secrets: readonly Secret[]): Store {
+  const store = new Store();
+  const changes = secrets.map((object) => ({ op: 'create', kind: 'secret', object }) as const);
+  const node = { op: 'create', kind: 'node', object: makeNode('n') } as const;
+  assert.deepEqual(store.applyEntry(1, { now, changes: [node, ...changes] }), { ok: true });
+  return store;
+}
+
+const many = Array.from({ length: 500 }, (_, at) => secret(`s${at}`));
+
+/** Every object, and the snapshot that is made of them. */
+function contents(store: Store): unknown {
+  return [kinds.map((kind) => store.list(kind) as AnyObject[]), store.snapshot()];
+}
+
+describe('manager/store/snapshot', () => {
+  it('reads those of 0.1.0, with and without events', () => {
+    const store = storeOf(many);
+    const packr = new Packr({ useRecords: false, moreTypes: false });
+    const tables = { node: store.list('node'), secret: store.list('secret'), task: [] };
+    const rest = { events: store.recentEvents(), claims: { lastVxlanId: 0, last: [], resting: [] } };
+    const written = { version: 1, index: 1, tables };
+    for (const [format, events] of [
+      [{ ...written, ...rest }, store.recentEvents()],
+      [written, []],
+    ] as const) {
+      const copy = new Store();
+      copy.restore(1, packr.pack(format));
+      for (const kind of kinds) assert.deepEqual(copy.list(kind), store.list(kind));
+      assert.deepEqual(copy.recentEvents(), events);
+      assert.deepEqual(copy.find('secret', 'name', 's77'), [store.get('secret', 's77' as SecretId)]);
+    }
+  });
+
+  it('keeps every letter', () => {
+    const labels = fc.dictionary(fc.string({ unit: 'grapheme' }), fc.string({ unit: 'binary' }), {
+      noNullPrototype: true,
+    });
+    fc.assert(
+      fc.property(labels, (Labels) => {
+        const store = storeOf([secret('a', Labels)]);
+        const copy = new Store();
+        copy.restore(1, store.snapshot());
+        assert.deepEqual(contents(copy), contents(store));
+      }),
+    );
+  });
+
+  it('is made in pieces of which none may be missing', () => {
+    const pieces = [...storeOf(many).snapshotPieces()];
+    assert.ok(pieces.length > 5);
+    for (let at = 0; at < pieces.length; at += 1) {
+      const rest = Buffer.concat(pieces.filter((_, other) => other !== at));
+      assert.throws(
+        () => new Store().restore(9, rest),
+        (error) => isShoalError(error, 'corrupted'),
+        `without piece ${at}`,
+      );
+    }
+  });
+
+  it('has the same bytes after changes that left holes between the objects', () => {
+    const [store, other] = [storeOf(many), storeOf(many.slice(400))];
+    const changes = many.slice(0, 400).map(({ ID }) => ({ op: 'remove', kind: 'secret', id: ID }) as const);
+    store.applyEntry(1, { now, changes });
+    const [one, two] = [new Store(), new Store()];
+    one.restore(1, store.snapshot());
+    two.restore(1, other.snapshot());
+    for (const kind of kinds) assert.deepEqual(one.list(kind), two.list(kind));
+    assert.deepEqual(contents(one), contents(store));
+  });
+});
