@@ -12,7 +12,7 @@ import type { ClusterNode, NetworkAttachment, Service, Task } from '../../proto/
 import type { NetworkId, NodeId } from '../../proto/ids.ts';
 import { isTerminal } from '../../proto/task-state.ts';
 import { clusterAttachments, hasAddresses, ingressNetwork } from '../store/attachment.ts';
-import type { Change } from '../store/change.ts';
+import type { Change, ChangeOf } from '../store/change.ts';
 import { restMs } from '../store/claims.ts';
 import { dataPlaneOf, hasRoutingMesh } from '../store/data-plane.ts';
 import { needsIngress } from '../store/endpoint.ts';
@@ -25,6 +25,7 @@ import {
   reconciliation,
 } from '../store/reconciler.ts';
 import type { View } from '../store/store.ts';
+import type { Kind } from '../store/tables.ts';
 import type { StoreEvent } from '../store/watch.ts';
 import { Batch } from './batch.ts';
 import { isAllocated } from './ipam.ts';
@@ -37,27 +38,41 @@ import { isServed } from './served.ts';
  */
 export function allocate(view: View, changes: readonly Change[], now: number): Change[] {
   const batch = new Batch(view, changes, now);
-  const withNetworks = changes.map((change) => {
-    const isNew = change.op === 'create' && change.kind === 'network';
-    return isNew ? { ...change, object: batch.allocated(change.object) } : change;
-  });
+  const withNetworks = hasKind(changes, 'network') ? changes.map((one) => withSubnets(batch, one)) : changes;
   // Services first, so that their tasks see whether they are served.
-  const withServices = withNetworks.map((change): Change => {
-    if ((change.op === 'create' || change.op === 'update') && change.kind === 'service') {
-      return { ...change, object: batch.served(change.object) };
-    }
-    return change;
-  });
-  const withTasks = withServices.flatMap((change): Change[] => {
-    if (change.kind !== 'task') return [change];
-    if (change.op === 'create') {
-      return [{ ...change, object: { ...change.object, ...batch.attach(change.object) } }];
-    }
-    if (change.op !== 'merge' || change.fields.Status?.State !== 'assigned') return [change];
-    const assigned = batch.assigned(change);
-    return assigned ? [assigned] : [];
-  });
-  return [...withTasks, ...batch.nodeChanges()];
+  const withServices = hasKind(changes, 'service')
+    ? withNetworks.map((one) => withEndpoint(batch, one))
+    : withNetworks;
+  const finished: Change[] = [];
+  for (const change of withServices) {
+    const next = change.kind === 'task' ? withAddresses(batch, change) : change;
+    if (next) finished.push(next);
+  }
+  for (const change of batch.nodeChanges()) finished.push(change);
+  return finished;
+}
+
+function hasKind(changes: readonly Change[], kind: Kind): boolean {
+  return changes.some((change) => change.kind === kind);
+}
+
+function withSubnets(batch: Batch, change: Change): Change {
+  const isNew = change.op === 'create' && change.kind === 'network';
+  return isNew ? { ...change, object: batch.allocated(change.object) } : change;
+}
+
+function withEndpoint(batch: Batch, change: Change): Change {
+  const isNew = (change.op === 'create' || change.op === 'update') && change.kind === 'service';
+  return isNew ? { ...change, object: batch.served(change.object) } : change;
+}
+
+/** What becomes of a task's change; undefined when nothing does. */
+function withAddresses(batch: Batch, change: ChangeOf<'task'>): Change | undefined {
+  if (change.op === 'create') {
+    return { ...change, object: { ...change.object, ...batch.attach(change.object) } };
+  }
+  if (change.op !== 'merge' || change.fields.Status?.State !== 'assigned') return change;
+  return batch.assigned(change);
 }
 
 // ---------------------------------------------------------------- as a reconciler

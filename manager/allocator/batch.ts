@@ -208,13 +208,13 @@ export class Batch {
    */
   assigned(change: Assignment): Assignment | undefined {
     const task = this.view.get('task', change.id);
+    const attachments = change.fields.NetworksAttachments ?? task?.NetworksAttachments;
+    if (!attachments || attachments.length === 0) return change;
     const nodeId = change.fields.NodeID ?? task?.NodeID;
     const node = nodeId === undefined ? undefined : this.view.get('node', nodeId);
     if (!task || !node) return change;
     const problems: string[] = [];
-    const wanted = (change.fields.NetworksAttachments ?? task.NetworksAttachments ?? []).map(
-      ({ NetworkID }) => NetworkID,
-    );
+    const wanted = attachments.map(({ NetworkID }) => NetworkID);
     const next = this.attachNode(node.ID, wanted, problems);
     if (problems.length === 0) {
       if (next) this.nodes.set(node.ID, next);

@@ -12,7 +12,7 @@ import type { Clock, Log, Random, Timer } from '../../proto/ports.ts';
 import type { Change, Propose } from '../store/change.ts';
 import type { Reconciler } from '../store/reconciler.ts';
 import type { Store, View } from '../store/store.ts';
-import type { Commit } from '../store/watch.ts';
+import type { Commit, StoreEvent } from '../store/watch.ts';
 import { WakeTimes } from './wake-times.ts';
 
 export interface LoopOptions {
@@ -92,10 +92,7 @@ export class ReconcileLoop {
     if (commit.kind === 'restored') this.#markAll();
     else {
       for (const [at, reconciler] of this.#options.reconcilers.entries()) {
-        for (const event of commit.events) {
-          const keys = this.#guard(reconciler, () => reconciler.keysFor(event, this.#options.store));
-          for (const key of keys ?? []) this.#dirty[at]!.add(key);
-        }
+        for (const event of commit.events) this.#markFor(event, reconciler, this.#dirty[at]!);
       }
     }
     this.#wake();
@@ -108,15 +105,28 @@ export class ReconcileLoop {
     }
   }
 
+  #markFor(event: StoreEvent, reconciler: Reconciler, dirty: Set<string>): void {
+    try {
+      const keys = reconciler.keysFor(event, this.#options.store);
+      for (let at = 0; at < keys.length; at += 1) dirty.add(keys[at]!);
+    } catch (error) {
+      this.#tellFault(reconciler, error);
+    }
+  }
+
   /** A reconciler's fault must not stop the others. */
   #guard<T>(reconciler: Reconciler, action: () => T): T | undefined {
     try {
       return action();
     } catch (error) {
-      const fields = { reconciler: reconciler.name, error: messageOf(error) };
-      this.#options.log.error(fields, 'a reconciler failed; what it was to decide on is left as it is');
+      this.#tellFault(reconciler, error);
       return undefined;
     }
+  }
+
+  #tellFault(reconciler: Reconciler, error: unknown): void {
+    const fields = { reconciler: reconciler.name, error: messageOf(error) };
+    this.#options.log.error(fields, 'a reconciler failed; what it was to decide on is left as it is');
   }
 
   #isDue(): boolean {

@@ -42,25 +42,32 @@ export interface Check {
   explain(failed: readonly NodeEntry[], total: number): string[];
 }
 
+/** In the order in which they are asked. */
+const makers: readonly ((request: Request) => Check | undefined)[] = [
+  readiness,
+  platform,
+  constraints,
+  isolation,
+  plugins,
+  ownAgent,
+  home,
+  routingMesh,
+  locality,
+  processors,
+  memory,
+  genericResources,
+  hostPorts,
+  replicasPerNode,
+];
+
 /** The filters that concern a request, those that tell most about a node first. */
 export function checksOf(request: Request): Check[] {
-  const makers = [
-    readiness,
-    platform,
-    constraints,
-    isolation,
-    plugins,
-    ownAgent,
-    home,
-    routingMesh,
-    locality,
-    processors,
-    memory,
-    genericResources,
-    hostPorts,
-    replicasPerNode,
-  ];
-  return makers.map((make) => make(request)).filter((check) => check !== undefined);
+  const checks: Check[] = [];
+  for (const make of makers) {
+    const check = make(request);
+    if (check) checks.push(check);
+  }
+  return checks;
 }
 
 /** Equal for specs whose standing checks answer alike on every node. */
@@ -70,6 +77,8 @@ export function standingKey(spec: ServiceSpec): string {
   const isolated = spec.Labels[isolationLabel];
   const isOwn = privilegesOf(spec.Labels) !== undefined;
   const { Constraints, Platforms } = Placement ?? {};
+  const isPlain = !Constraints && !Platforms && drivers.length === 0 && !LogDriver;
+  if (isPlain && isolated === undefined && !isOwn) return '';
   return JSON.stringify([Constraints, Platforms, drivers, LogDriver?.Name, isolated, isOwn]);
 }
 
@@ -313,6 +322,11 @@ function freeDiscrete(entry: NodeEntry, kind: string): number {
     .filter((discrete) => discrete?.Kind === kind)
     .reduce((sum, discrete) => sum + discrete!.Value, 0);
   return Math.max(0, total - (entry.discrete.get(kind) ?? 0));
+}
+
+/** Whether tasks of `spec` get any generic resources. */
+export function asksGeneric(spec: ServiceSpec): boolean {
+  return discreteAmounts(spec).length > 0;
 }
 
 /** The generic resources that a task of `spec` gets on the node: instances that have names first. */

@@ -12,16 +12,22 @@ import type { StoreEvent } from '../store/watch.ts';
 /** How long a failure counts against a node, as in SwarmKit. */
 export const failureWindowMs = 5 * 60_000;
 
-/** What one task takes from its node while it lives there. */
-export interface Claim {
-  readonly nodeId: NodeId;
-  readonly serviceId: ServiceId;
+/** What a task of a revision takes from whatever node it is on: one for all that are alike. */
+export interface Demand {
   readonly nanoCpus: number;
   readonly memoryBytes: number;
-  readonly generic: readonly GenericResource[];
   /** Host ports as `protocol/port`. */
   readonly ports: readonly string[];
-  readonly networks: readonly NetworkId[];
+}
+
+/** What one task takes from its node while it lives there. */
+export interface Claim {
+  readonly entry: NodeEntry;
+  readonly serviceId: ServiceId;
+  readonly demand: Demand;
+  /** Of the kinds that are counted or named; absent: none. */
+  readonly generic: readonly GenericResource[] | undefined;
+  readonly attachments: Task['NetworksAttachments'];
   /** Whether the task is wanted: one that is being stopped takes room but is no replica any more. */
   readonly active: boolean;
 }
@@ -36,7 +42,9 @@ export interface NodeEntry {
   plane: DataPlane;
   nanoCpus: number;
   memoryBytes: number;
-  readonly tasks: Set<TaskId>;
+  /** How many tasks take something. */
+  claims: number;
+  /** How many of them are wanted. */
   activeTasks: number;
   readonly activeByService: Map<ServiceId, number>;
   /** Claimed named resources as `kind=value`. */
@@ -54,6 +62,8 @@ export class NodeTable {
   private readonly ports = new Map<string, Map<string, number>>();
   /** network → node → tasks on it that are wanted there. */
   private readonly networks = new Map<NetworkId, Map<NodeId, number>>();
+  /** Of the revisions that tasks have been made from, while they are kept. */
+  private readonly demands = new Map<RevisionId, Demand>();
 
   /** The table of everything in `view`. */
   static build(view: View): NodeTable {
@@ -71,7 +81,12 @@ export class NodeTable {
    * may come late or twice.
    */
   note(event: StoreEvent, view: View): void {
-    if (event.kind === 'node') {
+    if (event.kind === 'task') {
+      const task = view.get('task', event.object.ID);
+      if (task) this.putTask(task, view);
+      else this.release(event.object.ID);
+      if (event.object.Status.State !== event.previous?.Status.State) this.noteFailure(event.object);
+    } else if (event.kind === 'node') {
       const node = view.get('node', event.object.ID);
       if (!node) this.dropNode(event.object.ID);
       else if (this.nodes.has(node.ID)) this.putNode(node);
@@ -79,22 +94,14 @@ export class NodeTable {
         this.putNode(node);
         for (const task of view.find('task', 'node', node.ID)) this.putTask(task, view);
       }
-    } else if (event.kind === 'task') {
-      const task = view.get('task', event.object.ID);
-      if (task) this.putTask(task, view);
-      else this.release(event.object.ID);
-      if (event.object.Status.State !== event.previous?.Status.State) this.noteFailure(event.object);
-    }
+    } else if (event.kind === 'revision') this.demands.delete(event.object.ID);
   }
 
   /** Counts `claim` against its node as `taskId`'s, in place of the claim it had. */
   place(taskId: TaskId, claim: Claim): void {
     this.release(taskId);
-    const entry = this.nodes.get(claim.nodeId);
-    if (!entry) return;
     this.claims.set(taskId, claim);
-    entry.tasks.add(taskId);
-    this.count(entry, claim, 1);
+    this.count(claim, 1);
   }
 
   /** Forgets what `taskId` takes. */
@@ -102,9 +109,30 @@ export class NodeTable {
     const claim = this.claims.get(taskId);
     if (!claim) return;
     this.claims.delete(taskId);
-    const entry = this.nodes.get(claim.nodeId)!;
-    entry.tasks.delete(taskId);
-    this.count(entry, claim, -1);
+    this.count(claim, -1);
+  }
+
+  /** What `taskId` takes, if it is on a node. */
+  claim(taskId: TaskId): Claim | undefined {
+    return this.claims.get(taskId);
+  }
+
+  /** Counts a claim that is not a task's yet, for as long as it takes to decide: giveBack must follow. */
+  take(claim: Claim): void {
+    this.count(claim, 1);
+  }
+
+  giveBack(claim: Claim): void {
+    this.count(claim, -1);
+  }
+
+  /** What tasks of a revision take; `spec` is the revision's, if it is still there. */
+  demandOf(id: RevisionId, spec: ServiceSpec | undefined): Demand {
+    const known = this.demands.get(id);
+    if (known) return known;
+    const demand = demandOfSpec(spec);
+    if (spec) this.demands.set(id, demand);
+    return demand;
   }
 
   /** Whether a task holds the host port (`protocol/port`) on the node's engine. */
@@ -140,7 +168,7 @@ export class NodeTable {
       entry.node = node;
       entry.plane = dataPlaneOf(node);
     } else {
-      const claims = [...entry.tasks].map((id) => [id, this.claims.get(id)!] as const);
+      const claims = this.claimsOn(entry);
       for (const [id] of claims) this.release(id);
       entry.node = node;
       entry.engine = engine;
@@ -152,14 +180,28 @@ export class NodeTable {
   private dropNode(id: NodeId): void {
     const entry = this.nodes.get(id);
     if (!entry) return;
-    for (const taskId of [...entry.tasks]) this.release(taskId);
+    for (const [taskId] of this.claimsOn(entry)) this.release(taskId);
     this.nodes.delete(id);
   }
 
+  /** All claims on a node: rarely asked, for it looks at all there are, but those of a node without any. */
+  private claimsOn(entry: NodeEntry): [TaskId, Claim][] {
+    return entry.claims === 0 ? [] : [...this.claims].filter(([, claim]) => claim.entry === entry);
+  }
+
   private putTask(task: Task, view: View): void {
-    const claim = claimOfTask(task, view);
-    if (claim) this.place(task.ID, claim);
-    else this.release(task.ID);
+    const claim = this.claims.get(task.ID);
+    const entry = isOnNode(task) ? this.nodes.get(task.NodeID!) : undefined;
+    if (!entry) {
+      if (claim) this.release(task.ID);
+      return;
+    }
+    const demand =
+      this.demands.get(task.RevisionID) ??
+      this.demandOf(task.RevisionID, view.get('revision', task.RevisionID)?.Spec);
+    const generic = task.AssignedGenericResources;
+    const next = claimOf(task, demand, entry, generic);
+    if (!claim || !isSameClaim(claim, next)) this.place(task.ID, next);
   }
 
   /** Notes a failure that says something of the node: not that of a task that had no choice of node. */
@@ -177,20 +219,25 @@ export class NodeTable {
     entry.failures.set(task.RevisionID, [...(entry.failures.get(task.RevisionID) ?? []), time]);
   }
 
-  private count(entry: NodeEntry, claim: Claim, sign: 1 | -1): void {
-    entry.nanoCpus += sign * claim.nanoCpus;
-    entry.memoryBytes += sign * claim.memoryBytes;
+  private count(claim: Claim, sign: 1 | -1): void {
+    const { entry, demand, generic, attachments } = claim;
+    entry.claims += sign;
+    entry.nanoCpus += sign * demand.nanoCpus;
+    entry.memoryBytes += sign * demand.memoryBytes;
     if (claim.active) {
       entry.activeTasks += sign;
       add(entry.activeByService, claim.serviceId, sign);
-      for (const network of claim.networks) add(inner(this.networks, network), entry.id, sign);
+      if (attachments) {
+        for (const { NetworkID } of attachments) add(inner(this.networks, NetworkID), entry.id, sign);
+      }
     }
-    for (const resource of claim.generic) {
-      const { NamedResourceSpec: named, DiscreteResourceSpec: discrete } = resource;
-      if (named) add(entry.named, `${named.Kind}=${named.Value}`, sign);
-      if (discrete) add(entry.discrete, discrete.Kind, sign * discrete.Value);
+    if (generic) {
+      for (const { NamedResourceSpec: named, DiscreteResourceSpec: discrete } of generic) {
+        if (named) add(entry.named, `${named.Kind}=${named.Value}`, sign);
+        if (discrete) add(entry.discrete, discrete.Kind, sign * discrete.Value);
+      }
     }
-    for (const port of claim.ports) add(inner(this.ports, entry.engine), port, sign);
+    for (const port of demand.ports) add(inner(this.ports, entry.engine), port, sign);
   }
 }
 
@@ -206,32 +253,48 @@ export function isWanted(task: Task): boolean {
   return task.DesiredState !== 'shutdown' && task.DesiredState !== 'remove';
 }
 
-/** What a task of `spec` takes from `nodeId`, with `generic` the resources picked for it. */
+/** What a task takes from a node, with `generic` the resources picked for it. */
 export function claimOf(
   task: Task,
-  spec: ServiceSpec | undefined,
-  nodeId: NodeId,
-  generic: readonly GenericResource[],
+  demand: Demand,
+  entry: NodeEntry,
+  generic: readonly GenericResource[] | undefined,
 ): Claim {
-  const reserved = spec?.TaskTemplate.Resources?.Reservations;
   return {
-    nodeId,
+    entry,
     serviceId: task.ServiceID,
-    nanoCpus: reserved?.NanoCPUs ?? 0,
-    memoryBytes: reserved?.MemoryBytes ?? 0,
+    demand,
     generic,
-    ports: spec ? hostPortsOf(spec) : [],
-    networks: (task.NetworksAttachments ?? []).map((attachment) => attachment.NetworkID),
+    attachments: task.NetworksAttachments,
     active: isWanted(task),
   };
 }
 
-/** The claim of a stored task; undefined when it is not on a node, or no longer. */
-function claimOfTask(task: Task, view: View): Claim | undefined {
-  if (task.NodeID === undefined || isTerminal(task.Status.State)) return undefined;
-  if (compareTaskStates(task.Status.State, 'assigned') < 0) return undefined;
-  const spec = view.get('revision', task.RevisionID)?.Spec;
-  return claimOf(task, spec, task.NodeID, task.AssignedGenericResources ?? []);
+/** Whether a claim may stand for the other: what it refers to never changes, so that the very same is enough. */
+function isSameClaim(one: Claim, other: Claim): boolean {
+  return (
+    one.entry === other.entry &&
+    one.demand === other.demand &&
+    one.active === other.active &&
+    one.generic === other.generic &&
+    one.attachments === other.attachments &&
+    one.serviceId === other.serviceId
+  );
+}
+
+function demandOfSpec(spec: ServiceSpec | undefined): Demand {
+  const reserved = spec?.TaskTemplate.Resources?.Reservations;
+  return {
+    nanoCpus: reserved?.NanoCPUs ?? 0,
+    memoryBytes: reserved?.MemoryBytes ?? 0,
+    ports: spec ? hostPortsOf(spec) : [],
+  };
+}
+
+/** Whether a stored task takes something from its node. */
+function isOnNode(task: Task): boolean {
+  if (task.NodeID === undefined || isTerminal(task.Status.State)) return false;
+  return compareTaskStates(task.Status.State, 'assigned') >= 0;
 }
 
 function emptyEntry(node: ClusterNode, engine: string): NodeEntry {
@@ -242,7 +305,7 @@ function emptyEntry(node: ClusterNode, engine: string): NodeEntry {
     plane: dataPlaneOf(node),
     nanoCpus: 0,
     memoryBytes: 0,
-    tasks: new Set(),
+    claims: 0,
     activeTasks: 0,
     activeByService: new Map(),
     named: new Map(),

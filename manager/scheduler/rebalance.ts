@@ -62,7 +62,8 @@ export function movesOf(view: View, service: Service, now: number, most = Number
     if (!found) return moves;
     const { task, from } = found;
     stay.add(task.ID);
-    table.place(task.ID, claimOf(task, spec, target.entry.id, pickGeneric(target.entry, spec)));
+    const demand = table.demandOf(service.Private.RevisionID, spec);
+    table.place(task.ID, claimOf(task, demand, target.entry, pickGeneric(target.entry, spec)));
     const reason = `node ${nameOf(target.entry)} has less to do than node ${nameOf(from.entry)}`;
     moves.push({ task, from: from.entry.id, to: target.entry.id, reason });
   }

@@ -5,33 +5,46 @@
  * placed, or whose reason for waiting is another than before. It moves no task that has a node, keeps no
  * promise for later and remembers nothing but the table, which follows the store.
  */
-import type { GenericResource, ServiceSpec, Task } from '../../proto/docker.ts';
+import type { ServiceSpec, Task } from '../../proto/docker.ts';
 import { messageOf } from '../../proto/errors.ts';
-import type { NetworkId, NodeId, RevisionId } from '../../proto/ids.ts';
+import type { NetworkId, RevisionId } from '../../proto/ids.ts';
 import { isTerminal } from '../../proto/task-state.ts';
-import { clusterAttachments, hasAddresses } from '../store/attachment.ts';
+import { type Attachment, clusterAttachments, hasAddresses } from '../store/attachment.ts';
 import type { Change } from '../store/change.ts';
 import { nothing, type Reconciler } from '../store/reconciler.ts';
 import type { View } from '../store/store.ts';
 import type { StoreEvent } from '../store/watch.ts';
 import { EvenLoad } from './even-load.ts';
-import { type Check, checksOf, isAvailable, pickGeneric, type Request, standingKey } from './filters.ts';
-import { claimOf, isWanted, type NodeEntry, NodeTable } from './node-table.ts';
+import {
+  asksGeneric,
+  type Check,
+  checksOf,
+  isAvailable,
+  pickGeneric,
+  type Request,
+  standingKey,
+} from './filters.ts';
+import { type Claim, claimOf, type Demand, isWanted, type NodeEntry, NodeTable } from './node-table.ts';
 import { failuresToAvoid, Spread } from './spread.ts';
 import { groupBy } from './words.ts';
 
 const assignedMessage = 'scheduler assigned task to node';
 const confirmedMessage = 'scheduler confirmed task can run on preassigned node';
 
-type Decision =
-  | { readonly kind: 'assigned'; readonly nodeId: NodeId; readonly generic: readonly GenericResource[] }
-  | { readonly kind: 'waits'; readonly reason: string };
-
 /** Tasks of one revision: alike in all that the scheduler asks. */
 interface Group {
   readonly revisionId: RevisionId;
   readonly spec: ServiceSpec;
+  readonly demand: Demand;
+  readonly asksGeneric: boolean;
+  readonly attachments: readonly Attachment[];
   readonly tasks: Task[];
+}
+
+/** A task with the place that was found for it. */
+interface Placement {
+  readonly task: Task;
+  readonly claim: Claim;
 }
 
 /**
@@ -42,27 +55,21 @@ interface Group {
 export function schedule(view: View, pending: readonly Task[], nodes: NodeTable, now: number): Change[] {
   const attempt = new Attempt(view, nodes, now);
   try {
-    const groups = groupByRevision(view, pending);
+    const groups = groupByRevision(view, pending, nodes);
     for (const group of groups) attempt.confirm(group);
-    for (const joined of joinedByNetworks(view, byNeed(view, nodes, groups))) attempt.assignTogether(joined);
-    attempt.explainRest();
+    for (const joined of joinedByNetworks(byNeed(view, nodes, groups))) attempt.assignTogether(joined);
+    return attempt.changes();
   } finally {
     attempt.takeBack();
   }
-  const timestamp = new Date(now).toISOString();
-  return pending.flatMap((task) => {
-    const decision = attempt.decisions.get(task);
-    return decision ? changeOf(task, decision, timestamp) : [];
-  });
 }
 
 /** One run over the waiting tasks: counts what it gives away in the table, and takes it all back at the end. */
 class Attempt {
-  readonly decisions = new Map<Task, Decision>();
   private readonly view: View;
   private readonly nodes: NodeTable;
   private readonly now: number;
-  private readonly placed: Task[] = [];
+  private readonly placed: Placement[] = [];
   private readonly unplaced: { readonly tasks: readonly Task[]; readonly reason: () => string }[] = [];
   private readonly entries: readonly NodeEntry[];
   private readonly eligible = new Map<string, Set<NodeEntry>>();
@@ -87,7 +94,7 @@ class Attempt {
       const failed = entry && checks.find((check) => !check.passes(entry));
       if (!entry) this.wait([task], () => `its node ${task.NodeID} is not in the cluster any more`);
       else if (failed) this.wait([task], () => whyNot(entry, checks));
-      else this.place(task, group.spec, entry);
+      else this.place(task, group, entry);
     }
   }
 
@@ -117,9 +124,7 @@ class Attempt {
       failuresOn: (entry) => this.nodes.recentFailures(entry, group.revisionId, this.now),
     });
     const rest = free.slice(evenly);
-    const firstUnplaced = rest.findIndex(
-      (task) => !spread.next((entry) => this.place(task, group.spec, entry)),
-    );
+    const firstUnplaced = rest.findIndex((task) => !spread.next((entry) => this.place(task, group, entry)));
     if (firstUnplaced >= 0) this.wait(rest.slice(firstUnplaced), () => whyNone(this.entries, checks));
   }
 
@@ -148,7 +153,7 @@ class Attempt {
         !entry.activeByService.has(ServiceID) &&
         moving.every((check) => check.passes(entry)) &&
         this.nodes.recentFailures(entry, group.revisionId, this.now) < failuresToAvoid,
-      (entry, at) => this.place(free[at]!, group.spec, entry),
+      (entry, at) => this.place(free[at]!, group, entry),
       most,
     );
   }
@@ -182,16 +187,34 @@ class Attempt {
     return trial.placed.length;
   }
 
-  /** Gives the others their reasons, as things stand after everything else was placed. */
-  explainRest(): void {
-    for (const { tasks, reason } of this.unplaced) {
-      const words = reason();
-      for (const task of tasks) this.decisions.set(task, { kind: 'waits', reason: words });
+  /** What is to be done; the reasons of those that wait are given as things stand after everything else was placed. */
+  changes(): Change[] {
+    const timestamp = new Date(this.now).toISOString();
+    const [assigned, confirmed] = [assignedMessage, confirmedMessage].map((Message): Task['Status'] => ({
+      Timestamp: timestamp,
+      State: 'assigned',
+      Message,
+    }));
+    const changes: Change[] = [];
+    for (const { task, claim } of this.placed) {
+      const fields: Partial<Task> =
+        task.NodeID === undefined ? { NodeID: claim.entry.id, Status: assigned! } : { Status: confirmed! };
+      if (claim.generic) fields.AssignedGenericResources = [...claim.generic];
+      changes.push({ op: 'merge', kind: 'task', id: task.ID, fields });
     }
+    for (const { tasks, reason } of this.unplaced) {
+      const Err = reason();
+      for (const task of tasks) {
+        if (task.Status.Err === Err) continue;
+        const Status = { ...task.Status, Timestamp: timestamp, Err };
+        changes.push({ op: 'merge', kind: 'task', id: task.ID, fields: { Status } });
+      }
+    }
+    return changes;
   }
 
   takeBack(): void {
-    for (const task of this.placed) this.nodes.release(task.ID);
+    for (const { claim } of this.placed) this.nodes.giveBack(claim);
   }
 
   /** The nodes that pass the checks that placing tasks does not change: the same for many services. */
@@ -216,11 +239,11 @@ class Attempt {
     }
   }
 
-  private place(task: Task, spec: ServiceSpec, entry: NodeEntry): void {
-    const generic = pickGeneric(entry, spec);
-    this.nodes.place(task.ID, claimOf(task, spec, entry.id, generic));
-    this.placed.push(task);
-    this.decisions.set(task, { kind: 'assigned', nodeId: entry.id, generic });
+  private place(task: Task, group: Group, entry: NodeEntry): void {
+    const generic = group.asksGeneric ? pickGeneric(entry, group.spec) : undefined;
+    const claim = claimOf(task, group.demand, entry, generic);
+    this.nodes.take(claim);
+    this.placed.push({ task, claim });
   }
 
   private wait(tasks: readonly Task[], reason: () => string): void {
@@ -229,26 +252,42 @@ class Attempt {
 }
 
 /** The tasks that can be decided on, by revision: wanted, waiting, and with the addresses they need. */
-function groupByRevision(view: View, pending: readonly Task[]): Group[] {
+function groupByRevision(view: View, pending: readonly Task[], nodes: NodeTable): Group[] {
+  const kinds = new Map<RevisionId, Group | undefined>();
   const groups = new Map<string, Group>();
   for (const task of pending) {
-    const spec = view.get('revision', task.RevisionID)?.Spec;
-    if (!spec || task.Status.State !== 'pending' || !isWanted(task)) continue;
-    if (!hasAddresses(task, clusterAttachments(view, spec))) continue;
+    const { RevisionID } = task;
+    if (task.Status.State !== 'pending' || !isWanted(task)) continue;
+    if (!kinds.has(RevisionID)) kinds.set(RevisionID, emptyGroup(view, RevisionID, nodes));
+    const kind = kinds.get(RevisionID);
+    if (!kind || !hasAddresses(task, kind.attachments)) continue;
     // One that is bound to a node is alike only to those that are bound to the same.
-    const key = `${task.RevisionID} ${task.Private.Home ? `${task.Private.Home} ${task.Slot}` : ''}`;
+    const key = task.Private.Home ? `${RevisionID} ${task.Private.Home} ${task.Slot}` : RevisionID;
     const group = groups.get(key);
     if (group) group.tasks.push(task);
-    else groups.set(key, { revisionId: task.RevisionID, spec, tasks: [task] });
+    else groups.set(key, { ...kind, tasks: [task] });
   }
   return [...groups.values()];
+}
+
+function emptyGroup(view: View, revisionId: RevisionId, nodes: NodeTable): Group | undefined {
+  const spec = view.get('revision', revisionId)?.Spec;
+  if (!spec) return undefined;
+  return {
+    revisionId,
+    spec,
+    demand: nodes.demandOf(revisionId, spec),
+    asksGeneric: asksGeneric(spec),
+    attachments: clusterAttachments(view, spec),
+    tasks: [],
+  };
 }
 
 /**
  * Groups that share a network share a data plane, so those with the least choice of nodes go first.
  */
 function byNeed(view: View, nodes: NodeTable, groups: readonly Group[]): readonly Group[] {
-  const isBound = (group: Group) => clusterAttachments(view, group.spec).length > 0;
+  const isBound = (group: Group) => group.attachments.length > 0;
   if (groups.filter(isBound).length < 2) return groups;
   const choices = new Map(groups.map((group) => [group, isBound(group) ? choiceOf(view, nodes, group) : 0]));
   return [...groups].sort((a, b) => choices.get(a)! - choices.get(b)!);
@@ -260,11 +299,15 @@ interface Joined {
   readonly networks: NetworkId[];
 }
 
-function joinedByNetworks(view: View, groups: readonly Group[]): Iterable<Joined> {
+function joinedByNetworks(groups: readonly Group[]): Iterable<Joined> {
   const all = new Set<Joined>();
   const holders = new Map<NetworkId, Joined>();
   for (const group of groups) {
-    const networks = clusterAttachments(view, group.spec).map(({ network }) => network.ID);
+    const networks = group.attachments.map(({ network }) => network.ID);
+    if (networks.length === 0) {
+      all.add({ groups: [group], networks });
+      continue;
+    }
     const linked = new Set(networks.map((id) => holders.get(id)).filter((one) => one !== undefined));
     const parts = [...linked, { groups: [group], networks }];
     const joined: Joined = {
@@ -326,26 +369,11 @@ function nameOf(entry: NodeEntry): string {
   return `node ${entry.node.Description.Hostname || entry.id}`;
 }
 
-function changeOf(task: Task, decision: Decision, timestamp: string): Change[] {
-  if (decision.kind === 'waits') {
-    if (task.Status.Err === decision.reason) return [];
-    const Status = { ...task.Status, Timestamp: timestamp, Err: decision.reason };
-    return [{ op: 'merge', kind: 'task', id: task.ID, fields: { Status } }];
-  }
-  const isPreset = task.NodeID !== undefined;
-  const Status = {
-    Timestamp: timestamp,
-    State: 'assigned',
-    Message: isPreset ? confirmedMessage : assignedMessage,
-  } as const;
-  const resources = decision.generic.length > 0 ? { AssignedGenericResources: [...decision.generic] } : {};
-  const node = isPreset ? {} : { NodeID: decision.nodeId };
-  return [{ op: 'merge', kind: 'task', id: task.ID, fields: { ...node, Status, ...resources } }];
-}
-
 // ---------------------------------------------------------------- as a reconciler
 
 const pendingKey = 'pending';
+const pendingKeys: readonly string[] = [pendingKey];
+const noKeys: readonly string[] = [];
 
 /**
  * The scheduler as the loop drives it. Its one key stands for all waiting tasks, which are decided on
@@ -357,7 +385,7 @@ export function schedulerReconciler(): Reconciler {
     name: 'scheduler',
     keysFor(event, view) {
       table?.note(event, view);
-      return isMoving(event) ? [pendingKey] : [];
+      return isMoving(event) ? pendingKeys : noKeys;
     },
     allKeys(view) {
       table = NodeTable.build(view);

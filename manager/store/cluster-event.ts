@@ -46,10 +46,12 @@ export class RecentEvents {
 
 /** What clients hear of an entry, in order. `now`: the entry's time, ms since the epoch. */
 export function clusterEvents(index: number, now: number, events: readonly StoreEvent[]): ClusterEvent[] {
-  return events.flatMap((event) => {
+  const all: ClusterEvent[] = [];
+  for (const event of events) {
     const told = isTold(event) ? toldOf(event) : undefined;
-    return told ? [{ index, timeMs: now, ...told }] : [];
-  });
+    if (told) all.push({ index, timeMs: now, ...told });
+  }
+  return all;
 }
 
 function isTold(event: StoreEvent): event is ToldEvent {

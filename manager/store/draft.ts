@@ -57,8 +57,10 @@ export class Draft {
     if ('ok' in next) return next;
     const conflict = this.nameConflict(kind, next) ?? this.missingReference(kind, next, previous);
     if (conflict) return conflict;
-    const op = previous ? 'update' : 'create';
-    this.note({ kind, op, object: next, ...(previous ? { previous } : {}) } as StoreEvent);
+    const event = previous
+      ? { kind, op: 'update', object: next, previous }
+      : { kind, op: 'create', object: next };
+    this.note(event as StoreEvent);
     return undefined;
   }
 

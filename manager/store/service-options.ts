@@ -118,11 +118,17 @@ const options: { readonly [K in keyof ServiceOptions]: Option<ServiceOptions[K]>
 
 /** The label of an option. */
 export function optionLabel(option: keyof ServiceOptions): string {
-  return optionPrefix + option.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+  return labelOf[option];
 }
 
 const names = Object.keys(options) as (keyof ServiceOptions)[];
-const byLabel = new Map(names.map((option) => [optionLabel(option), option]));
+const labelOf = Object.fromEntries(
+  names.map((option) => [
+    option,
+    optionPrefix + option.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`),
+  ]),
+) as Readonly<Record<keyof ServiceOptions, string>>;
+const byLabel = new Map(names.map((option) => [labelOf[option], option]));
 
 /**
  * The options that `labels` ask for. Throws ShoalError 'invalid-argument' for the first label of Shoal's that nobody

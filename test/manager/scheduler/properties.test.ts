@@ -70,7 +70,6 @@ function contents(table: NodeTable) {
   const plain = (entry: NodeEntry) => ({
     ...entry,
     node: entry.node.ID,
-    tasks: [...entry.tasks].sort(),
     activeByService: [...entry.activeByService].sort(),
     failures: [...entry.failures].sort(),
     ports: ['tcp/8001', 'tcp/8002'].filter((port) => table.isPortTaken(entry, port)),
