@@ -41,6 +41,8 @@ export interface IdentityProvider {
   tlsInfo(): TLSInfo | undefined;
   /** Calls `listener` when the certificate or the roots are others; the answer takes it off again. */
   onChange(listener: () => void): () => void;
+  /** A manager did not take the certificate. */
+  notTaken?(): void;
 }
 
 export interface AgentOptions {
@@ -151,6 +153,7 @@ export class Agent {
       ],
       onMessage: (message) => this.#onMessage(message),
       onManagers: (managers) => this.#journal.putManagers(managers),
+      onNotTaken: () => options.identity.notTaken?.(),
     });
   }
 

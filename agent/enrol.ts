@@ -1,12 +1,13 @@
 /**
  * The calls by which a node gets a certificate from a manager: the root, checked against the join token, then
- * the certificate for a request. In: addresses, token or present identity, a request. Out: certificates that
+ * the certificate for a request; and the way back when TLS does not take the one held any more. In: addresses, token or present identity, a request. Out: certificates that
  * were verified. Keeps nothing and writes nothing.
  */
+import { sign } from 'node:crypto';
 import { rootDigestOf, verifyIdentity } from '../proto/certificate.ts';
 import type { NodeAvailability } from '../proto/docker.ts';
 import { isShoalError, messageOf, ShoalError } from '../proto/errors.ts';
-import { type JoinToken, versionMetadataKey } from '../proto/identity.ts';
+import { type JoinToken, returnStatement, versionMetadataKey } from '../proto/identity.ts';
 import { type Clock, delay } from '../proto/ports.ts';
 import { createChannel, fetchUnverifiedRoot, type NodeIdentity, type RpcChannel } from '../proto/rpc.ts';
 
@@ -60,6 +61,39 @@ export async function requestCertificate(
   });
   try {
     return await unlessAborted(issueAndWait(channel, enrolment, context), context.signal);
+  } finally {
+    channel.close();
+  }
+}
+
+/**
+ * Asks the manager at `address` for a certificate by the one held so far, which TLS does not take any more: it has
+ * expired, or is of a root that was replaced. Throws `unauthenticated` or `permission-denied` when the managers don't
+ * take it either, and `not-supported` when they are Docker's.
+ */
+export async function requestReturn(
+  address: string,
+  request: { readonly requestPem: string; readonly keyPem: string },
+  held: NodeIdentity,
+  { clock }: EnrolContext,
+): Promise<NodeIdentity> {
+  const channel = createChannel(address, { roots: held.rootsPem, serverName: 'swarm-ca' });
+  try {
+    const answer = await channel.call(
+      'Returning',
+      'Renew',
+      {
+        certificate: Buffer.from(held.certificatePem),
+        csr: Buffer.from(request.requestPem),
+        signature: sign('sha256', returnStatement(held.certificatePem, request.requestPem), held.keyPem),
+      },
+      { deadline: clock.now() + callTimeoutMs },
+    );
+    const { keyPem } = request;
+    const certificatePem = (answer.certificate ?? Buffer.alloc(0)).toString('utf8');
+    const identity = { certificatePem, keyPem, rootsPem: held.rootsPem };
+    verifyIdentity(identity);
+    return identity;
   } finally {
     channel.close();
   }

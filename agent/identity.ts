@@ -5,15 +5,21 @@
  * Out: the identity, and word of each new one. It never decides a role, never trusts a root that neither a
  * token's digest nor an authenticated manager vouched for, and never lets a key leave its directory.
  */
-import { leadsToRoots, type NodeCertificate, refuseExpired, verifyIdentity } from '../proto/certificate.ts';
+import {
+  isExpired,
+  leadsToRoots,
+  type NodeCertificate,
+  refuseExpired,
+  verifyIdentity,
+} from '../proto/certificate.ts';
 import type { NodeAvailability, NodeRole, TLSInfo } from '../proto/docker.ts';
-import { messageOf, ShoalError } from '../proto/errors.ts';
+import { isShoalError, messageOf, ShoalError } from '../proto/errors.ts';
 import { parseJoinToken } from '../proto/identity.ts';
 import type { Clock, Log, Random, Timer } from '../proto/ports.ts';
 import type { NodeIdentity } from '../proto/rpc.ts';
 import { makeRequest, tlsInfoOf } from '../proto/x509.ts';
 import { CertificateFiles } from './certificate-files.ts';
-import { type Enrolment, fetchRoots, fromFirst, requestCertificate } from './enrol.ts';
+import { type Enrolment, fetchRoots, fromFirst, requestCertificate, requestReturn } from './enrol.ts';
 
 /** Authorities date certificates back by this, for clocks that are behind. */
 const backdateMs = 3_600_000;
@@ -21,6 +27,8 @@ const renewFrom = 0.5;
 const renewUntil = 0.8;
 const retryFirstMs = 500;
 const retryMaxMs = 300_000;
+/** While no manager takes the certificate, nothing is more urgent. */
+const shutOutRetryMaxMs = 10_000;
 
 /** An identity and what its certificate says. */
 export interface HeldIdentity {
@@ -38,6 +46,10 @@ export interface AgentIdentityOptions {
   readonly version: string;
   /** host:port of the managers known at the time, the best first. */
   readonly managers: () => readonly string[];
+  /** A certificate that this node's manager makes with the cluster's key; undefined on a node that has none. */
+  readonly issueToSelf?: () => Promise<NodeIdentity | undefined>;
+  /** The certificate has expired and the managers will not take the node back, for the reason given. */
+  readonly onShutOut?: (error: ShoalError) => void;
 }
 
 export interface JoinOptions {
@@ -54,6 +66,10 @@ export class AgentIdentity {
   private held: HeldIdentity | undefined;
   /** The unlock key that the key on disk is sealed under; undefined while it lies in the clear. */
   private sealedUnder: string | undefined;
+  /** What the disk holds while a certificate is held that no other manager knows of yet. */
+  private stored: NodeIdentity | undefined;
+  /** False from a manager's word that TLS does not take the certificate, to the next one. */
+  private isTaken = true;
   private renewing: Promise<HeldIdentity> | undefined;
   /** The last of the changes to what is held, which go one after the other. */
   private lastChange: Promise<unknown> = Promise.resolve();
@@ -81,19 +97,15 @@ export class AgentIdentity {
   }
 
   /**
-   * Takes up the identity on disk; undefined when there is none. Throws `unauthenticated` with what to do when
-   * its certificate has expired (unless `allowExpired`, for a manager that can issue itself a new one),
+   * Takes up the identity on disk, also when its certificate has expired; undefined when there is none. Throws
    * `invalid-argument` or `corrupted` when the files don't belong together, and 'locked' (details.nodeId) when the
    * key is sealed and `unlockKey` is absent or (details.reason 'wrong-key') another one.
    */
-  async load(
-    options: { readonly allowExpired?: boolean; readonly unlockKey?: string | undefined } = {},
-  ): Promise<HeldIdentity | undefined> {
-    const stored = await this.files.read(options.unlockKey);
+  async load(unlockKey?: string): Promise<HeldIdentity | undefined> {
+    const stored = await this.files.read(unlockKey);
     if (!stored) return undefined;
     const { identity } = stored;
     const certificate = verifyIdentity(identity);
-    if (!options.allowExpired) refuseExpired(certificate, this.options.clock.now());
     this.sealedUnder = stored.sealedUnder;
     this.held = { identity, certificate };
     return this.held;
@@ -106,9 +118,10 @@ export class AgentIdentity {
   sealUnder(unlockKey: string | undefined, alongside: () => Promise<void> = async () => {}): Promise<void> {
     return this.inTurn(async () => {
       const { identity, certificate } = this.mustHold();
+      const { keyPem } = this.stored ?? identity;
       const wanted = certificate.role === 'manager' ? unlockKey : undefined;
       const isSealedSo = wanted === this.sealedUnder;
-      if (!isSealedSo) await this.files.writeNextKey(identity.keyPem, wanted);
+      if (!isSealedSo) await this.files.writeNextKey(keyPem, wanted);
       await alongside();
       this.sealedUnder = wanted;
       if (!isSealedSo) await this.files.finishKey();
@@ -158,13 +171,22 @@ export class AgentIdentity {
     const sealedUnder = certificate.role === 'manager' ? unlockKey : undefined;
     await this.files.write(identity, sealedUnder);
     this.sealedUnder = sealedUnder;
-    this.held = { identity, certificate };
-    if (this.upkeep) this.schedule();
-    for (const listener of [...this.listeners]) listener(this.held);
-    return this.held;
+    this.stored = undefined;
+    this.isTaken = true;
+    return this.hold({ identity, certificate });
   }
 
-  /** Gets a new certificate for a new key now, from any manager. Calls that overlap share one. */
+  private hold(held: HeldIdentity): HeldIdentity {
+    this.held = held;
+    if (this.upkeep) this.schedule();
+    for (const listener of [...this.listeners]) listener(held);
+    return held;
+  }
+
+  /**
+   * Gets a new certificate for a new key now, from any manager; also when TLS does not take the present one any more.
+   * Calls that overlap share one.
+   */
   renew(): Promise<HeldIdentity> {
     this.renewing ??= this.renewOnce().finally(() => {
       this.renewing = undefined;
@@ -173,11 +195,55 @@ export class AgentIdentity {
   }
 
   private async renewOnce(): Promise<HeldIdentity> {
-    const held = this.mustHold();
-    const { clock, version, managers } = this.options;
-    refuseExpired(held.certificate, clock.now());
+    await this.issueToSelf();
+    const { identity, certificate } = this.mustHold();
     const request = await makeRequest();
-    const { identity } = held;
+    const renewed = isExpired(certificate, this.options.clock.now())
+      ? await this.comeBack(request)
+      : await this.renewByTls(request, identity).catch((error) => {
+          if (isShoalError(error, 'unauthenticated')) return this.comeBack(request);
+          throw error;
+        });
+    // Roots that were replaced while the call was under way stay replaced.
+    return this.inTurn(() => this.keep({ ...renewed, rootsPem: this.mustHold().identity.rootsPem }));
+  }
+
+  /**
+   * A manager whose certificate has expired goes on with one that it makes itself, for the others, perhaps in the same
+   * state, would not even speak to it. The disk keeps the one that the others know, until they know a newer one.
+   */
+  private async issueToSelf(): Promise<void> {
+    const { clock, log, issueToSelf } = this.options;
+    if (!issueToSelf || !isExpired(this.mustHold().certificate, clock.now())) return;
+    const own = await issueToSelf().catch((error) => {
+      log.warn({ error: messageOf(error) }, 'this manager could not issue itself a certificate');
+      return undefined;
+    });
+    if (!own) return;
+    await this.inTurn(async () => {
+      this.stored ??= this.mustHold().identity;
+      this.hold({ identity: own, certificate: verifyIdentity(own) });
+    });
+    log.warn({}, "this manager's certificate had expired; it issued itself a new one");
+  }
+
+  /** By the certificate that the managers know, and its key's signature. */
+  private comeBack(request: { requestPem: string; keyPem: string }): Promise<NodeIdentity> {
+    const { clock, version, managers } = this.options;
+    const known = this.stored ?? this.mustHold().identity;
+    return fromFirst(managers(), (address) =>
+      requestReturn(address, request, known, { clock, version }),
+    ).catch((error) => {
+      if (isShoalError(error, 'not-supported')) refuseExpired(this.mustHold().certificate, clock.now());
+      throw error;
+    });
+  }
+
+  private renewByTls(
+    request: { requestPem: string; keyPem: string },
+    identity: NodeIdentity,
+  ): Promise<NodeIdentity> {
+    const { clock, version, managers } = this.options;
     const enrolment: Enrolment = {
       ...request,
       rootsPem: identity.rootsPem,
@@ -185,11 +251,7 @@ export class AgentIdentity {
       availability: 'active',
       identity,
     };
-    const renewed = await fromFirst(managers(), (address) =>
-      requestCertificate(address, enrolment, { clock, version }),
-    );
-    // Roots that were replaced while the call was under way stay replaced.
-    return this.inTurn(() => this.keep({ ...renewed, rootsPem: this.mustHold().identity.rootsPem }));
+    return fromFirst(managers(), (address) => requestCertificate(address, enrolment, { clock, version }));
   }
 
   /** Renews at a random point between half and four fifths of each certificate's life, until stop. */
@@ -217,6 +279,12 @@ export class AgentIdentity {
     if (this.upkeep) void this.attempt();
   }
 
+  /** A manager did not take the certificate: it may have expired, or its root been replaced. */
+  notTaken(): void {
+    this.isTaken = false;
+    if (this.upkeep?.tries === 0) void this.attempt();
+  }
+
   /**
    * Trusts these roots from now on: an authenticated manager sent them. Roots that this node's own certificate
    * does not lead to are not taken, for it would lock itself out; it renews instead.
@@ -228,7 +296,7 @@ export class AgentIdentity {
   private async replaceRoots(rootsPem: string): Promise<void> {
     const held = this.mustHold();
     if (rootsPem === held.identity.rootsPem) return;
-    if (!leadsToRoots(held.identity.certificatePem, rootsPem)) {
+    if (this.stored || !leadsToRoots(held.identity.certificatePem, rootsPem)) {
       this.options.log.warn(
         {},
         'the managers sent a root that did not issue this certificate: renewing it first',
@@ -246,6 +314,7 @@ export class AgentIdentity {
     this.stop();
     await this.inTurn(async () => {
       this.held = undefined;
+      this.stored = undefined;
       this.sealedUnder = undefined;
       await this.files.clear();
     });
@@ -264,6 +333,11 @@ export class AgentIdentity {
       await this.renew();
     } catch (error) {
       if (this.upkeep !== upkeep) return;
+      if (this.isShutOut(error)) {
+        this.stop();
+        this.options.onShutOut?.(error);
+        return;
+      }
       this.options.log.warn(
         { error: messageOf(error) },
         'the certificate could not be renewed: trying again',
@@ -272,6 +346,13 @@ export class AgentIdentity {
       return;
     }
     if (this.upkeep === upkeep && !this.hasWantedRole()) this.retry();
+  }
+
+  /** Whether `error` is a refusal that will stay one, of a node that has nothing else to show. */
+  private isShutOut(error: unknown): error is ShoalError {
+    const { held, options } = this;
+    const isHopeless = held !== undefined && isExpired(held.certificate, options.clock.now());
+    return isHopeless && isShoalError(error) && !error.retriable;
   }
 
   private hasWantedRole(): boolean {
@@ -283,13 +364,19 @@ export class AgentIdentity {
   private retry(): void {
     const { upkeep } = this;
     if (!upkeep) return;
-    const baseMs = Math.min(retryMaxMs, retryFirstMs * 2 ** upkeep.tries);
+    const { held, stored, isTaken, options } = this;
+    const isUrgent = stored || !isTaken || (held && isExpired(held.certificate, options.clock.now()));
+    const baseMs = Math.min(isUrgent ? shutOutRetryMaxMs : retryMaxMs, retryFirstMs * 2 ** upkeep.tries);
     upkeep.tries += 1;
     this.arm(baseMs * (0.75 + this.options.random.float() / 2));
   }
 
   private schedule(): void {
     if (!this.upkeep || !this.held) return;
+    if (this.stored) {
+      this.retry();
+      return;
+    }
     if (this.hasWantedRole()) this.upkeep.tries = 0;
     this.arm(renewalDelayMs(this.held.certificate, this.options.clock.now(), this.options.random.float()));
   }

@@ -5,7 +5,7 @@
  */
 import { isShoalError, messageOf, ShoalError } from '../proto/errors.ts';
 import type { Clock, Log, Random, Timer } from '../proto/ports.ts';
-import type { NodeIdentity } from '../proto/rpc.ts';
+import { type NodeIdentity, noCertificate } from '../proto/rpc.ts';
 import {
   type ConnectDispatcher,
   type DispatcherClient,
@@ -52,6 +52,8 @@ export interface SessionOptions {
   readonly listeners: readonly SessionListener[];
   readonly onMessage: (message: WireSessionMessage) => void;
   readonly onManagers: (managers: readonly RememberedManager[]) => void;
+  /** A manager of ours did not take the certificate. */
+  readonly onNotTaken: () => void;
 }
 
 export interface SessionListener {
@@ -253,6 +255,7 @@ export class Session {
     const wasEstablished = attempt.sessionId !== undefined;
     log.info({ manager: address, reason: messageOf(error) }, 'session with the managers ended');
     this.#end(attempt);
+    if (isShoalError(error) && error.details.reason === noCertificate) this.#options.onNotTaken();
     const leader = isShoalError(error) ? error.details.leader : undefined;
     if (leader !== undefined && leader !== address && this.#hints < mostHintsInARow) {
       this.#hints += 1;

@@ -21,7 +21,6 @@ import type {
 import { gossipPort } from '../manager/gossip-relay.ts';
 import { createMetrics, type Metrics } from '../manager/metrics.ts';
 import { ManagerServer, type ManagerStart } from '../manager/server.ts';
-import { refuseExpired } from '../proto/certificate.ts';
 import type { GenericResource } from '../proto/docker.ts';
 import { isShoalError, messageOf, ShoalError } from '../proto/errors.ts';
 import type { SessionMessage__Output as SessionMessage } from '../proto/generated/docker/swarmkit/v1/SessionMessage.ts';
@@ -96,6 +95,8 @@ export class Daemon implements ApiHost {
       log,
       version: this.version,
       managers: () => this.knownManagers(),
+      issueToSelf: async () => this.managerServer()?.manager.issueToSelf(),
+      onShutOut: (error) => void this.shutOut(error),
     });
     this.identity.onChange((held) => this.onIdentity(held));
     this.metrics = createMetrics({
@@ -110,7 +111,7 @@ export class Daemon implements ApiHost {
     this.settings = readSettings(this.options.dataDir);
     let held: HeldIdentity | undefined;
     try {
-      held = await this.identity.load({ allowExpired: true });
+      held = await this.identity.load();
       if (!held || !this.settings) return;
       await this.resume(held, undefined);
     } catch (error) {
@@ -236,7 +237,7 @@ export class Daemon implements ApiHost {
     if (this.state.kind !== 'locked') throw new ShoalError('failed-precondition', 'swarm is not locked');
     const locked = this.state;
     try {
-      const held = await this.identity.load({ allowExpired: true, unlockKey });
+      const held = await this.identity.load(unlockKey);
       if (held) await this.resume(held, unlockKey);
     } catch (error) {
       this.state = locked;
@@ -261,7 +262,6 @@ export class Daemon implements ApiHost {
   private async resume(held: HeldIdentity, unlockKey: string | undefined): Promise<void> {
     const { role } = held.certificate;
     const manager = role === 'manager' ? await this.resumeManager(held, unlockKey) : undefined;
-    if (!manager) refuseExpired(held.certificate, this.clock.now());
     await this.becomeMember(manager, []);
     this.pursueRole();
   }
@@ -280,16 +280,17 @@ export class Daemon implements ApiHost {
     }
     // A power cut may have come between the two: sealed is the whole disk or nothing of it.
     await this.identity.sealUnder(unlockKey).catch((error) => this.log.error({}, messageOf(error)));
-    if (this.clock.now() <= held.certificate.notAfterMs) return server;
-    try {
-      const renewed = await this.identity.adopt(await server.manager.issueToSelf());
-      server.setIdentity(renewed.identity);
-      this.log.warn({}, "this manager's certificate had expired; it issued itself a new one");
-      return server;
-    } catch (error) {
-      await server.stop({ orderly: false });
-      throw error;
-    }
+    return server;
+  }
+
+  /** The managers won't have this node back: it says so, and waits for someone to make it leave and join. */
+  private async shutOut(error: ShoalError): Promise<void> {
+    const { state } = this;
+    if (state.kind !== 'member' || this.isEnding) return;
+    this.state = { kind: 'error', held: this.identity.current(), message: error.message };
+    this.log.error({}, error.message);
+    await state.agent.stop();
+    await state.manager?.stop({ orderly: false });
   }
 
   private async forceNewCluster(): Promise<string> {
@@ -495,11 +496,12 @@ export class Daemon implements ApiHost {
     this.state.kind === 'member' ? this.state.manager : undefined;
 
   private knownManagers(): readonly string[] {
-    const server = this.managerServer();
-    const leader = server?.manager.leaderMember()?.address;
+    const manager = this.managerServer()?.manager;
+    const leader = manager?.leaderMember()?.address;
     const agent = this.state.kind === 'member' ? this.state.agent : undefined;
-    const others = agent?.managers.map((manager) => manager.address) ?? [];
-    return [...new Set([...(leader ? [leader] : []), ...others])];
+    const others = agent?.managers.map(({ address }) => address) ?? [];
+    const members = manager?.managerAddresses().map(({ Addr }) => Addr) ?? [];
+    return [...new Set([...(leader ? [leader] : []), ...others, ...members])];
   }
 
   private mustHold(): HeldIdentity {

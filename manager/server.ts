@@ -230,6 +230,7 @@ export class ManagerServer {
     const handlers = certificateHandlers(manager.certificates, requireCaller);
     server.addService('CA', handlers.CA);
     server.addService('NodeCA', handlers.NodeCA);
+    server.addService('Returning', handlers.Returning);
     registerDispatcher(server, { dispatcher: () => manager.dispatcher(), leader }, requireCaller);
     registerEndpoints(server, { dispatcher: () => manager.dispatcher(), leader }, requireCaller);
     registerDataPlanes(server, { dispatcher: () => manager.dispatcher(), leader }, requireCaller);

@@ -109,9 +109,14 @@ export function fitsKey(certificatePem: string, keyPem: string): boolean {
   }
 }
 
+/** Whether the certificate is past its time at `now`. */
+export function isExpired(certificate: NodeCertificate, now: number): boolean {
+  return now > certificate.notAfterMs;
+}
+
 /** Throws `unauthenticated`, with what to do, when the certificate is past its time at `now`. */
 export function refuseExpired(certificate: NodeCertificate, now: number): void {
-  if (now <= certificate.notAfterMs) return;
+  if (!isExpired(certificate, now)) return;
   const expiry = new Date(certificate.notAfterMs).toISOString();
   throw new ShoalError(
     'unauthenticated',

@@ -190,6 +190,8 @@ export interface ClusterNode extends Meta<NodeId> {
       /** PEM of the request and, once issued, of the certificate chain. */
       Csr: string;
       Pem: string;
+      /** SHA-256 (hex) of the certificate before, by which a node that did not receive this one may come back. */
+      FormerDigest?: string;
     };
   };
 }

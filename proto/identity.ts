@@ -10,6 +10,11 @@ import type { Random } from './ports.ts';
 /** gRPC metadata key in which our own nodes say their version; a stock Docker Engine does not send it. */
 export const versionMetadataKey = 'shoal-version';
 
+/** What a node signs with its old key when it asks for a new certificate without TLS vouching for it: both PEM texts. */
+export function returnStatement(certificatePem: string, requestPem: string): Uint8Array {
+  return Buffer.from(`shoal: a node comes back\n${certificatePem}\n${requestPem}`);
+}
+
 /** What Docker says when a manager is locked; its clients look for these words. */
 export const lockedMessage =
   'Swarm is encrypted and needs to be unlocked before it can be used. Please use "docker swarm unlock" to unlock it.';

@@ -275,9 +275,12 @@ export function peerIdentity(call: Pick<AuthenticatedCall, 'getAuthContext'>): P
   return undefined;
 }
 
+/** details.reason of a refusal for want of a certificate that TLS verified: none, an expired one, or one of another root. */
+export const noCertificate = 'no-certificate';
+
 /**
- * The caller's identity when its role is one of `roles`; else throws `unauthenticated` (no verified
- * certificate) or `permission-denied`.
+ * The caller's identity when its role is one of `roles`; else throws `permission-denied`
+ * (details.reason says noCertificate where TLS verified none).
  */
 export function requireRole(call: AuthenticatedCall, ...roles: Role[]): PeerIdentity {
   const identity = peerIdentity(call);
@@ -285,6 +288,7 @@ export function requireRole(call: AuthenticatedCall, ...roles: Role[]): PeerIden
     throw new ShoalError(
       'permission-denied',
       `${call.getPath()}: this method needs a client certificate of the cluster`,
+      { details: { reason: noCertificate } },
     );
   }
   if (!roles.includes(identity.role)) {

@@ -1,5 +1,6 @@
 /** shoal swarm: make, join, leave and look after a cluster. */
 import type { Command } from 'commander';
+import { returnWithinLabel } from '../../manager/ca/returning.ts';
 import { allowLabel, grants } from '../../manager/store/privileges.ts';
 import type { Cluster, ClusterNode } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
@@ -235,20 +236,30 @@ function addUpdate(swarm: Command, context: Context): void {
     .option(
       '--allow-privileges <list>',
       `what services may have of their hosts: all, none, or some of ${grants.join(',')} (default none)`,
+    )
+    .option(
+      '--return-within <duration>',
+      'how long after its certificate’s end a node may come back with it (default 720h; 0s: not at all)',
     );
   settingOptions(command).action(
     async (
-      flags: Omit<InitFlags, 'autolock'> & { autolock?: string | boolean; allowPrivileges?: string },
+      flags: Omit<InitFlags, 'autolock'> & {
+        autolock?: string | boolean;
+        allowPrivileges?: string;
+        returnWithin?: string;
+      },
     ) => {
       if (Object.keys(flags).length === 0) return command.outputHelp();
       const autolock = flags.autolock === undefined ? undefined : readAutolock(String(flags.autolock));
-      const { autolock: _asked, allowPrivileges, ...settings } = flags;
+      const { autolock: _asked, allowPrivileges, returnWithin, ...settings } = flags;
+      const labels = {
+        ...(allowPrivileges !== undefined && { [allowLabel]: allowPrivileges }),
+        ...(returnWithin !== undefined && { [returnWithinLabel]: returnWithin }),
+      };
       const changes = specOf(settings);
       await updateSwarm(context, (spec) => ({
         ...spec,
-        ...(allowPrivileges !== undefined && {
-          Labels: { ...spec.Labels, [allowLabel]: allowPrivileges },
-        }),
+        ...(Object.keys(labels).length > 0 && { Labels: { ...spec.Labels, ...labels } }),
         Orchestration: { ...spec.Orchestration, ...changes.Orchestration },
         CAConfig: { ...spec.CAConfig, ...changes.CAConfig },
         Dispatcher: { ...spec.Dispatcher, ...changes.Dispatcher },

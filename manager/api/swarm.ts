@@ -4,6 +4,7 @@ import type { Cluster, SwarmSpec } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import { lockedMessage } from '../../proto/identity.ts';
 import type { Random } from '../../proto/ports.ts';
+import { readReturnWithinMs } from '../ca/returning.ts';
 import { beginRotation } from '../ca/rotation.ts';
 import { withRotated } from '../ca/tokens.ts';
 import { allowLabel, readGrants } from '../store/privileges.ts';
@@ -223,6 +224,7 @@ function checkSwarmSpec(before: SwarmSpec, after: SwarmSpec): void {
     throw swarmError('invalid-argument', 'heartbeat time period cannot be a negative duration');
   }
   readGrants(after.Labels[allowLabel] ?? '');
+  readReturnWithinMs(after.Labels);
   if (after.Name !== before.Name) {
     throw swarmError('invalid-argument', 'modification of cluster name is not allowed');
   }

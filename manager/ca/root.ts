@@ -3,6 +3,7 @@
  * with which names and lifetime. Subjects, names and the hour of backdating are those of SwarmKit, whose
  * agents check them.
  */
+import { readCertificates } from '../../proto/certificate.ts';
 import type { Cluster, NodeRole } from '../../proto/docker.ts';
 import { authorityName, unitOfRole } from '../../proto/identity.ts';
 import type { ClusterId, NodeId } from '../../proto/ids.ts';
@@ -14,6 +15,8 @@ const dayMs = 24 * hourMs;
 const rootLifetimeMs = 20 * 365 * dayMs;
 /** Certificates begin an hour ago, for machines whose clocks are behind ours. */
 const backdateMs = hourMs;
+/** Roots of before that certificates lead to. */
+const formerRoots = 3;
 const serialBytes = 16;
 const nanosecondsPerMs = 1_000_000;
 
@@ -50,10 +53,20 @@ function signerOf(cluster: Cluster): {
   if (rotation) {
     return {
       authority: { certificatePem: rotation.CaCertPem, keyPem: rotation.CaKeyPem },
-      intermediatesPem: rotation.CrossSignedPem,
+      intermediatesPem: crossSignedChain(cluster, rotation.CrossSignedPem),
     };
   }
   return { authority: presentRoot(cluster), intermediatesPem: cluster.Private.CaCrossSignedPem ?? '' };
+}
+
+/**
+ * What leads from the next root, by `crossSignedPem`, to the present one and to those before it, the newest first: a node
+ * that was away while the root was replaced knows the managers by it. It goes with every certificate, so it has an end.
+ */
+export function crossSignedChain(cluster: Cluster, crossSignedPem: string): string {
+  const former = cluster.Private.CaCrossSignedPem;
+  const before = former ? readCertificates(former).slice(0, formerRoots - 1) : [];
+  return crossSignedPem + before.map((certificate) => certificate.toString()).join('');
 }
 
 /** The names under which a node of the role may be called. */

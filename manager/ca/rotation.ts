@@ -4,19 +4,22 @@
  * accepts what the next one issues; every node gets a certificate of the next one; then the next root becomes
  * the one that is trusted, with new join tokens.
  *
- * A node counts as done when its own description says who issued its certificate. One that stays away holds the
- * rotation up until it comes back or is removed: without its new certificate it would be locked out.
+ * A node counts as done when its own description says who issued its certificate. A worker of ours that is away is
+ * not waited for: it comes back with the certificate it has (returning.ts). A stock one has no other way back than TLS
+ * with the root it knows, so it is waited for until its certificate has expired. A manager is always waited for: of
+ * several that are away, the ones that the group needs could not be heard.
  */
-import { rootDigestOf } from '../../proto/certificate.ts';
-import type { Cluster, ClusterNode } from '../../proto/docker.ts';
+import { readNodeCertificate, rootDigestOf } from '../../proto/certificate.ts';
+import { type Cluster, type ClusterNode, engineIdLabel } from '../../proto/docker.ts';
 import { formatJoinToken } from '../../proto/identity.ts';
 import { type Id, newId } from '../../proto/ids.ts';
 import { crossSign, tlsInfoOfIssuer } from '../../proto/x509.ts';
 import type { Change } from '../store/change.ts';
-import type { Reconciler } from '../store/reconciler.ts';
+import { nothing, type Reconciler, type Reconciliation, reconciliation } from '../store/reconciler.ts';
 import type { View } from '../store/store.ts';
 import { rotated } from './network-keys.ts';
-import { createRoot, type IssueContext, presentRoot } from './root.ts';
+import { readReturnWithinMs } from './returning.ts';
+import { createRoot, crossSignedChain, type IssueContext, presentRoot } from './root.ts';
 
 const serialBytes = 16;
 /** Nodes asked to renew at a time, so that a large cluster's managers are not swamped. */
@@ -60,28 +63,46 @@ function progressOf(node: ClusterNode, cluster: Cluster, crossSignedPem: string)
   if (issuer === cluster.TLSInfo.CertIssuerPublicKey) return 'done';
   const certificate = node.Private.Certificate;
   if (certificate?.State === 'rotate') return 'asked';
-  return certificate?.Pem.endsWith(crossSignedPem) ? 'issued' : 'to-ask';
+  return certificate?.Pem.includes(crossSignedPem) ? 'issued' : 'to-ask';
+}
+
+/** Until when the rotation waits for a node, in ms since the epoch; 0 for one that it does not wait for. */
+function awaitedUntilMs(node: ClusterNode, canReturn: boolean): number {
+  const isManager = node.Spec.Role === 'manager' || node.Private.Role === 'manager' || !!node.ManagerStatus;
+  const pem = node.Private.Certificate?.Pem;
+  if (isManager || node.Status.State !== 'down' || !pem) return Number.POSITIVE_INFINITY;
+  const isOurs = node.Description.Engine.Labels[engineIdLabel] !== undefined;
+  return isOurs && canReturn ? 0 : readNodeCertificate(pem).notAfterMs;
 }
 
 /**
  * The leader's next changes: nodes asked to renew, at most 30 under way at a time, or the end of the rotation.
  * Empty while none is under way or nodes are still busy. Every call of `newSecret` gives a new token's secret.
  */
-export function rotationChanges(view: View, newSecret: () => string): Change[] {
+export function rotationStep(view: View, now: number, newSecret: () => string): Reconciliation {
   const cluster = view.cluster();
   const rotation = cluster?.Private.RootRotation;
-  if (!cluster || !rotation) return [];
+  if (!cluster || !rotation) return nothing;
   const rows = view
     .list('node')
     .map((node) => ({ node, progress: progressOf(node, cluster, rotation.CrossSignedPem) }));
-  if (rows.every(({ progress }) => progress === 'done')) {
-    return [{ op: 'update', kind: 'cluster', object: ended(cluster, rotation, newSecret) }];
+  const canReturn = readReturnWithinMs(cluster.Spec.Labels) > 0;
+  const awaited = rows
+    .filter(({ progress }) => progress !== 'done')
+    .map(({ node }) => awaitedUntilMs(node, canReturn))
+    .filter((untilMs) => untilMs >= now);
+  if (awaited.length === 0) {
+    return { changes: [{ op: 'update', kind: 'cluster', object: ended(cluster, rotation, newSecret) }] };
   }
-  const underWay = rows.filter(({ progress }) => progress === 'asked').length;
-  return rows
+  // One that is away is asked when it is back, and takes no turn of the others until then.
+  const present = rows.filter(({ node }) => node.Status.State !== 'down');
+  const underWay = present.filter(({ progress }) => progress === 'asked').length;
+  const changes = present
     .filter(({ progress }) => progress === 'to-ask')
     .slice(0, Math.max(0, nodesAtATime - underWay))
     .map(({ node }) => askedToRenew(node));
+  const firstMs = Math.min(...awaited);
+  return reconciliation(changes, Number.isFinite(firstMs) ? firstMs + 1 : undefined);
 }
 
 function askedToRenew(node: ClusterNode): Change {
@@ -105,7 +126,11 @@ function ended(
       Manager: formatJoinToken({ rootDigest, secret: newSecret() }),
     },
     // Nodes hear of the new root only after this: until then what it issues must lead to the old one too.
-    Private: { ...rest, CaKeyPem: rotation.CaKeyPem, CaCrossSignedPem: rotation.CrossSignedPem },
+    Private: {
+      ...rest,
+      CaKeyPem: rotation.CaKeyPem,
+      CaCrossSignedPem: crossSignedChain(cluster, rotation.CrossSignedPem),
+    },
   };
 }
 
@@ -119,8 +144,8 @@ export const rootRotation: Reconciler = {
   allKeys(view) {
     return view.cluster()?.Private.RootRotation ? ['root'] : [];
   },
-  reconcile(view, _key, _now, newId) {
+  reconcile(view, _key, now, newId) {
     // An identifier has the form and the chance of a token's secret: 128 bits as 25 digits of base 36.
-    return { changes: rotationChanges(view, () => newId<Id<'secret'>>()) };
+    return rotationStep(view, now, () => newId<Id<'secret'>>());
   },
 };

@@ -15,15 +15,33 @@ const availabilityOf: Readonly<Record<string, NodeAvailability>> = {
   DRAIN: 'drain',
 };
 
-/** Handlers for RpcServer.addService: of `CA` and of `NodeCA`, for callers that `requireCaller` lets pass. */
+/** Handlers for RpcServer.addService: of `CA`, `NodeCA` and `Returning`, for callers that `requireCaller` lets pass. */
 export function certificateHandlers(
   service: CertificateService,
   requireCaller: RequireCaller = requireRole,
 ): {
   readonly CA: HandlersOf<'CA'>;
   readonly NodeCA: HandlersOf<'NodeCA'>;
+  readonly Returning: HandlersOf<'Returning'>;
 } {
-  return { CA: rootHandlers(service, requireCaller), NodeCA: nodeHandlers(service) };
+  return {
+    CA: rootHandlers(service, requireCaller),
+    NodeCA: nodeHandlers(service),
+    Returning: returnHandlers(service),
+  };
+}
+
+function returnHandlers(service: CertificateService): HandlersOf<'Returning'> {
+  return {
+    Renew: unaryHandler(async (request) => {
+      const certificate = await service.comeBack({
+        certificatePem: textOf(request.certificate),
+        requestPem: textOf(request.csr),
+        signature: request.signature ?? Buffer.alloc(0),
+      });
+      return { certificate: Buffer.from(certificate) };
+    }),
+  };
 }
 
 function rootHandlers(service: CertificateService, requireCaller: RequireCaller): HandlersOf<'CA'> {

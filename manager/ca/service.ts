@@ -6,19 +6,23 @@
  * changed by proposals. It never decides a node's role (an operator does, and the leader when), never tells a
  * secret in an error, and keeps nothing that is not in the store. rpc.ts puts it on the wire.
  */
+import { readNodeCertificate } from '../../proto/certificate.ts';
 import type { Cluster, ClusterNode, NodeAvailability, NodeRole } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import { asId, type NodeId, newId } from '../../proto/ids.ts';
 import type { Clock, Log, Random } from '../../proto/ports.ts';
-import type { Change, Propose } from '../store/change.ts';
+import type { Propose } from '../store/change.ts';
 import type { View } from '../store/store.ts';
 import type { Commit } from '../store/watch.ts';
 import { newNode } from './bootstrap.ts';
+import { digestOf, judgeReturn, type ReturnRequest } from './returning.ts';
 import { roleToCertify } from './roles.ts';
 import { signNodeCertificate } from './root.ts';
 import { roleOfToken } from './tokens.ts';
 
 const statusWaitMs = 20_000;
+/** Anyone may send one; with its intermediates it has some thousand bytes. */
+const certificateMaxBytes = 64 * 1024;
 
 export interface CertificateServiceOptions {
   readonly store: View & { onCommit(listener: (commit: Commit) => void): () => void };
@@ -136,24 +140,49 @@ export class CertificateService {
     const node = this.member(nodeId);
     // A stock engine that was promoted keeps the only role it can fill, and its certificate with it.
     const role = request.isShoal ? roleToCertify(node) : 'worker';
-    const { requestPem } = request;
-    const certificatePem = await this.sign(cluster, requestPem, node.ID, role);
-    const change: Change = {
-      op: 'merge',
-      kind: 'node',
-      id: node.ID,
-      fields: {
-        Private: {
-          ...node.Private,
-          Role: role,
-          Certificate: { State: 'issued', Csr: requestPem, Pem: certificatePem },
-        },
-      },
-    };
-    await this.options.propose([change]);
+    await this.replace(cluster, node, role, request.requestPem);
     this.member(nodeId);
     this.options.log.info({ nodeId, role }, 'certificate renewed');
     return node.ID;
+  }
+
+  /**
+   * A new certificate (PEM) for a node whose present one TLS does not take any more, see returning.ts. Throws what
+   * judgeReturn throws, `permission-denied` for a node that was removed, and what a proposal throws.
+   */
+  async comeBack(brought: ReturnRequest): Promise<string> {
+    if (brought.certificatePem.length > certificateMaxBytes) {
+      throw new ShoalError('too-large', `the certificate is larger than ${certificateMaxBytes} bytes`);
+    }
+    await this.options.readBarrier();
+    const { nodeId } = readNodeCertificate(brought.certificatePem);
+    const cluster = this.cluster();
+    const node = this.member(nodeId);
+    judgeReturn(cluster, node, brought, this.options.clock.now());
+    const role = roleToCertify(node);
+    const certificatePem = await this.replace(cluster, node, role, brought.requestPem);
+    this.options.log.info({ nodeId, role }, 'a node came back with a certificate of before: renewed');
+    return certificatePem;
+  }
+
+  /** Signs a request of a node that has a certificate already, and records it in the place of that one. */
+  private async replace(
+    cluster: Cluster,
+    node: ClusterNode,
+    role: NodeRole,
+    requestPem: string,
+  ): Promise<string> {
+    const certificatePem = await this.sign(cluster, requestPem, node.ID, role);
+    const former = node.Private.Certificate?.Pem;
+    const Certificate = {
+      State: 'issued' as const,
+      Csr: requestPem,
+      Pem: certificatePem,
+      ...(former ? { FormerDigest: digestOf(former) } : {}),
+    };
+    const fields = { Private: { ...node.Private, Role: role, Certificate } };
+    await this.options.propose([{ op: 'merge', kind: 'node', id: node.ID, fields }]);
+    return certificatePem;
   }
 
   private sign(cluster: Cluster, requestPem: string, nodeId: NodeId, role: NodeRole): Promise<string> {
@@ -211,7 +240,7 @@ export class CertificateService {
     if (node) return node;
     throw new ShoalError(
       'permission-denied',
-      `node ${nodeId} was removed from the cluster: run \`shoal swarm leave --force\` on it, then join again with a token`,
+      `node ${nodeId} was removed from the cluster: run \`shoal swarm leave --force\` on it, then \`shoal swarm join\` with a token`,
     );
   }
 }

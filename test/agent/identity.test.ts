@@ -191,16 +191,6 @@ describe('identity of an agent', () => {
     assert.deepEqual(readdirSync(parent), []);
   });
 
-  it('says what to do about a certificate that expired, and lets a manager take it up nevertheless', async () => {
-    await enter(agent());
-    await authority.clock.run(2 * 3_600_000 + 1_000);
-    await assert.rejects(agent().load(), {
-      code: 'unauthenticated',
-      message: /expired at .*Check this machine's clock.*shoal swarm leave --force/,
-    });
-    assert.equal((await agent().load({ allowExpired: true }))?.certificate.role, 'worker');
-  });
-
   it('finishes a change of key that a power cut left half done', async () => {
     const held = await enter(agent());
     renameSync(file('swarm-node.key'), file('swarm-node.key.next'));
@@ -231,14 +221,14 @@ describe('identity of an agent', () => {
         assert.ok(isShoalError(error, 'locked') && error.details.nodeId === held.certificate.nodeId);
         return isLocked(undefined)(error);
       });
-      await assert.rejects(agent().load({ unlockKey: second }), isLocked('wrong-key'));
-      await assert.rejects(agent().load({ unlockKey: 'no key' }), isLocked('wrong-key'));
-      assert.deepEqual(await agent().load({ unlockKey: first }), held);
+      await assert.rejects(agent().load(second), isLocked('wrong-key'));
+      await assert.rejects(agent().load('no key'), isLocked('wrong-key'));
+      assert.deepEqual(await agent().load(first), held);
       const renewed = await identity.renew();
       await assert.rejects(agent().load(), isLocked(undefined));
-      assert.deepEqual(await agent().load({ unlockKey: first }), renewed);
+      assert.deepEqual(await agent().load(first), renewed);
       await identity.sealUnder(second);
-      await assert.rejects(agent().load({ unlockKey: first }), isLocked('wrong-key'));
+      await assert.rejects(agent().load(first), isLocked('wrong-key'));
       await identity.sealUnder(undefined);
       assert.deepEqual(await agent().load(), renewed);
     });
@@ -255,18 +245,18 @@ describe('identity of an agent', () => {
           await assert.rejects(
             identity.sealUnder(after, async () => {
               // The rest of the disk is not written (before), or is and nothing after it (after).
-              assert.deepEqual(await agent().load({ unlockKey: before }), held);
+              assert.deepEqual(await agent().load(before), held);
               throw new Error(disk);
             }),
             { message: disk },
           );
         };
         await dies('before');
-        assert.deepEqual(await agent().load({ unlockKey: before }), held);
+        assert.deepEqual(await agent().load(before), held);
         await dies('after');
-        assert.deepEqual(await agent().load({ unlockKey: after ?? before }), held);
+        assert.deepEqual(await agent().load(after ?? before), held);
         await identity.sealUnder(after);
-        assert.deepEqual(await agent().load({ unlockKey: after }), held);
+        assert.deepEqual(await agent().load(after), held);
       }
     });
 

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Daemon } from '../../cli/daemon.ts';
-import { realClock } from '../../cli/runtime.ts';
 import type { NodeRole } from '../../proto/docker.ts';
 import type { NodeId } from '../../proto/ids.ts';
 import { waitFor } from '../agent/wait.ts';
@@ -10,7 +9,6 @@ import { freePort } from './daemon.ts';
 import { clusterOf, Hosts } from './hosts.ts';
 
 const boundMs = 40_000;
-const second = 1_000_000_000;
 
 function isVoter(daemon: Daemon | undefined, nodeId: NodeId): boolean {
   const membership = daemon?.membership();
@@ -196,48 +194,5 @@ describe('a node’s way from role to role', function () {
       [clusterOf(daemon).nodeId],
     );
     assert.deepEqual(hosts.failures, []);
-  });
-});
-
-describe('a node whose certificate has expired', function () {
-  this.timeout(240_000);
-  const hosts = new Hosts();
-
-  after(() => hosts.close());
-
-  it('issues itself a new one as a manager; as a worker it says what to do', async () => {
-    const [manager, worker] = [await freePort(), await freePort()];
-    const daemon = await hosts.start(manager);
-    await daemon.init({ Spec: { CAConfig: { NodeCertExpiry: 3 * second } } });
-    await waitFor(() => clusterOf(daemon).isLeader(), boundMs, 'it leads');
-    const token = clusterOf(daemon).store.cluster()!.JoinTokens.Worker;
-    await (await hosts.start(worker)).join({ RemoteAddrs: [`127.0.0.1:${manager}`], JoinToken: token });
-    await hosts.stop(worker);
-    await hosts.stop(manager);
-    const stoppedAt = realClock.now();
-    await waitFor(() => realClock.now() > stoppedAt + 3_500, boundMs, 'both have expired');
-
-    const late = await hosts.start(worker);
-    const membership = late.membership();
-    assert.ok(membership.kind === 'error');
-    assert.match(membership.message, /expired at .*shoal swarm leave --force.* join again/);
-    assert.ok(membership.nodeId);
-
-    const back = await hosts.start(manager);
-    await waitFor(
-      () => back.membership().kind === 'manager' && clusterOf(back).isLeader(),
-      boundMs,
-      'it leads',
-    );
-    await clusterOf(back).propose([]);
-    const { nodeId } = clusterOf(back);
-    await waitFor(
-      () => clusterOf(back).store.get('node', nodeId)?.Status.State === 'ready',
-      boundMs,
-      'its agent is back',
-    );
-    await late.leave(true);
-    await late.join({ RemoteAddrs: [`127.0.0.1:${manager}`], JoinToken: token });
-    assert.equal(late.membership().kind, 'worker');
   });
 });

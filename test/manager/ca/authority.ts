@@ -60,6 +60,7 @@ export class TestAuthority {
     const handlers = certificateHandlers(this.service);
     this.server.addService('CA', handlers.CA);
     this.server.addService('NodeCA', handlers.NodeCA);
+    this.server.addService('Returning', handlers.Returning);
     this.address = `127.0.0.1:${await this.server.listen('127.0.0.1:0')}`;
   }
 

@@ -4,11 +4,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AgentIdentity } from '../../../agent/identity.ts';
 import { newNode } from '../../../manager/ca/bootstrap.ts';
+import { returnWithinLabel } from '../../../manager/ca/returning.ts';
 import { issueLocally } from '../../../manager/ca/root.ts';
-import { beginRotation, rootRotation, rotationChanges } from '../../../manager/ca/rotation.ts';
+import { beginRotation, rootRotation, rotationStep } from '../../../manager/ca/rotation.ts';
 import type { Change } from '../../../manager/store/change.ts';
-import { leadsToRoots, rootDigestOf } from '../../../proto/certificate.ts';
-import type { NodeDescription } from '../../../proto/docker.ts';
+import { leadsToRoots, readNodeCertificate, rootDigestOf } from '../../../proto/certificate.ts';
+import { engineIdLabel, type NodeDescription } from '../../../proto/docker.ts';
 import { parseJoinToken } from '../../../proto/identity.ts';
 import { type NodeId, newId } from '../../../proto/ids.ts';
 import { silentLog } from '../../../proto/ports.ts';
@@ -34,7 +35,8 @@ describe('rotation of the root', () => {
 
   const random = seededRandom(5);
   const context = () => ({ now: authority.clock.now(), random });
-  const next = (): Change[] => rotationChanges(authority.store, () => newId(random));
+  const step = (now = authority.clock.now()) => rotationStep(authority.store, now, () => newId(random));
+  const next = (): readonly Change[] => step().changes;
   const rotating = () =>
     authority.store
       .list('node')
@@ -151,6 +153,78 @@ describe('rotation of the root', () => {
     await renewManager();
     await authority.propose(next());
     assert.equal(rotating().length, 30);
+  });
+
+  describe('with nodes that are away', () => {
+    /** A node that is down, of our agents unless it is a stock engine's. */
+    async function awayNode(kind: 'ours' | 'stock', role: 'worker' | 'manager' = 'worker'): Promise<NodeId> {
+      const nodeId = newId<NodeId>(random);
+      const { requestPem, identity } = await issueLocally(authority.cluster, { nodeId, role }, context());
+      const made = newNode({
+        nodeId,
+        role,
+        availability: 'active',
+        tlsInfo: authority.cluster.TLSInfo,
+        requestPem,
+        certificatePem: identity.certificatePem,
+      });
+      const Engine = {
+        ...made.Description.Engine,
+        Labels: kind === 'ours' ? { [engineIdLabel]: nodeId } : {},
+      };
+      const object = {
+        ...made,
+        Description: { ...made.Description, Engine },
+        Status: { ...made.Status, State: 'down' as const },
+      };
+      await authority.propose([{ op: 'create', kind: 'node', object }]);
+      return nodeId;
+    }
+    const begin = async () => {
+      const object = await beginRotation(authority.cluster, context());
+      await authority.propose([{ op: 'update', kind: 'cluster', object }]);
+    };
+
+    it('goes on without our workers, who have a way back', async () => {
+      await awayNode('ours');
+      await begin();
+      await renewManager();
+      await authority.propose(next());
+      assert.equal(authority.cluster.RootRotationInProgress, false);
+    });
+
+    it('waits for a stock worker until its certificate has expired, and for our own where none may come back', async () => {
+      for (const kind of ['stock', 'ours'] as const) {
+        const nodeId = await awayNode(kind);
+        if (kind === 'ours') {
+          await authority.edit((cluster) => ({
+            ...cluster,
+            Spec: { ...cluster.Spec, Labels: { [returnWithinLabel]: '0s' } },
+          }));
+        }
+        await begin();
+        await renewManager();
+        const { notAfterMs } = readNodeCertificate(authority.node(nodeId).Private.Certificate!.Pem);
+        assert.deepEqual(step(notAfterMs), { changes: [], wakeAt: notAfterMs + 1 });
+        await authority.propose(step(notAfterMs + 1).changes);
+        assert.equal(authority.cluster.RootRotationInProgress, false);
+      }
+    });
+
+    it('waits for a manager, however long', async () => {
+      await awayNode('ours', 'manager');
+      await begin();
+      await renewManager();
+      assert.deepEqual(step(authority.clock.now() + 1e12), { changes: [] });
+    });
+
+    it('asks those that are there, however many are not', async function () {
+      this.timeout(30_000);
+      for (let count = 0; count < 35; count += 1) await awayNode('stock');
+      await begin();
+      await authority.propose(next());
+      assert.deepEqual(rotating(), [authority.first.node.ID]);
+    });
   });
 
   it('can be done again, each root vouching for the one after it', async () => {
