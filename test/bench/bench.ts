@@ -9,6 +9,7 @@ import { dataplane } from './dataplane.ts';
 import { failover } from './failover.ts';
 import { lists } from './lists.ts';
 import { raft } from './raft.ts';
+import { raftGrowth } from './raft-growth.ts';
 import { memberCommand, runMember } from './raft-member.ts';
 import { recovery } from './recovery.ts';
 import { type Line, lineOf, type Metric, type Summary } from './report.ts';
@@ -34,6 +35,7 @@ const benches: readonly Bench[] = [
   startup,
   failover,
   raft,
+  raftGrowth,
   lists,
   scheduler,
   recovery,

@@ -7,20 +7,36 @@ import { join } from 'node:path';
 import type { Member } from '../../manager/raft/contract.ts';
 import { waitFor } from '../lab/lab.ts';
 import { makeRoot } from '../proto/certificates.ts';
-import { clusterId, MemberProcess } from './raft-member.ts';
+import { clusterId, type LogSettings, MemberProcess } from './raft-member.ts';
 
 const memberCount = 3;
 /** A tick of /proc's processor times. */
 const procTickMs = 10;
 
+/** One member, in a process of its own. */
+export interface Seat {
+  /** What it keeps on disk. */
+  readonly folder: string;
+  readonly pid: number | undefined;
+  /** The last entry that it has applied. */
+  applied(): Promise<number>;
+  /** Ends it at once (SIGKILL). */
+  end(): Promise<void>;
+  /** Starts it again from its folder, where it was reached before; for one that has ended. */
+  restart(): Promise<void>;
+}
+
 /** Three members that take puts at any address of theirs. */
 export interface Group {
+  readonly seats: readonly Seat[];
   /** Where the leader takes puts. */
   readonly address: string;
   /** Processor time of all members so far, in ms. */
   processorMs(): number;
   /** Kills the leader (SIGKILL) and answers where another member takes puts. */
   killLeader(): Promise<{ readonly killedMs: number; readonly address: string }>;
+  /** The member that leads. */
+  leader(): Promise<Seat>;
   end(): Promise<void>;
 }
 
@@ -34,37 +50,76 @@ function processorMsOf(pids: readonly (number | undefined)[]): number {
   return sumMs;
 }
 
-export async function ourGroup(folder: string): Promise<Group> {
+/** One of ours. */
+class OurSeat implements Seat {
+  process = new MemberProcess();
+  address = '';
+  member: Member | undefined;
+  readonly #order: Parameters<MemberProcess['start']>[0];
+
+  constructor(order: Parameters<MemberProcess['start']>[0]) {
+    this.#order = order;
+  }
+
+  get folder(): string {
+    return this.#order.folder;
+  }
+
+  get pid(): number | undefined {
+    return this.process.pid;
+  }
+
+  async start(again?: string): Promise<Member> {
+    const started = await this.process.start({ ...this.#order, ...(again && { again }) });
+    this.address = started.clientAddress;
+    this.member = started.member;
+    return started.member;
+  }
+
+  async applied(): Promise<number> {
+    return (await this.process.role()).applied;
+  }
+
+  async end(): Promise<void> {
+    await this.process.end();
+  }
+
+  async restart(): Promise<void> {
+    this.process = new MemberProcess();
+    await this.start(this.member!.address);
+  }
+}
+
+export async function ourGroup(folder: string, settings: LogSettings = {}): Promise<Group> {
   const root = await makeRoot();
-  const seats: { readonly process: MemberProcess; readonly address: string }[] = [];
+  const seats: OurSeat[] = [];
   const end = async (): Promise<void> => {
-    await Promise.all(seats.map(({ process }) => process.end()));
+    await Promise.all(seats.map((seat) => seat.end()));
   };
-  const leader = async () => {
+  const leading = async () => {
     for (const seat of seats) if (await seat.process.leads()) return seat;
     return undefined;
   };
+  const leader = () => waitFor('one of ours to lead', 30_000, leading);
   try {
     const members: Member[] = [];
     for (let raftId = 1; raftId <= memberCount; raftId += 1) {
       const identity = await root.issue({ nodeId: `node-${raftId}`, role: 'manager', clusterId });
-      const child = new MemberProcess();
       const own = join(folder, String(raftId));
-      const starting = child.start({ raftId, folder: own, identity, members });
-      const { member, clientAddress } = await starting.catch(async (error: unknown) => {
-        await child.end();
-        throw error;
-      });
-      seats.push({ process: child, address: clientAddress });
+      const seat = new OurSeat({ raftId, folder: own, identity, members: [...members], settings });
+      seats.push(seat);
+      const member = await seat.start();
       if (raftId > 1) await seats[0]!.process.admit(member);
       members.push(member);
     }
-    const { address } = await waitFor('one of ours to lead', 30_000, leader);
+    const { address } = await leader();
     return {
+      seats,
       address,
-      processorMs: () => processorMsOf(seats.map(({ process }) => process.pid)),
+      leader,
+      processorMs: () => processorMsOf(seats.map(({ pid }) => pid)),
       async killLeader() {
-        const found = await waitFor('one of ours to lead', 30_000, leader);
+        const found = await leader();
         const other = seats.find((seat) => seat !== found)!;
         const killedMs = performance.now();
         found.process.kill();
@@ -87,16 +142,55 @@ export function hasEtcd(): boolean {
   }
 }
 
-export async function etcdGroup(folder: string): Promise<Group> {
+/** One of etcd's. */
+class EtcdSeat implements Seat {
+  readonly folder: string;
+  readonly client: string;
+  readonly #flags: readonly string[];
+  process: ChildProcess;
+
+  constructor(folder: string, client: string, flags: readonly string[]) {
+    this.folder = folder;
+    this.client = client;
+    this.#flags = flags;
+    this.process = this.#spawn();
+  }
+
+  get pid(): number | undefined {
+    return this.process.pid;
+  }
+
+  async applied(): Promise<number> {
+    // While it starts, nothing answers.
+    const answer = await etcdStatus(this.client).catch(() => undefined);
+    return Number(answer?.raftAppliedIndex ?? 0);
+  }
+
+  end(): Promise<void> {
+    return endProcess(this.process);
+  }
+
+  async restart(): Promise<void> {
+    this.process = this.#spawn();
+  }
+
+  #spawn(): ChildProcess {
+    return spawn('etcd', this.#flags, { stdio: 'ignore' });
+  }
+}
+
+/** `flags` go to each member besides its own. */
+export async function etcdGroup(folder: string, flags: readonly string[] = []): Promise<Group> {
   const ports = await freePorts(memberCount * 2);
   const peerUrl = (index: number) => `http://127.0.0.1:${ports[index]}`;
   const client = (index: number) => `127.0.0.1:${ports[memberCount + index]}`;
   const indexes = Array.from({ length: memberCount }, (_, index) => index);
   const cluster = indexes.map((index) => `m${index}=${peerUrl(index)}`).join(',');
-  const children = indexes.map((index) => {
-    const flags = [
+  const seats = indexes.map((index) => {
+    const own = join(folder, `m${index}`);
+    const all = [
       ['--name', `m${index}`],
-      ['--data-dir', join(folder, `m${index}`)],
+      ['--data-dir', own],
       ['--listen-peer-urls', peerUrl(index)],
       ['--initial-advertise-peer-urls', peerUrl(index)],
       ['--listen-client-urls', `http://${client(index)}`],
@@ -105,22 +199,26 @@ export async function etcdGroup(folder: string): Promise<Group> {
       ['--heartbeat-interval', '100'],
       ['--election-timeout', '1000'],
       ['--log-level', 'error'],
+      flags,
     ].flat();
-    return spawn('etcd', flags, { stdio: 'ignore' });
+    return new EtcdSeat(own, client(index), all);
   });
   const end = async (): Promise<void> => {
-    await Promise.all(children.map(endProcess));
+    await Promise.all(seats.map((seat) => seat.end()));
   };
+  const leader = () => waitFor('etcd to lead', 30_000, () => etcdLeader(seats));
   try {
-    const address = await waitFor('etcd to lead', 30_000, () => etcdLeader(indexes.map(client)));
+    const { client: address } = await leader();
     return {
+      seats,
       address,
-      processorMs: () => processorMsOf(children.map(({ pid }) => pid)),
+      leader,
+      processorMs: () => processorMsOf(seats.map(({ pid }) => pid)),
       async killLeader() {
-        const leads = await waitFor('etcd to lead', 30_000, () => etcdLeader(indexes.map(client)));
-        const index = indexes.find((at) => client(at) === leads)!;
+        const leads = await leader();
+        const index = seats.indexOf(leads);
         const killedMs = performance.now();
-        children[index]!.kill('SIGKILL');
+        leads.process.kill('SIGKILL');
         return { killedMs, address: client((index + 1) % memberCount) };
       },
       end,
@@ -131,11 +229,21 @@ export async function etcdGroup(folder: string): Promise<Group> {
   }
 }
 
-async function etcdLeader(addresses: readonly string[]): Promise<string | undefined> {
-  for (const address of addresses) {
-    const answer = await fetch(`http://${address}/v3/maintenance/status`, { method: 'POST', body: '{}' });
-    const { leader, header } = (await answer.json()) as { leader?: string; header?: { member_id: string } };
-    if (leader !== undefined && leader === header?.member_id) return address;
+interface EtcdStatus {
+  readonly leader?: string;
+  readonly header?: { readonly member_id: string };
+  readonly raftAppliedIndex?: string;
+}
+
+async function etcdStatus(address: string): Promise<EtcdStatus> {
+  const answer = await fetch(`http://${address}/v3/maintenance/status`, { method: 'POST', body: '{}' });
+  return (await answer.json()) as EtcdStatus;
+}
+
+async function etcdLeader(seats: readonly EtcdSeat[]): Promise<EtcdSeat | undefined> {
+  for (const seat of seats) {
+    const { leader, header } = (await etcdStatus(seat.client).catch(() => undefined)) ?? {};
+    if (leader !== undefined && leader === header?.member_id) return seat;
   }
   return undefined;
 }

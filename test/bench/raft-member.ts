@@ -23,6 +23,12 @@ export const memberCommand = 'raft-member';
 export const clusterId = 'b'.repeat(25);
 const boundMs = 30_000;
 
+/** How the log is kept short; see RaftNodeOptions. */
+export interface LogSettings {
+  readonly snapshotEntries?: number;
+  readonly keepEntries?: number;
+}
+
 type Order =
   /** `members`: those there are; empty for the first one. */
   | {
@@ -33,6 +39,7 @@ type Order =
       members: readonly Member[];
       /** Where it was reached before: it goes on from its folder. */
       again?: string;
+      settings?: LogSettings;
     }
   | { kind: 'admit'; member: Member }
   | { kind: 'who-leads' }
@@ -181,7 +188,7 @@ export function runMember(): void {
 }
 
 async function startMember(
-  { raftId, folder, identity, members, again }: Order & { kind: 'start' },
+  { raftId, folder, identity, members, again, settings }: Order & { kind: 'start' },
   stateMachine: StateMachine,
 ) {
   const server = createRpcServer({ credentials: identity });
@@ -195,6 +202,7 @@ async function startMember(
   const disk = await openDisk(folder);
   const peers = createPeers({ clusterId, identity: () => identity, clock: realClock, log: silentLog });
   const node = await createRaftNode({
+    ...settings,
     start,
     disk,
     dataKeys: await (again ? openKeyFile(disk) : createKeyFile(disk, realRandom)),

@@ -120,7 +120,7 @@ async function afterKill(group: Group): Promise<number> {
 }
 
 /** `clients` loops of puts for `durationMs`; the milliseconds that each put took that ended in that time. */
-async function load(client: PutClient, clients: number, durationMs: number): Promise<number[]> {
+export async function load(client: PutClient, clients: number, durationMs: number): Promise<number[]> {
   const latencies: number[] = [];
   const end = performance.now() + durationMs;
   let count = 0;
