@@ -11,10 +11,12 @@ import { lists } from './lists.ts';
 import { raft } from './raft.ts';
 import { raftGrowth } from './raft-growth.ts';
 import { memberCommand, runMember } from './raft-member.ts';
+import { raftScale } from './raft-scale.ts';
 import { recovery } from './recovery.ts';
 import { type Line, lineOf, type Metric, type Summary } from './report.ts';
 import { scheduler } from './scheduler.ts';
 import { startup } from './startup.ts';
+import { runStoreMember, storeMemberCommand } from './store-member.ts';
 
 export interface BenchOptions {
   /** How often ours is measured. */
@@ -36,6 +38,7 @@ const benches: readonly Bench[] = [
   failover,
   raft,
   raftGrowth,
+  raftScale,
   lists,
   scheduler,
   recovery,
@@ -102,6 +105,8 @@ async function main(): Promise<number> {
 
 if (process.argv[2] === memberCommand) {
   runMember();
+} else if (process.argv[2] === storeMemberCommand) {
+  runStoreMember();
 } else {
   process.exitCode = await main().catch((error: unknown) => {
     console.error(error);

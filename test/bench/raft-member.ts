@@ -7,6 +7,7 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { pack, unpack } from 'msgpackr';
 import { realClock, realRandom } from '../../cli/runtime.ts';
+import type { CompactionPolicy } from '../../manager/raft/compaction.ts';
 import type { Member, RaftNode, RaftStart, StateMachine } from '../../manager/raft/contract.ts';
 import { openDisk } from '../../manager/raft/disk.ts';
 import { createRaftNode } from '../../manager/raft/node.ts';
@@ -67,7 +68,7 @@ export class MemberProcess {
   }
 
   /** Starts the member; answers itself and where it takes puts. */
-  async start(order: Omit<Order & { kind: 'start' }, 'kind'>) {
+  async start(order: StartOrder) {
     const reply = await this.ask({ kind: 'start', ...order });
     if (reply.kind !== 'started') throw new Error(`a member did not start: ${JSON.stringify(reply)}`);
     return reply;
@@ -187,9 +188,15 @@ export function runMember(): void {
   process.on('disconnect', () => process.exit(0));
 }
 
-async function startMember(
-  { raftId, folder, identity, members, again, settings }: Order & { kind: 'start' },
+/** What a start order says; see MemberProcess.start. */
+export type StartOrder = Omit<Order & { kind: 'start' }, 'kind'>;
+
+/** Starts a member in this process. `put`: what becomes of a put's bytes; they are proposed if nothing is said. */
+export async function startMember(
+  { raftId, folder, identity, members, again, settings }: StartOrder,
   stateMachine: StateMachine,
+  compactionPolicy?: () => CompactionPolicy,
+  put = (node: RaftNode, request: Buffer): Promise<unknown> => node.propose(Buffer.from(request)),
 ) {
   const server = createRpcServer({ credentials: identity });
   const port = await server.listen(again ?? '127.0.0.1:0');
@@ -203,6 +210,7 @@ async function startMember(
   const peers = createPeers({ clusterId, identity: () => identity, clock: realClock, log: silentLog });
   const node = await createRaftNode({
     ...settings,
+    ...(compactionPolicy && { compactionPolicy }),
     start,
     disk,
     dataKeys: await (again ? openKeyFile(disk) : createKeyFile(disk, realRandom)),
@@ -217,5 +225,5 @@ async function startMember(
   if (members.length === 0 && !again) {
     await waitFor('the first member to lead', boundMs, () => node.status().role === 'leader');
   }
-  return { node, member, clientAddress: await servePuts((request) => node.propose(Buffer.from(request))) };
+  return { node, member, disk, clientAddress: await servePuts((request) => put(node, request)) };
 }
