@@ -109,7 +109,9 @@ function isPure(path: string): boolean {
   if (path === 'manager/orchestrator/loop.ts') return false;
   return (
     /^manager\/(raft\/core|orchestrator|scheduler|allocator|stack)\//.test(path) ||
-    /^agent\/network\/(desired|firewall|links|names|nftables|reconcile|ruleset)\.ts$/.test(path) ||
+    /^agent\/network\/(arrival|desired|firewall|links|names|nftables|reconcile|ruleset|trace)\.ts$/.test(
+      path,
+    ) ||
     /^manager\/dispatcher\/endpoint-state\.ts$/.test(path) ||
     /\/(plan|wire|container-spec|transition)\.ts$/.test(path)
   );

@@ -28,7 +28,7 @@ import { type EncryptionKind, Keyring } from './keyring.ts';
 import { LastState } from './last-state.ts';
 import { linksOf } from './links.ts';
 import { PriorSettings } from './prior-settings.ts';
-import { answerTo, type Sight } from './questions.ts';
+import { answerTo } from './questions.ts';
 import {
   type Actual,
   hostSettingsOf,
@@ -38,6 +38,7 @@ import {
   withdrawnAddresses,
 } from './reconcile.ts';
 import { Rules } from './rules.ts';
+import type { Sight } from './trace.ts';
 import { tunnelsOf } from './tunnel.ts';
 
 /** Changes that come close together are one. */
@@ -241,7 +242,7 @@ export class DataPlane {
 
   /** Answers a manager's question, with a report. */
   async answer(question: EndpointsQuestion): Promise<void> {
-    this.#report(await answerTo(question, () => this.look()));
+    this.#report(await answerTo(question, () => this.look(), this.#options.kernel));
   }
 
   #whyNotReady(id: string): string {

@@ -26,6 +26,8 @@ export interface KernelOptions {
 
 const maxOutputBytes = 256 * 1024 * 1024;
 const shownCharacters = 300;
+/** Between files that are read at once. */
+const endOfFile = '== end ==';
 
 export class Kernel {
   readonly #prefix: readonly string[];
@@ -87,6 +89,16 @@ export class Kernel {
     return new Map(
       lines.map((line) => [line.slice(0, line.indexOf(' ')), line.slice(line.indexOf(' ') + 1)]),
     );
+  }
+
+  /** Files of /proc/PID/net by name; undefined when there is no such process, or it is not to be seen from here. */
+  async processFiles(pid: number, names: readonly string[]): Promise<Map<string, string> | undefined> {
+    const folder = `/proc/${Math.trunc(pid)}/net`;
+    const script = names.map((name) => `cat ${folder}/${name} 2>/dev/null; echo; echo ${endOfFile}`);
+    const output = await this.run('sh', ['-s'], `[ -d ${folder} ] || exit 0\n${script.join('\n')}\n`);
+    if (output === '') return undefined;
+    const texts = output.split(`\n${endOfFile}\n`);
+    return new Map(names.map((name, index) => [name, texts[index] ?? '']));
   }
 
   async set(settings: ReadonlyMap<string, string>): Promise<void> {

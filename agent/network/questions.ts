@@ -3,34 +3,42 @@
  * changed by it. In: a question. Out: its answer, or in words why there is none.
  */
 import { messageOf, ShoalError } from '../../proto/errors.ts';
+import type { ArrivalQuestion } from '../../proto/generated/shoal/v1/ArrivalQuestion.ts';
 import type { EndpointsAnswer } from '../../proto/generated/shoal/v1/EndpointsAnswer.ts';
 import type { EndpointsQuestion } from '../../proto/generated/shoal/v1/EndpointsQuestion.ts';
-import type { Desired } from './desired.ts';
-import { type Actual, describeOperation, type PlanOptions, planDataPlane } from './reconcile.ts';
+import type { TraceQuestion } from '../../proto/generated/shoal/v1/TraceQuestion.ts';
+import { arrivalAt, networkFiles } from './arrival.ts';
+import type { Kernel } from './kernel.ts';
+import { describeOperation, planDataPlane } from './reconcile.ts';
+import { type Sight, type Trace, traceFrom } from './trace.ts';
 
-/** What a node was told, as far as its host allows it, and what is there. */
-export interface Sight {
-  readonly desired: Desired;
-  readonly actual: Actual;
-  readonly options: PlanOptions;
-}
+/** Looks at what is to be here and what is. */
+export type Look = () => Promise<Sight>;
 
-/** The answer to `question`; never rejects. `look` looks at the kernel. */
+/** The answer to `question`; never rejects. */
 export async function answerTo(
   question: EndpointsQuestion,
-  look: () => Promise<Sight>,
+  look: Look,
+  kernel: Kernel,
 ): Promise<EndpointsAnswer> {
   const question_id = question.id ?? '';
   try {
     const sight = await look();
-    return { question_id, revision: sight.desired.revision, ...answerFrom(question, sight) };
+    const { revision } = sight.desired;
+    return { question_id, revision, ...(await answerFrom(question, sight, kernel)) };
   } catch (error) {
     return { question_id, error: messageOf(error) };
   }
 }
 
-function answerFrom(question: EndpointsQuestion, sight: Sight): EndpointsAnswer {
-  if (question.difference) return { operations: difference(sight) };
+async function answerFrom(
+  { difference: asksDifference, trace, arrival }: EndpointsQuestion,
+  sight: Sight,
+  kernel: Kernel,
+): Promise<EndpointsAnswer> {
+  if (asksDifference) return { operations: difference(sight) };
+  if (trace) return wireTrace(traceFrom(connectionOf(trace), sight));
+  if (arrival) return { arrivals: await arrivals(arrival, sight, kernel) };
   throw new ShoalError(
     'not-supported',
     'this version of shoald does not know the question: update it on the node',
@@ -40,4 +48,41 @@ function answerFrom(question: EndpointsQuestion, sight: Sight): EndpointsAnswer 
 /** What the next round would do, line by line. */
 export function difference({ desired, actual, options }: Sight): string[] {
   return planDataPlane(desired, actual, options).flatMap(describeOperation);
+}
+
+function connectionOf({ addresses, name, ipv6 }: TraceQuestion) {
+  return {
+    addresses: new Map(Object.entries(addresses ?? {}).map(([id, list]) => [id, list.split(',')] as const)),
+    name: name ?? '',
+    isIpv6: ipv6 === true,
+  };
+}
+
+function wireTrace({ steps, ways }: Trace): EndpointsAnswer {
+  return {
+    steps: [...steps],
+    ways: ways.map((way) => ({
+      address: way.address,
+      steps: [...way.steps],
+      targets: way.targets.map(({ address, networkId, taskId, name, nodeId, steps: own }) => ({
+        address,
+        network_id: networkId,
+        task_id: taskId,
+        name,
+        node_id: nodeId,
+        steps: [...own],
+      })),
+    })),
+  };
+}
+
+async function arrivals(question: ArrivalQuestion, sight: Sight, kernel: Kernel) {
+  const { from_node_id = '', port = 0, protocol, targets = [] } = question;
+  return Promise.all(
+    targets.map(async ({ network_id = '', address = '', pid = 0 }) => {
+      const files = pid > 0 ? await kernel.processFiles(pid, networkFiles) : undefined;
+      const arrival = { fromNodeId: from_node_id, networkId: network_id, address, port, files };
+      return { steps: arrivalAt({ ...arrival, protocol: protocol === 'udp' ? 'udp' : 'tcp' }, sight) };
+    }),
+  );
 }

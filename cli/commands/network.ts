@@ -1,7 +1,8 @@
 /** shoal network: networks of the cluster and of the engine, who is reached on them and where. */
 import { type Command, Option } from 'commander';
 import type { NetworkDifference, NetworkEndpoints } from '../../manager/api/network-sight.ts';
-import { messageOf } from '../../proto/errors.ts';
+import type { NetworkTrace, TraceStep } from '../../manager/api/network-trace.ts';
+import { messageOf, ShoalError } from '../../proto/errors.ts';
 import { type Context, collect, filterQuery, listOptions } from '../context.ts';
 import { type InspectFlags, inspect, inspectOptions, labelLines } from '../inspect.ts';
 import { type Column, type ListOptions, print, printError, renderList } from '../output.ts';
@@ -63,6 +64,7 @@ export function addNetworkCommands(program: Command, context: Context): void {
   addNetworkInspect(network, context);
   addRemove(network, context, '/networks');
   addDifference(network, context);
+  addTrace(network, context);
 }
 
 const networkColumns: Column<NetworkResource>[] = [
@@ -222,4 +224,48 @@ function addDifference(network: Command, context: Context): void {
         Operations.length === 0 ? `${Node}: the kernel holds ${state}; nothing to do` : Operations.join('\n'),
       );
     });
+}
+
+function addTrace(network: Command, context: Context): void {
+  network
+    .command('trace')
+    .description('where a connection from a task to a service would go, step by step; nothing is sent')
+    .argument('<task>', 'the task that would connect: its id, or its name, such as web.1')
+    .argument(
+      '<service:port>',
+      'the name as the task would say it, and the port there, such as db:5432 or dns:53/udp',
+    )
+    .option('--ipv6', 'by the IPv6 addresses of the name')
+    .option('--format <format>', 'json, for programs')
+    .action(async (task: string, to: string, flags: Pick<ListOptions, 'format'> & { ipv6?: boolean }) => {
+      const path = `/tasks/${encodeURIComponent(task)}/trace`;
+      const asked = { to, ...(flags.ipv6 ? { ipv6: 'true' } : {}) };
+      const trace = await context.client().get<NetworkTrace>(path, asked);
+      print(flags.format === 'json' ? JSON.stringify(trace) : traceText(trace));
+      if (trace.Outcome === 'broken')
+        throw new ShoalError('failed-precondition', 'the connection reaches no task');
+      if (trace.Outcome === 'partly')
+        throw new ShoalError('failed-precondition', 'some connections reach no task');
+    });
+}
+
+/** A trace for a person: each step with the node where it happens, indented by what it is a part of. */
+export function traceText({ From, To, Steps, Ways }: NetworkTrace): string {
+  const line = (depth: number) => (step: TraceStep) =>
+    `${'  '.repeat(depth)}${step.Breaks ? '✘' : '·'} ${step.Node === '' ? '' : `${step.Node}: `}${step.Text}`;
+  const ends = Ways.flatMap((way) => way.Ends);
+  const reached = ends.filter((one) => one.Reached).length;
+  return [
+    `${From} → ${To}`,
+    ...Steps.map(line(1)),
+    ...Ways.flatMap((way) => [
+      `  ${way.Address}`,
+      ...way.Steps.map(line(2)),
+      ...way.Ends.flatMap((end) => [
+        `    ${end.Reached ? '✔' : '✘'} ${end.Task || 'no task'} ${end.Address}${end.Node === '' ? '' : ` on ${end.Node}`}`,
+        ...end.Steps.map(line(3)),
+      ]),
+    ]),
+    ends.length === 0 ? 'It ends at no task.' : `It ends at ${reached} of ${ends.length} tasks.`,
+  ].join('\n');
 }

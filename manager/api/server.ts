@@ -26,6 +26,7 @@ import { importRoutes } from './imports.ts';
 import { LocalEngine } from './local-engine.ts';
 import { logRoutes } from './logs.ts';
 import { networkSightRoutes } from './network-sight.ts';
+import { networkTraceRoutes } from './network-trace.ts';
 import { networkRoutes } from './networks.ts';
 import { nodeRoutes } from './nodes.ts';
 import { maximumMinor, minimumMinor } from './request.ts';
@@ -128,6 +129,7 @@ function createApp(host: ApiHost, engine: LocalEngine): Express {
     execRoutes,
     whyRoutes,
     networkSightRoutes,
+    networkTraceRoutes,
     dataVersionRoutes,
     historyRoutes,
     secretRoutes,

@@ -1,6 +1,7 @@
 /** What is seen of networks between hosts: what a node can't do, who holds what, how a connection would go. */
 import assert from 'node:assert/strict';
 import type { NetworkDifference, NetworkEndpoints } from '../../manager/api/network-sight.ts';
+import type { NetworkTrace } from '../../manager/api/network-trace.ts';
 import type { ServiceWhy } from '../../manager/api/why.ts';
 import type { NodeProblem } from '../../proto/docker.ts';
 import { clientOf, formCluster, runningTasks, tasksOf } from './cluster.ts';
@@ -154,6 +155,90 @@ describe('lab: networks are seen through', () => {
     await waitFor('the node to heal it', boundMs, async () =>
       (await diff('h2')).startsWith('h2: the kernel holds'),
     );
+  });
+
+  it('a connection is followed to each of its ends, or to where it breaks', async () => {
+    const [first, second] = [lab.host(1), lab.host(2)];
+    const isolated = ['service', 'create', '--name', 'hidden', '--network', 'back', ...server];
+    await first.shoal('network', 'create', '-d', 'overlay', 'back');
+    await first.shoal(...isolated);
+    await first.shoal(
+      ...['service', 'create', '--name', 'client', '--mode', 'global', '--network', 'front'],
+      ...['--stop-grace-period', '1s', 'busybox:lab', 'sleep', '1000000'],
+    );
+    const trace = async (to: string) => {
+      const json = await lab
+        .host(3)
+        .shoal('network', 'trace', '--format', 'json', 'client.h2', to)
+        .catch((error) => error);
+      return JSON.parse((json as { stdout: string }).stdout) as NetworkTrace;
+    };
+    const breaksOf = ({ Steps, Ways }: NetworkTrace) =>
+      [...Steps, ...Ways.flatMap((way) => [...way.Steps, ...way.Ends.flatMap((end) => end.Steps)])]
+        .filter(({ Breaks }) => Breaks)
+        .map(({ Node, Text }) => `${Node}: ${Text}`);
+    /** Whether the client's own connections to web are answered, as often as there are tasks. */
+    const connects = async () => {
+      const { stdout: id } = await second.engine(
+        'ps',
+        '-q',
+        '--filter',
+        'label=com.docker.swarm.service.name=client',
+      );
+      const script = `a=$(nslookup -type=a web | sed -n 's/^Address: //p' | head -1)
+        for i in 1 2 3 4 5 6; do printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2 $a 80 | grep -q 200 && echo yes || echo no; done`;
+      const { stdout } = await second.engine('exec', id.trim(), 'sh', '-c', script);
+      return stdout.trim().split('\n');
+    };
+    const whole = await waitFor('the way to all three tasks', boundMs, async () => {
+      const answer = await trace('web:80');
+      return answer.Outcome === 'reached' && answer;
+    });
+    assert.deepEqual(
+      whole.Ways[0]?.Ends.map(({ Node }) => Node).sort(),
+      lab.hosts.map(({ name }) => name),
+    );
+    assert.deepEqual(await connects(), Array(6).fill('yes'));
+    assert.equal(
+      breaksOf(await trace('web:81')).filter((text) =>
+        /no program of the task listens on port 81\/tcp; it listens on 80\/tcp/.test(text),
+      ).length,
+      3,
+    );
+    assert.match(JSON.stringify(await trace('web:8080')), /port 8080 is published on the nodes/);
+    assert.match(JSON.stringify(await trace('hidden:80')), /service hidden is on back, the task on front/);
+    // One of the three is behind an interface that goes.
+    const { stdout: links } = await second.exec(
+      'sh',
+      '-c',
+      "ip -o link | sed -n 's/.*: \\(vx[0-9]*\\):.*/\\1/p'",
+    );
+    const { stdout: front } = await first.shoal(
+      'network',
+      'inspect',
+      '--format',
+      '{{json .Options}}',
+      'front',
+    );
+    const vxlan = `vx${/vxlanid_list":"(\d+)/.exec(front)?.[1]}`;
+    assert.ok(links.split('\n').includes(vxlan), links);
+    await second.exec('ip', 'link', 'delete', vxlan);
+    const partly = await trace('web:80');
+    assert.equal(partly.Outcome, 'partly');
+    assert.deepEqual(
+      breaksOf(partly),
+      Array(2).fill(`h2: the interface ${vxlan} to other hosts is not there`),
+    );
+    assert.equal((await connects()).filter((one) => one === 'yes').length, 2, 'as the trace says');
+    await second.exec('nft', 'flush', 'chain', 'inet', 'shoal', 'pre');
+    const broken = await trace('web:80');
+    assert.match(breaksOf(broken).join(), /^h2: the rules for virtual addresses do not stand in the kernel/);
+    await assert.rejects(
+      first.shoal('network', 'trace', 'client.h2', 'web:80'),
+      /the connection reaches no task/,
+    );
+    await waitFor('the node to heal it', boundMs, async () => (await trace('web:80')).Outcome === 'reached');
+    assert.deepEqual(await connects(), Array(6).fill('yes'));
   });
 
   it('a node without networks between hosts says so, and has no other problems', async () => {
