@@ -20,8 +20,10 @@ import type { Kernel } from './network/kernel.ts';
 import { EndpointsWatch } from './network/watch.ts';
 import { Remotes } from './remotes.ts';
 import { Reporter } from './reporter.ts';
+import { httpScrape } from './scrape.ts';
 import { MemoryFolder, type TaskFiles } from './secrets.ts';
 import { Session, type SessionState } from './session.ts';
+import { UsageMeter } from './usage.ts';
 import { describeNode, type WireDescription, type WireSessionMessage, wireTlsInfo } from './wire.ts';
 import { Worker } from './worker.ts';
 
@@ -129,12 +131,13 @@ export class Agent {
       tasks: () => worker.tasks(),
       onTasks: (listener) => worker.onTasks(listener),
     });
+    const tasks = () => worker.tasks();
     this.#execs = new ExecRunner({
       execs: engine.execs,
       dial: grpcExecDial(() => this.#held().identity),
       clock,
       log,
-      tasks: () => worker.tasks(),
+      tasks,
     });
     this.#session = new Session({
       connect: options.connect ?? grpcDispatcher(clock),
@@ -149,6 +152,7 @@ export class Agent {
       logs,
       listeners: [
         this.#execs,
+        new UsageMeter({ meter: engine.meter, scrape: httpScrape(clock), clock, log, tasks }),
         ...(dataPlane === undefined ? [] : [new EndpointsWatch(dataPlane, clock, log)]),
       ],
       onMessage: (message) => this.#onMessage(message),

@@ -8,6 +8,8 @@ import type { PublishLogsMessage } from '../proto/generated/docker/swarmkit/v1/P
 import type { EndpointsReport } from '../proto/generated/shoal/v1/EndpointsReport.ts';
 import type { EndpointsUpdate } from '../proto/generated/shoal/v1/EndpointsUpdate.ts';
 import type { ExecSummons__Output as ExecSummons } from '../proto/generated/shoal/v1/ExecSummons.ts';
+import type { UsageReport } from '../proto/generated/shoal/v1/UsageReport.ts';
+import type { UsageWishes__Output as UsageWishes } from '../proto/generated/shoal/v1/UsageWishes.ts';
 import type { Clock } from '../proto/ports.ts';
 import { createChannel, type NodeIdentity, type RpcChannel } from '../proto/rpc.ts';
 import { fromGrpcError, managerHeader } from '../proto/rpc-status.ts';
@@ -45,6 +47,11 @@ export interface EndpointsStream extends Stream {
   report(report: EndpointsReport): void;
 }
 
+/** A node's reports of what its tasks use. */
+export interface UsageStream extends Stream {
+  report(report: UsageReport): void;
+}
+
 /** Log lines on their way to a manager. */
 export interface LogUpload {
   /** Resolves when there is room for more; rejects when the other side is gone. */
@@ -65,6 +72,8 @@ export interface DispatcherClient {
   publishLogs(): LogUpload;
   /** Absent where no data plane listens. */
   watchEndpoints?(handlers: StreamHandlers<EndpointsUpdate>): EndpointsStream;
+  /** What is to be measured; absent where nobody measures. */
+  watchUsage?(handlers: StreamHandlers<UsageWishes>): UsageStream;
   /** Summons to run commands; absent where nobody does. */
   listenExecs?(handlers: StreamHandlers<ExecSummons>): Stream;
   close(): void;
@@ -173,6 +182,12 @@ class GrpcDispatcherClient implements DispatcherClient {
 
   watchEndpoints(handlers: StreamHandlers<EndpointsUpdate>): EndpointsStream {
     const call = this.#channel.client('Endpoints').Watch();
+    const stream = follow(call, handlers);
+    return { ...stream, report: (report) => void call.write(report) };
+  }
+
+  watchUsage(handlers: StreamHandlers<UsageWishes>): UsageStream {
+    const call = this.#channel.client('Usage').Watch();
     const stream = follow(call, handlers);
     return { ...stream, report: (report) => void call.write(report) };
   }

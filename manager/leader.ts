@@ -13,6 +13,7 @@ import { Dispatcher } from './dispatcher/dispatcher.ts';
 import { Summons } from './exec/summons.ts';
 import { keeperPlan } from './keeper.ts';
 import { LogBroker } from './logs/broker.ts';
+import { autoscaler } from './orchestrator/autoscale.ts';
 import { type LoopOptions, ReconcileLoop } from './orchestrator/loop.ts';
 import { reconcilers } from './orchestrator/orchestrator.ts';
 import type { RaftNode } from './raft/contract.ts';
@@ -20,7 +21,10 @@ import { rebalancer } from './scheduler/rebalance.ts';
 import { schedulerReconciler } from './scheduler/schedule.ts';
 import type { Propose } from './store/change.ts';
 import type { Store } from './store/store.ts';
+import type { UsageOf } from './store/usage.ts';
 import type { Commit, StoreEvent } from './store/watch.ts';
+import { UsageBoard } from './usage/board.ts';
+import { notMeasured } from './usage/service.ts';
 
 const keeperPeriodMs = 500;
 
@@ -35,18 +39,19 @@ export interface LeaderOptions {
   readonly log: Log;
   readonly observeSchedulingDelay: (delayMs: number) => void;
   /** What decides; `decisions` when absent. */
-  readonly decide?: () => Decisions;
+  readonly decide?: (usage: UsageOf) => Decisions;
 }
 
 /** The deciding parts that the loop asks in turn, and what completes their changes. */
 export type Decisions = Pick<LoopOptions, 'reconcilers' | 'finish'>;
 
-/** The deciding parts of a cluster, made anew for each time of leading. */
-export function decisions(): Decisions {
+/** The deciding parts of a cluster, made anew for each time of leading. `usage`: what tasks use. */
+export function decisions(usage: UsageOf): Decisions {
   return {
     reconcilers: [
       networkReconciler(),
       ...reconcilers,
+      autoscaler(usage),
       schedulerReconciler(),
       rebalancer,
       rootRotation,
@@ -60,6 +65,7 @@ export class Leader {
   readonly dispatcher: Dispatcher;
   readonly logs: LogBroker;
   readonly summons: Summons;
+  readonly usage: UsageBoard;
   private readonly options: LeaderOptions;
   private readonly loop: ReconcileLoop;
   private readonly stops: (() => void)[] = [];
@@ -73,19 +79,21 @@ export class Leader {
     this.dispatcher = new Dispatcher({ store, propose, clock, random, log });
     this.logs = new LogBroker({ store, clock, random });
     this.summons = new Summons(store);
+    this.usage = new UsageBoard({ store, clock });
     this.loop = new ReconcileLoop({
       store,
       propose,
       clock,
       random,
       log,
-      ...(options.decide ?? decisions)(),
+      ...(options.decide ?? decisions)(this.usage.usageOf),
     });
   }
 
   start(): void {
     this.dispatcher.start();
     this.logs.start();
+    this.usage.start();
     this.loop.start();
     this.stops.push(this.options.store.onCommit((commit) => this.observe(commit)));
     this.stops.push(this.options.raft.onChange(() => void this.keep()));
@@ -102,6 +110,7 @@ export class Leader {
     this.dispatcher.stop(leaderAddress);
     this.logs.stop(leaderAddress);
     this.summons.stop(leaderAddress);
+    this.usage.stop(notMeasured());
   }
 
   private scheduleKeeper(): void {

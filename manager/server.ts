@@ -38,6 +38,7 @@ import { createKeyFile, keyFileState, openKeyFile } from './raft/seal.ts';
 import { registerRaftServices } from './raft/services.ts';
 import { changesOfMoves, movesOf } from './scheduler/rebalance.ts';
 import type { Change } from './store/change.ts';
+import { registerUsage } from './usage/service.ts';
 
 /** How this manager begins. `join` asks the managers at `remotes`; `resume` goes on from its disk. */
 export type ManagerStart =
@@ -235,6 +236,7 @@ export class ManagerServer {
     registerEndpoints(server, { dispatcher: () => manager.dispatcher(), leader }, requireCaller);
     registerDataPlanes(server, { dispatcher: () => manager.dispatcher(), leader }, requireCaller);
     registerLogs(server, { broker: () => manager.leading()?.logs, leader }, requireCaller);
+    registerUsage(server, () => manager.leading()?.usage, requireCaller);
     registerExec(server, execLeadership(manager), this.commands, requireCaller);
     registerRaftServices(server, manager.raft, this.peers, {
       clusterId,

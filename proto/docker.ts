@@ -232,6 +232,8 @@ export interface Service extends Meta<ServiceId> {
     History?: ServiceChangeRecord[];
     /** Of a job with a schedule. */
     Cron?: CronState;
+    /** Of a service that is scaled by what its tasks use. */
+    Autoscale?: AutoscaleState;
   };
 }
 
@@ -244,6 +246,20 @@ export interface ServiceChangeRecord {
   /** A client's certificate, a node's local socket, or the managers. */
   By: string;
   What: string;
+}
+
+/** Where the scaling of a service stands; times in ms since the epoch. */
+export interface AutoscaleState {
+  /** How many tasks were advised, and since when; each holds until the next. Oldest first. */
+  Advice: readonly { readonly At: number; readonly Replicas: number }[];
+  /** When the number was changed last. */
+  ChangedAt?: number;
+  /** The number in the spec that its owner gave last. */
+  Asked: number;
+  /** What Reason is about, to tell news from the same in other figures. */
+  Kind: string;
+  /** For a person: why there are as many as there are. */
+  Reason: string;
 }
 
 /** Where a job with a schedule stands; times in ms since the epoch. */

@@ -18,6 +18,7 @@ import type { ProtoGrpcType as DataPlanePackage } from './generated/data-plane.t
 import type { ProtoGrpcType as ExecPackage } from './generated/exec.ts';
 import type { ProtoGrpcType as ShoalPackage } from './generated/shoal.ts';
 import type { ProtoGrpcType as SwarmkitPackage } from './generated/swarmkit.ts';
+import type { ProtoGrpcType as UsagePackage } from './generated/usage.ts';
 import { type Link, linkProtocol, SocketLink } from './link.ts';
 import type { Clock } from './ports.ts';
 import { fromGrpcError } from './rpc-status.ts';
@@ -26,7 +27,10 @@ const maxMessageBytes = 64 * 1024 * 1024;
 const minTlsVersion = 'TLSv1.3';
 
 type Swarmkit = SwarmkitPackage['docker']['swarmkit']['v1'];
-type Shoal = ShoalPackage['shoal']['v1'] & DataPlanePackage['shoal']['v1'] & ExecPackage['shoal']['v1'];
+type Shoal = ShoalPackage['shoal']['v1'] &
+  DataPlanePackage['shoal']['v1'] &
+  ExecPackage['shoal']['v1'] &
+  UsagePackage['shoal']['v1'];
 
 /** Every service of the cluster's port, by name: its definition and its client's constructor. */
 type Services = {
@@ -63,18 +67,22 @@ let loaded: Services | undefined;
 export function loadPackage(): Services {
   if (loaded !== undefined) return loaded;
   const folder = join(packageRoot(), 'proto');
-  const definition = loadSync(['swarmkit.proto', 'shoal.proto', 'data-plane.proto', 'exec.proto'], {
-    includeDirs: [folder],
-    keepCase: true,
-    longs: String,
-    enums: String,
-    oneofs: true,
-    defaults: false,
-  });
+  const definition = loadSync(
+    ['swarmkit.proto', 'shoal.proto', 'data-plane.proto', 'exec.proto', 'usage.proto'],
+    {
+      includeDirs: [folder],
+      keepCase: true,
+      longs: String,
+      enums: String,
+      oneofs: true,
+      defaults: false,
+    },
+  );
   const root = grpc.loadPackageDefinition(definition) as unknown as SwarmkitPackage &
     ShoalPackage &
     DataPlanePackage &
-    ExecPackage;
+    ExecPackage &
+    UsagePackage;
   loaded = { ...root.docker.swarmkit.v1, ...root.shoal.v1 };
   return loaded;
 }

@@ -66,6 +66,7 @@ const siblings = [
   'backup',
   'logs',
   'exec',
+  'usage',
   'api',
   'raft',
   'store',
@@ -84,6 +85,7 @@ const managerMayImport: Record<string, string[]> = {
   backup: ['proto', 'manager/store', 'manager/ca'],
   logs: ['proto', 'manager/store'],
   exec: ['proto', 'manager/store'],
+  usage: ['proto', 'manager/store'],
   api: ['proto', 'manager/store', 'manager/stack', 'manager/ca', 'manager/logs', 'manager/exec'],
 };
 

@@ -11,6 +11,7 @@ import { EngineConnection } from './connection.ts';
 import { DockerApi, errorOf, type Modem } from './docker-api.ts';
 import { followEvents } from './docker-events.ts';
 import { DockerExecs } from './docker-execs.ts';
+import { DockerMeter } from './docker-meter.ts';
 import { jsonLines, logLines } from './docker-stream.ts';
 import type {
   ContainerRequest,
@@ -62,6 +63,7 @@ export interface DockerEngineOptions {
 
 export class DockerEngine implements Engine {
   readonly execs: DockerExecs;
+  readonly meter: DockerMeter;
   readonly #api: DockerApi;
   readonly #clock: Clock;
   readonly #random: Random;
@@ -71,6 +73,7 @@ export class DockerEngine implements Engine {
   constructor(options: DockerEngineOptions) {
     this.#api = new DockerApi(modemFor(options.address), options.address);
     this.execs = new DockerExecs(this.#api);
+    this.meter = new DockerMeter(this.#api);
     this.#clock = options.clock;
     this.#random = options.random;
     this.#log = options.log ?? silentLog;

@@ -130,8 +130,17 @@ export interface EngineExecs {
   inspect(execId: string): Promise<{ readonly isRunning: boolean; readonly exitCode: number }>;
 }
 
+/** What containers use. 'not-found' for one that is not there. */
+export interface EngineMeter {
+  /** cpuNanos: processor time since the container was started; memoryBytes: without what is only kept of files. */
+  measure(containerId: string): Promise<{ readonly cpuNanos: number; readonly memoryBytes: number }>;
+  /** Where this host reaches what it serves; undefined where it has no address. */
+  address(containerId: string): Promise<string | undefined>;
+}
+
 export interface Engine {
   readonly execs: EngineExecs;
+  readonly meter: EngineMeter;
   describe(): Promise<EngineDescription>;
   /**
    * Makes sure that the image is there, pulling it with `registryAuth` (Docker's X-Registry-Auth value,

@@ -28,6 +28,7 @@ import type {
   LogOptions,
 } from './engine.ts';
 import { SimulatedExecs } from './simulated-execs.ts';
+import { SimulatedMeter } from './simulated-meter.ts';
 import { builtInNetworks, hasHealthCheck, networksOf } from './simulated-requests.ts';
 
 const labelPrefix = 'shoal.simulated.';
@@ -79,6 +80,7 @@ export interface EngineCalls {
 
 export class SimulatedEngine implements Engine {
   readonly execs = new SimulatedExecs(async (id) => (await this.inspect(id)).phase === 'running');
+  readonly meter = new SimulatedMeter();
   readonly calls: EngineCalls = { pull: 0, create: 0, start: 0, stop: 0, remove: 0, inspect: 0, list: 0 };
   /** What containers were sent, oldest first. */
   readonly signals: { readonly containerId: string; readonly signal: string }[] = [];

@@ -14,6 +14,7 @@ import type {
 import { ShoalError } from '../../proto/errors.ts';
 import type { ServiceId } from '../../proto/ids.ts';
 import { ingressNetwork } from '../store/attachment.ts';
+import { checkAutoscale } from '../store/autoscale-options.ts';
 import { parseConstraints } from '../store/constraint.ts';
 import { withoutNumber } from '../store/data-version.ts';
 import { circleOf, describeCircle } from '../store/dependencies.ts';
@@ -97,6 +98,7 @@ export function checkServiceShape(spec: ServiceSpec, references: 'by-id' | 'by-n
   checkName(spec.Name);
   readServiceOptions(spec.Labels);
   checkOptionsForMode(spec.Labels, Boolean(spec.Mode.ReplicatedJob ?? spec.Mode.GlobalJob));
+  checkAutoscale(spec);
   const task = spec.TaskTemplate;
   checkResources(task);
   checkRestart(task);

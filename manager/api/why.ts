@@ -58,7 +58,13 @@ export function whyRoutes(host: ApiHost): Router {
 function serviceReasons(view: View, service: Service): string[] {
   const status = service.UpdateStatus;
   const update = status && !status.State.endsWith('completed') ? [`${status.State}: ${status.Message}`] : [];
-  return [...update, ...unmetOf(view, service), ...problemsWith(view, service)];
+  const scaling = service.Private.Autoscale?.Reason;
+  return [
+    ...update,
+    ...unmetOf(view, service),
+    ...(scaling ? [`autoscale: ${scaling}`] : []),
+    ...problemsWith(view, service),
+  ];
 }
 
 function taskWhy(view: View, task: Task, now: number): TaskWhy {

@@ -10,6 +10,7 @@
 import type { Service, Task, UpdateConfig, UpdateState, UpdateStatus } from '../../proto/docker.ts';
 import type { Change } from '../store/change.ts';
 import { unmetDependencies } from '../store/dependencies.ts';
+import { withPresentScale } from '../store/kept-scale.ts';
 import { earlier, nothing, type Reconciliation, reconciliation } from '../store/reconciler.ts';
 import { firstMissing, referencesOf } from '../store/references.ts';
 import { withRecord } from '../store/service-change.ts';
@@ -191,7 +192,7 @@ function actOnFailure(context: Context, failed: Task, settings: Settings): Chang
   }
   const rolledBack: Service = {
     ...rest,
-    Spec: PreviousSpec,
+    Spec: withPresentScale(service, PreviousSpec),
     Private: {
       ...privateRest,
       RevisionID: PreviousRevisionID,

@@ -24,6 +24,7 @@ import { type Change, newMeta } from '../store/change.ts';
 import { circleOf, describeCircle } from '../store/dependencies.ts';
 import { describePortConflict } from '../store/endpoint.ts';
 import { describeSubnetConflict } from '../store/ip.ts';
+import { withKeptScale } from '../store/kept-scale.ts';
 import { sameServiceSpec, sameValue } from '../store/normalize.ts';
 import { createServiceChanges, updateServiceChanges } from '../store/service-change.ts';
 import type { View } from '../store/store.ts';
@@ -179,7 +180,8 @@ class Plan {
     const { Name } = compiledSpec;
     const { now, newId, by, check } = this.options;
     const existing = this.existing('service', Name);
-    const spec = withKept(this.resolve(compiledSpec), existing);
+    const resolved = withKept(this.resolve(compiledSpec), existing);
+    const spec = existing ? withKeptScale(existing, resolved) : resolved;
     if (existing && sameServiceSpec(existing.Spec, spec)) {
       this.done.unchanged.push({ kind: 'service', name: Name });
       this.revisions.push(existing.Private.RevisionID);

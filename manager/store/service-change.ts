@@ -18,6 +18,7 @@ import type { NewId, RevisionId, ServiceId } from '../../proto/ids.ts';
 import { type Change, newMeta } from './change.ts';
 import { differencesOf } from './difference.ts';
 import { endpointOf } from './endpoint.ts';
+import { keptAutoscale, withKeptScale, withPresentScale } from './kept-scale.ts';
 import { acceptedSpec, sameServiceSpec, sameValue } from './normalize.ts';
 import { cronOptions } from './service-options.ts';
 import type { View } from './store.ts';
@@ -94,9 +95,11 @@ export function updateServiceChanges(
 ): ServiceChanges {
   const { UpdateStatus: _status, PreviousSpec: _previous, ...kept } = service;
   const target = targetOf(view, service, update, newId);
+  const isRollback = !('spec' in update);
+  const Spec = (isRollback ? withPresentScale : withKeptScale)(service, target.revision.Spec);
+  const Autoscale = keptAutoscale(service, Spec);
   const job = nextRun(service, target.revision.Spec, now);
   checkSameService(service, target.revision.Spec);
-  const isRollback = !('spec' in update);
   if (!isRollback && isCredentialsOnly(service.Spec, target.revision.Spec)) {
     return withCredentialsOf(
       service,
@@ -106,8 +109,8 @@ export function updateServiceChanges(
   }
   const next: Service = {
     ...kept,
-    Spec: target.revision.Spec,
-    Endpoint: endpointOf({ Spec: target.revision.Spec, Endpoint: service.Endpoint }),
+    Spec,
+    Endpoint: endpointOf({ Spec, Endpoint: service.Endpoint }),
     PreviousSpec: service.Spec,
     ...(isRollback
       ? {
@@ -120,17 +123,22 @@ export function updateServiceChanges(
       : {}),
     ...(job && { JobStatus: job.JobStatus }),
     Private: {
-      ...service.Private,
+      ...withoutAutoscale(service.Private),
+      ...(Autoscale && { Autoscale }),
       ...job?.cron,
       RevisionID: target.revision.ID,
       PreviousRevisionID: service.Private.RevisionID,
       History: withRecord(
         service,
-        recordOf(target.revision, now, author, describe(service, target.revision.Spec, isRollback)),
+        recordOf(target.revision, now, author, describe(service, Spec, isRollback)),
       ),
     },
   };
   return { service: next, changes: [...target.changes, { op: 'update', kind: 'service', object: next }] };
+}
+
+function withoutAutoscale({ Autoscale: _, ...rest }: Service['Private']): Service['Private'] {
+  return rest;
 }
 
 /**

@@ -10,6 +10,7 @@ import { type Labels, stackLabel } from '../../proto/docker.ts';
 import { parseDurationMs } from '../../proto/duration.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import { isolationForm, parseIsolation } from '../../proto/isolation.ts';
+import { parseSelector } from '../../proto/metric-selector.ts';
 import {
   type Device,
   type IpcMode,
@@ -79,6 +80,22 @@ export interface ServiceOptions {
   /** Bytes of /dev/shm. */
   readonly shmSize: number | undefined;
   readonly gpu: string | undefined;
+  /** How it is scaled by what its tasks use; autoscale-options.ts puts these together. Absent `max`: it is not. */
+  readonly 'autoscale.min': number;
+  readonly 'autoscale.max': number | undefined;
+  readonly 'autoscale.metric':
+    | { readonly kind: 'cpu' | 'memory' }
+    | { readonly kind: 'prometheus'; readonly name: string };
+  /** What is for one task: a share of what it reserves, bytes, or so much of the metric. */
+  readonly 'autoscale.target':
+    | { readonly kind: 'percent' | 'size' | 'amount'; readonly value: number }
+    | undefined;
+  readonly 'autoscale.upWindow': number;
+  readonly 'autoscale.downWindow': number;
+  readonly 'autoscale.cooldown': number;
+  readonly 'autoscale.source': string | undefined;
+  readonly 'autoscale.port': number | undefined;
+  readonly 'autoscale.path': string;
   /** Whether a slot goes back to the node that it ran on first, where its volumes are. */
   readonly 'volume.sticky': boolean;
 }
@@ -113,6 +130,16 @@ const options: { readonly [K in keyof ServiceOptions]: Option<ServiceOptions[K]>
   pid: { absent: undefined, parse: (value) => oneOf(['host'] as const, value) },
   shmSize: { absent: undefined, parse: parseSize },
   gpu: { absent: undefined, parse: parseResourceKind },
+  'autoscale.min': { absent: 1, parse: (value) => parseNumber(value, 0, 10_000) },
+  'autoscale.max': { absent: undefined, parse: (value) => parseNumber(value, 1, 10_000) },
+  'autoscale.metric': { absent: { kind: 'cpu' }, parse: parseMetric },
+  'autoscale.target': { absent: undefined, parse: parseTarget },
+  'autoscale.upWindow': { absent: 0, parse: parseWindow },
+  'autoscale.downWindow': { absent: 300_000, parse: parseWindow },
+  'autoscale.cooldown': { absent: 30_000, parse: parseWindow },
+  'autoscale.source': { absent: undefined, parse: parseServiceName },
+  'autoscale.port': { absent: undefined, parse: (value) => parseNumber(value, 1, 65_535) },
+  'autoscale.path': { absent: '/metrics', parse: parsePath },
   'volume.sticky': { absent: false, parse: (value) => oneOf(['true', 'false'], value) === 'true' },
 };
 
@@ -245,6 +272,40 @@ function parseSize(value: string): number {
 function parseResourceKind(value: string): string {
   if (/^[\w.-]{1,64}$/.test(value)) return value;
   throw new BadOption('must be the kind of a generic resource that the service reserves, such as gpu');
+}
+
+function parseMetric(value: string): ServiceOptions['autoscale.metric'] {
+  if (value === 'cpu' || value === 'memory') return { kind: value };
+  const name = value.startsWith('prometheus:') ? value.slice('prometheus:'.length).trim() : '';
+  if (parseSelector(name)) return { kind: 'prometheus', name };
+  throw new BadOption(
+    'must be cpu, memory or prometheus:NAME, the name of a metric, perhaps with labels: prometheus:jobs{queue="mail"}',
+  );
+}
+
+function parseTarget(value: string): ServiceOptions['autoscale.target'] {
+  const percent = /^(\d{1,6}(?:\.\d+)?)%$/.exec(value)?.[1];
+  if (Number(percent) > 0) return { kind: 'percent', value: Number(percent) };
+  if (/^[1-9]\d*[kmg]b?$/i.test(value)) return { kind: 'size', value: parseSize(value) };
+  if (/^\d{1,12}(?:\.\d{1,9})?$/.test(value) && Number(value) > 0)
+    return { kind: 'amount', value: Number(value) };
+  throw new BadOption('must be a percentage (70%), a size (200m), or an amount of a metric (25), above 0');
+}
+
+function parseWindow(value: string): number {
+  const durationMs = value === '0' ? 0 : parseDurationMs(value);
+  if (durationMs !== undefined && durationMs <= 24 * 3_600_000) return durationMs;
+  throw new BadOption('must be a duration, such as 90s or 5m, of a day at most');
+}
+
+function parseServiceName(value: string): string {
+  if (serviceName.test(value)) return value;
+  throw new BadOption('must be the name of a service');
+}
+
+function parsePath(value: string): string {
+  if (/^\/[\w./~%?&=+-]{0,200}$/.test(value)) return value;
+  throw new BadOption('must be a path, such as /metrics');
 }
 
 function parseSchedule(value: string): string {

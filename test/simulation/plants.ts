@@ -65,7 +65,7 @@ function staleRead(transport: RaftTransport): RaftTransport {
 
 /** Takes a slot that is occupied for an empty one, now and then. */
 function forgetSlot(): Decisions {
-  const real = decisions();
+  const real = decisions(() => undefined);
   let creations = 0;
   const forgetful = (reconciler: Reconciler): Reconciler => ({
     ...reconciler,
@@ -88,7 +88,7 @@ function forgetSlot(): Decisions {
 
 /** Gives a task the address that another one of the network has, now and then. */
 function addressTwice(): Decisions {
-  const real = decisions();
+  const real = decisions(() => undefined);
   let creations = 0;
   const finish = (view: View, changes: readonly Change[], now: number): readonly Change[] =>
     (real.finish?.(view, changes, now) ?? changes).map((change) => {
@@ -111,7 +111,7 @@ function withTakenAddress(view: View, task: Task): Task {
 
 /** Gives a node the virtual address of a service for its own, now and then. */
 function ownAddressTwice(): Decisions {
-  const real = decisions();
+  const real = decisions(() => undefined);
   let given = 0;
   const finish = (view: View, changes: readonly Change[], now: number): readonly Change[] =>
     (real.finish?.(view, changes, now) ?? changes).map((change): Change => {

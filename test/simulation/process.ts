@@ -118,6 +118,7 @@ export function engineOf(process: SimulatedProcess, engine: Engine): Engine {
     process.isAlive ? process.hold(work()) : new Promise<T>(() => {});
   return {
     execs: engine.execs,
+    meter: engine.meter,
     describe: () => call(() => engine.describe()),
     pull: (image, registryAuth, signal) => call(() => engine.pull(image, registryAuth, signal)),
     create: (request) => call(() => engine.create(request)),

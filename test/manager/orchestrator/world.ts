@@ -3,12 +3,14 @@
  * takes the emptiest node, and agents that do what a test tells them.
  */
 import assert from 'node:assert/strict';
-import { reconcilers } from '../../../manager/orchestrator/orchestrator.ts';
+import { autoscaler } from '../../../manager/orchestrator/autoscale.ts';
+import { reconcilers as plain } from '../../../manager/orchestrator/orchestrator.ts';
 import { isActive } from '../../../manager/orchestrator/slots.ts';
 import { WakeTimes } from '../../../manager/orchestrator/wake-times.ts';
 import type { Change } from '../../../manager/store/change.ts';
 import { Store } from '../../../manager/store/store.ts';
 import { slotKey } from '../../../manager/store/tables.ts';
+import type { TaskUsage } from '../../../manager/store/usage.ts';
 import type { Commit } from '../../../manager/store/watch.ts';
 import type { ClusterNode, Service, ServiceSpec, Task } from '../../../proto/docker.ts';
 import type { NodeId, RevisionId, ServiceId, TaskId } from '../../../proto/ids.ts';
@@ -30,7 +32,10 @@ export class World {
   private index = 0;
   private ids = 0;
   private wakeTimes = new WakeTimes();
-  private dirty = reconcilers.map(() => new Set<string>());
+  /** What tasks use, as their agents would have reported it. */
+  readonly usage = new Map<string, TaskUsage>();
+  private readonly reconcilers = [...plain, autoscaler((id) => this.usage.get(id))];
+  private dirty = this.reconcilers.map(() => new Set<string>());
 
   constructor(nodes: number | readonly ClusterNode[] = 3) {
     this.store.onCommit((commit) => this.hear(commit));
@@ -47,7 +52,7 @@ export class World {
       this.newLeader();
       return;
     }
-    for (const [at, reconciler] of reconcilers.entries()) {
+    for (const [at, reconciler] of this.reconcilers.entries()) {
       for (const event of commit.events) {
         for (const key of reconciler.keysFor(event, this.store)) this.dirty[at]!.add(key);
       }
@@ -68,7 +73,7 @@ export class World {
   /** Forgets all that a leader holds in memory, and looks at everything. */
   newLeader(): void {
     this.wakeTimes = new WakeTimes();
-    this.dirty = reconcilers.map((reconciler) => new Set(reconciler.allKeys(this.store)));
+    this.dirty = this.reconcilers.map((reconciler) => new Set(reconciler.allKeys(this.store)));
   }
 
   /** Reconciles until nothing is left to do. */
@@ -78,7 +83,7 @@ export class World {
   }
 
   private round(): boolean {
-    for (const [at, reconciler] of reconcilers.entries()) {
+    for (const [at, reconciler] of this.reconcilers.entries()) {
       const all = this.dirty[at]!;
       this.dirty[at] = new Set();
       const changes: Change[] = [];
@@ -97,7 +102,7 @@ export class World {
 
   /** What a look at everything would still change: nothing, when events concern all that they should. */
   unsettled(): Change[] {
-    return reconcilers.flatMap((reconciler) =>
+    return this.reconcilers.flatMap((reconciler) =>
       reconciler
         .allKeys(this.store)
         .flatMap((key) => reconciler.reconcile(this.store, key, this.now, this.newId as never).changes),
