@@ -4,7 +4,7 @@
  */
 import type { ConfigSpec, SecretSpec, ServiceSpec } from '../../proto/docker.ts';
 import { messageOf } from '../../proto/errors.ts';
-import { anyLabels, exampleValues, expand, type TemplateFunctions } from '../../proto/template.ts';
+import { anyLabels, checkTemplate, exampleValues, type TemplateFunctions } from '../../proto/template.ts';
 import type { View } from '../store/store.ts';
 import { swarmError } from './request.ts';
 
@@ -14,7 +14,7 @@ export function checkSpecTemplates(spec: ServiceSpec): void {
   const values = exampleValues({ Name: spec.Name, Labels: spec.Labels });
   const check = (place: string, text: string): void =>
     attempt(`ContainerSpec.${place}`, text, () => {
-      expand(text, values);
+      checkTemplate(text, values);
     });
   check('Hostname', Hostname);
   for (const [index, entry] of Env.entries()) check(`Env[${index}]`, entry);
@@ -43,7 +43,7 @@ export function checkDataTemplate(what: 'secret' | 'config', spec: SecretSpec | 
   const nothing = () => '';
   const values = exampleValues({ Name: 'service', Labels: anyLabels });
   attempt(`${what} ${spec.Name}`, text, () => {
-    expand(text, values, { env: nothing, secret: nothing, config: nothing });
+    checkTemplate(text, values, { env: nothing, secret: nothing, config: nothing });
   });
 }
 
@@ -65,7 +65,7 @@ export function checkDataTemplates(view: View, spec: ServiceSpec): void {
     if (!data?.Templating) continue;
     const text = textOf(data);
     attempt(what, text, () => {
-      expand(text, values, functionsOf(spec));
+      checkTemplate(text, values, functionsOf(spec));
     });
   }
 }
