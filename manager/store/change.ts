@@ -45,11 +45,15 @@ export interface Entry {
  */
 export type Propose = (changes: readonly Change[]) => Promise<number>;
 
+/** Reads both forms. */
 const packr = new Packr({ useRecords: false, moreTypes: false });
+/** Objects of equal fields name them once an entry: shorter and quicker, but only when there are many. */
+const recordPackr = new Packr({ useRecords: true, moreTypes: false });
+const manyChanges = 256;
 
-/** The bytes of a log entry (msgpack). */
+/** The bytes of a log entry (msgpack; a long one with msgpackr's records). */
 export function encodeEntry(entry: Entry): Uint8Array {
-  return packr.pack(entry);
+  return entry.changes?.length >= manyChanges ? recordPackr.pack(entry) : packr.pack(entry);
 }
 
 /** The entry of `data`, made by encodeEntry. */

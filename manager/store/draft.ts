@@ -145,7 +145,9 @@ export class Draft {
           ? monotonicTaskFields(previous as ObjectOf['task'], change.fields)
           : change.fields;
       if (isEmpty(fields)) return undefined;
-      const merged = { ...previous, ...fields, Version: version, UpdatedAt: time } as AnyObject;
+      const merged = merge(previous, fields);
+      merged.Version = version;
+      merged.UpdatedAt = time;
       return withMoments(change.kind, previous, merged, this.now, change.because);
     }
     if (!previous) return refuse('not-found', `${change.kind} ${change.object.ID} not found`);
@@ -224,6 +226,21 @@ function isReferred(kind: Kind): kind is ReferredKind {
 
 function refuse(code: Refusal['code'], message: string): Refusal {
   return { ok: false, code, message };
+}
+
+/**
+ * A copy of the object with its fields replaced. Field by field where there are new ones: giving a spread copy a field
+ * that the object did not have takes V8 twice as long as all the rest.
+ */
+function merge(object: AnyObject, fields: Partial<AnyObject>): AnyObject {
+  const known = object as unknown as Readonly<Record<string, unknown>>;
+  const replaced = fields as Readonly<Record<string, unknown>>;
+  let isNew = false;
+  for (const field in replaced) isNew ||= !(field in known);
+  const copy: Record<string, unknown> = isNew ? {} : { ...known };
+  if (isNew) for (const field in known) copy[field] = known[field];
+  for (const field in replaced) copy[field] = replaced[field];
+  return copy as unknown as AnyObject;
 }
 
 function isEmpty(fields: object): boolean {

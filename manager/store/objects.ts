@@ -197,22 +197,24 @@ const listedRows = 8;
 export class Selection<T> {
   /** In no order; undefined once there are more. */
   #few: Row<T>[] | undefined = [];
-  /** Most runs of a wide selection have one row in it: a set for each would be most of what indexes take. */
-  readonly #runs = new Map<Run<T>, Row<T> | Set<Row<T>>>();
+  /**
+   * From then on. Most runs of a wide selection have one row in it: a set for each would be most of what indexes take.
+   */
+  #runs: Map<Run<T>, Row<T> | Set<Row<T>>> | undefined;
 
   get isEmpty(): boolean {
-    return this.#few === undefined ? this.#runs.size === 0 : this.#few.length === 0;
+    return (this.#few?.length ?? this.#runs?.size) === 0;
   }
 
   add(row: Row<T>): void {
     const few = this.#few;
-    if (few === undefined) this.#addToRun(row);
-    else if (few.includes(row)) return;
-    else if (few.length < listedRows) few.push(row);
+    if (this.#runs) addToRun(this.#runs, row);
+    else if (few?.includes(row)) return;
+    else if (few && few.length < listedRows) few.push(row);
     else {
+      this.#runs = new Map();
       this.#few = undefined;
-      for (const one of few) this.#addToRun(one);
-      this.#addToRun(row);
+      for (const one of [...few!, row]) addToRun(this.#runs, one);
     }
   }
 
@@ -222,9 +224,9 @@ export class Selection<T> {
       if (at >= 0) this.#few.splice(at, 1);
       return;
     }
-    const rows = this.#runs.get(row.run);
+    const rows = this.#runs!.get(row.run);
     if (rows instanceof Set) rows.delete(row);
-    if (rows === row || (rows instanceof Set && rows.size === 0)) this.#runs.delete(row.run);
+    if (rows === row || (rows instanceof Set && rows.size === 0)) this.#runs!.delete(row.run);
   }
 
   objects(): T[] {
@@ -233,18 +235,18 @@ export class Selection<T> {
       return inOrder.map(({ object }) => object);
     }
     const found: T[] = [];
-    const inOrder = [...this.#runs].sort(([one], [other]) => one.number - other.number);
+    const inOrder = [...this.#runs!].sort(([one], [other]) => one.number - other.number);
     for (const [, rows] of inOrder) {
       if (rows instanceof Set) for (const { object } of rows) found.push(object);
       else found.push(rows.object);
     }
     return found;
   }
+}
 
-  #addToRun(row: Row<T>): void {
-    const rows = this.#runs.get(row.run);
-    if (rows === undefined) this.#runs.set(row.run, row);
-    else if (rows instanceof Set) rows.add(row);
-    else if (rows !== row) this.#runs.set(row.run, new Set([rows, row]));
-  }
+function addToRun<T>(runs: Map<Run<T>, Row<T> | Set<Row<T>>>, row: Row<T>): void {
+  const rows = runs.get(row.run);
+  if (rows === undefined) runs.set(row.run, row);
+  else if (rows instanceof Set) rows.add(row);
+  else if (rows !== row) runs.set(row.run, new Set([rows, row]));
 }

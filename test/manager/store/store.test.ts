@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
+import { Packr, pack } from 'msgpackr';
 import { type Change, decodeEntry, encodeEntry, mayBecomeDesired } from '../../../manager/store/change.ts';
 import { Store } from '../../../manager/store/store.ts';
 import { type AnyObject, type Kind, kinds, tables } from '../../../manager/store/tables.ts';
@@ -366,6 +367,30 @@ describe('manager/store', () => {
     assert.deepEqual(decodeEntry(encodeEntry(entry)), entry);
   });
 
+  it('reads long entries of mixed shapes back as they were written, in either form', () => {
+    const plain = new Packr({ useRecords: false, moreTypes: false });
+    const labels = fc.dictionary(fc.string(), fc.string(), { maxKeys: 5, noNullPrototype: true });
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(change, labels), { minLength: 1, maxLength: 20 }),
+        fc.nat(70),
+        (some, slot) => {
+          const changes = Array.from({ length: 300 }, (_, at): Change => {
+            const [one, Labels] = some[at % some.length]!;
+            return one.op === 'create' && one.kind === 'task'
+              ? { ...one, object: { ...one.object, Labels, Slot: slot + at } }
+              : one;
+          });
+          const entry = { now, changes };
+          assert.deepEqual(decodeEntry(encodeEntry(entry)), entry);
+          assert.deepEqual(decodeEntry(plain.pack(entry)), entry);
+          assert.deepEqual(plain.unpack(encodeEntry(entry)), entry);
+        },
+      ),
+      { numRuns: 30 },
+    );
+  });
+
   it('refuses what is no entry, or none of its shape, and goes on', () => {
     const store = new Store();
     create(store, 'secret', secret('s1'));
@@ -373,8 +398,8 @@ describe('manager/store', () => {
     const garbage = [
       Buffer.from('garbage'),
       Buffer.alloc(0),
-      encodeEntry(null as never),
-      encodeEntry({ now } as never),
+      pack(null),
+      pack({ now }),
       encodeEntry({ now, changes: [null] } as never),
       encodeEntry({ now, changes: [{ op: 'create', kind: 'nothing', object: { ID: 'x' } }] } as never),
       encodeEntry({ now: 'never', changes: [{ op: 'remove', kind: 'secret', id: 's1' }, {}] } as never),
