@@ -20,6 +20,9 @@ export const realClock: Clock = {
     arm(delayMs);
     return { cancel: () => clearTimeout(handle) };
   },
+  soon: (action) => {
+    setImmediate(action);
+  },
 };
 
 export const realRandom: Random = {

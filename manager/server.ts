@@ -112,7 +112,7 @@ export class ManagerServer {
   /** Opens the port and starts the member. Throws what either refuses; then nothing stays open. */
   static async start(options: ManagerServerOptions): Promise<ManagerServer> {
     const { identity, clusterId, clock, random, log, metrics } = options;
-    const disk = await openDisk(options.folder);
+    const disk = await openDisk(options.folder, clock);
     const keyState = await keyFileState(disk);
     const unlockKey = options.start.kind === 'join' ? undefined : options.start.unlockKey;
     const dataKeys =

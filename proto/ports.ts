@@ -15,6 +15,11 @@ export interface Clock {
   monotonicMs(): number;
   /** Calls `action` once after `delayMs`. */
   after(delayMs: number, action: () => void): Timer;
+  /**
+   * Calls `action` once as soon as everything that has arrived by now has been looked at: what it does then is done for
+   * all of it together. Absent: where nothing arrives, whenever the present callback is through will do.
+   */
+  soon?(action: () => void): void;
 }
 
 /** Chance. */

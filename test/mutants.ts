@@ -27,9 +27,9 @@ const specs = {
     'conformance/raft/scenarios.test.js',
   ],
   raft: [
-    ...['wal', 'disk', 'seal', 'snapshot', 'large-snapshot', 'node', 'promises', 'chaos'].map(
-      (name) => `manager/raft/${name}.test.js`,
-    ),
+    ...'wal disk flush-pace outbox seal snapshot large-snapshot on-the-spot node promises chaos'
+      .split(' ')
+      .map((name) => `manager/raft/${name}.test.js`),
   ],
   store: ['manager/store/*.test.js'],
 };

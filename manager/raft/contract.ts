@@ -73,8 +73,8 @@ export interface Disk {
 }
 
 export interface AppendFile {
-  /** Resolves when the bytes are durable. One call at a time. */
-  append(data: Uint8Array): Promise<void>;
+  /** undefined: the bytes are durable already; else that is when it resolves. Never throws. One call at a time. */
+  append(data: Uint8Array): Promise<void> | undefined;
   close(): Promise<void>;
 }
 

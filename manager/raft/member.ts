@@ -7,13 +7,14 @@
  */
 import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
 import type { Timer } from '../../proto/ports.ts';
+import { Contacts } from './contacts.ts';
 import type { Member, ProposalResult, RaftNode, RaftRole, RaftStatus, Standing } from './contract.ts';
 import type { ConfChangeV2, MemberId, Message, RawNode } from './core/types.ts';
 import { type Directory, decodeContext, standingOf } from './directory.ts';
 import { additionOf, type ChangeDoor, MembershipChanges, removalOf } from './membership-changes.ts';
 import type { RaftSettings } from './node.ts';
 import { PendingProposals, surelyNotAppended, unknownOutcome } from './proposals.ts';
-import { overdueError, type ReachView, refuseQuorumLoss } from './reach.ts';
+import { overdueError, refuseQuorumLoss } from './reach.ts';
 import { ReadPoints } from './read-points.ts';
 import { type LoopEvents, ReadyLoop } from './ready-loop.ts';
 import type { Recovered } from './recovery.ts';
@@ -34,8 +35,6 @@ import { Succession } from './succession.ts';
 import { AppliedWaiters, SharedRequest } from './waiting.ts';
 
 const maxProposalBytes = 16 * 2 ** 20;
-/** A learner this close behind is promoted: it will have the rest before it is asked to vote. */
-const promotionLagEntries = 64;
 
 /** See createRaftNode. */
 export class RaftMember implements RaftNode {
@@ -49,12 +48,14 @@ export class RaftMember implements RaftNode {
   readonly #readPoints: ReadPoints;
   readonly #barrier: SharedRequest<void>;
   readonly #forwardedPoint: SharedRequest<number>;
+  readonly #contacts: Contacts;
   readonly #succession: Succession;
   readonly #board = new StatusBoard();
-  readonly #lastHeardMs = new Map<MemberId, number>();
   /** Called, all of them, when the leader, the role or anything else may have changed. */
   #turns: (() => void)[] = [];
   #ledTerm = 0;
+  /** Proposals of other members that were not answered yet. */
+  #forwarded = 0;
   #isRemoved = false;
   #isStopped = false;
   #failure: unknown;
@@ -85,13 +86,15 @@ export class RaftMember implements RaftNode {
       recovered,
       sealer,
       send: (to, messages) => this.#send(to, messages),
+      isAwaited: () => this.#forwarded > 0,
       events: this.#loopEvents(),
     });
+    this.#contacts = new Contacts(settings, this.#self.raftId, this.#loop);
     this.#succession = new Succession(this.#loop, this.#self.raftId, clock, settings.tickMs);
   }
 
   begin(): void {
-    this.#settings.transport.setMembers(this.#others());
+    this.#settings.transport.setMembers(this.#contacts.others());
     const { voters, votersOutgoing } = this.#loop.confState;
     // Alone, there is nobody to wait for.
     const isAlone = voters.length === 1 && voters[0] === this.#self.raftId && votersOutgoing.length === 0;
@@ -107,7 +110,7 @@ export class RaftMember implements RaftNode {
       this.#refuseWhenUnable();
       const leader = this.#leader();
       try {
-        if (this.#isLeading) return await this.proposeAsLeader(data);
+        if (this.#isLeading) return await this.#propose(data);
         if (leader !== undefined) return await this.#forward(leader, data, deadlineMs);
       } catch (error) {
         if (!surelyNotAppended(error)) throw error;
@@ -128,7 +131,16 @@ export class RaftMember implements RaftNode {
     return result;
   }
 
-  proposeAsLeader(data: Uint8Array): Promise<ProposalResult> {
+  async proposeAsLeader(data: Uint8Array): Promise<ProposalResult> {
+    this.#forwarded += 1;
+    try {
+      return await this.#propose(data);
+    } finally {
+      this.#forwarded -= 1;
+    }
+  }
+
+  #propose(data: Uint8Array): Promise<ProposalResult> {
     try {
       this.#refuseUnlessLeading();
       if (data.length > maxProposalBytes) throw tooLarge(data.length, maxProposalBytes);
@@ -178,7 +190,7 @@ export class RaftMember implements RaftNode {
     this.#refuseUnlessLeading();
     await this.#changes.request((request) => {
       const { change, raftId } = removalOf(this.#loop.directory, nodeId, request);
-      if (options.force !== true) refuseQuorumLoss(this.#reachView(), raftId);
+      if (options.force !== true) refuseQuorumLoss(this.#contacts.reachView(), raftId);
       return change;
     });
   }
@@ -223,7 +235,7 @@ export class RaftMember implements RaftNode {
         .map((member) => ({
           ...member,
           isLearner: learners.has(member.raftId),
-          isActive: this.#isReachable(member),
+          isActive: this.#contacts.isReachable(member),
         })),
     };
   }
@@ -250,7 +262,7 @@ export class RaftMember implements RaftNode {
       if (this.#loop.lead === 0 || this.#loop.lead === message.from) this.#markRemoved();
       return;
     }
-    this.#lastHeardMs.set(message.from, this.#settings.clock.monotonicMs());
+    this.#contacts.heard(message.from);
     // Without room on the disk it can promise nothing: to the others it is as if it were slow.
     if (this.#loop.blocked !== undefined) return;
     this.#loop.step(message);
@@ -360,7 +372,7 @@ export class RaftMember implements RaftNode {
   }
 
   #membersMoved(): void {
-    this.#settings.transport.setMembers(this.#others());
+    this.#settings.transport.setMembers(this.#contacts.others());
     if (this.#loop.directory.removed.has(this.#self.raftId)) this.#markRemoved();
     else this.#moved();
   }
@@ -435,7 +447,7 @@ export class RaftMember implements RaftNode {
   }
 
   #overdue(): ShoalError {
-    return overdueError(this.#reachView(), this.#leader(), this.#settings.proposalTimeoutMs);
+    return overdueError(this.#contacts.reachView(), this.#leader(), this.#settings.proposalTimeoutMs);
   }
 
   #deadlineMs(): number {
@@ -463,7 +475,7 @@ export class RaftMember implements RaftNode {
   }
 
   #successor(): MemberId | undefined {
-    return this.#succession.fittest((member) => this.#isReachable(member));
+    return this.#succession.fittest((member) => this.#contacts.isReachable(member));
   }
 
   #changeDoor(): ChangeDoor {
@@ -475,45 +487,14 @@ export class RaftMember implements RaftNode {
         this.#loop.core.proposeConfChange(change);
         this.#loop.wake();
       },
-      learnersCaughtUp: () => this.#learnersCaughtUp(),
+      learnersCaughtUp: () => this.#contacts.learnersCaughtUp(),
       overdue: () => this.#overdue(),
     };
-  }
-
-  #learnersCaughtUp(): readonly MemberId[] {
-    const { confState, applied, directory, core } = this.#loop;
-    if (confState.learners.length === 0) return [];
-    const { progress } = core.status();
-    return confState.learners.filter((raftId) => {
-      const member = directory.members.get(raftId);
-      const known = progress.get(raftId);
-      if (member === undefined || known === undefined || !this.#isReachable(member)) return false;
-      return known.state === 'replicate' && known.match + promotionLagEntries >= applied;
-    });
   }
 
   #send(to: MemberId, messages: readonly Message[]): void {
     // A joiner answers before it has learnt who is who: the transport then answers the way it was asked.
     const member = this.#loop.directory.members.get(to) ?? { raftId: to, nodeId: '', address: '' };
     this.#settings.transport.send(member, messages);
-  }
-
-  #others(): readonly Member[] {
-    const { members } = this.#loop.directory;
-    return [...members.values()].filter(({ raftId }) => raftId !== this.#self.raftId);
-  }
-
-  #reachView(): ReachView {
-    const { confState, directory } = this.#loop;
-    return { self: this.#self.raftId, confState, directory, isReachable: (one) => this.#isReachable(one) };
-  }
-
-  /** A leader hears every living member within a heartbeat; others hear little of each other. */
-  #isReachable(member: Member): boolean {
-    if (member.raftId === this.#self.raftId) return true;
-    const { clock, electionTicks, tickMs, transport } = this.#settings;
-    const heardMs = this.#lastHeardMs.get(member.raftId);
-    if (heardMs !== undefined && clock.monotonicMs() - heardMs < 2 * electionTicks * tickMs) return true;
-    return this.#loop.role !== 'leader' && transport.isConnected?.(member) === true;
   }
 }

@@ -27,6 +27,7 @@ import type {
 } from './core/types.ts';
 import { changeDirectory, type Directory, decodeSnapshotData, snapshotDataPieces } from './directory.ts';
 import type { LogBatch } from './log-record.ts';
+import { Outbox } from './outbox.ts';
 import { payloadOf } from './proposals.ts';
 import type { Recovered } from './recovery.ts';
 import type { Sealer } from './seal.ts';
@@ -59,6 +60,8 @@ export interface LoopOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly send: (to: MemberId, messages: readonly Message[]) => void;
+  /** Whether someone at another member waits for what is committed now. */
+  readonly isAwaited: () => boolean;
   readonly snapshotEntries: number;
   readonly keepEntries: number;
   readonly compactionPolicy?: (() => CompactionPolicy) | undefined;
@@ -73,6 +76,7 @@ export class ReadyLoop {
   readonly core: RawNode;
   readonly #options: LoopOptions;
   readonly #compaction: Compaction;
+  readonly #outbox: Outbox;
   role: RoleName = 'follower';
   lead: MemberId = 0;
   applied: number;
@@ -94,6 +98,7 @@ export class ReadyLoop {
     const { core, recovered } = options;
     this.core = core;
     this.#options = options;
+    this.#outbox = new Outbox(options);
     this.confState = recovered.confState;
     this.directory = recovered.directory;
     this.#hardState = recovered.storage.initialState().hardState;
@@ -127,17 +132,22 @@ export class ReadyLoop {
     return this.#isStopped;
   }
 
-  /** Has the core's work done as soon as whoever runs now is through. To be called after every input. */
+  /** Has the core's work done as soon as all that has arrived is in the core. To be called after every input. */
   wake(): void {
     if (this.#isScheduled || this.#running !== undefined || this.#isStopped) return;
     this.#isScheduled = true;
-    queueMicrotask(() => {
-      this.#isScheduled = false;
-      if (this.#running !== undefined || this.#isStopped) return;
-      this.#running = this.#run().finally(() => {
-        this.#running = undefined;
-        if (this.#hasWork()) this.wake();
-      });
+    const { clock } = this.#options;
+    const work = (): void => this.#work();
+    if (clock.soon === undefined) queueMicrotask(work);
+    else clock.soon(work);
+  }
+
+  #work(): void {
+    this.#isScheduled = false;
+    if (this.#running !== undefined || this.#isStopped) return;
+    this.#running = this.#run().finally(() => {
+      this.#running = undefined;
+      if (this.#hasWork()) this.wake();
     });
   }
 
@@ -171,6 +181,7 @@ export class ReadyLoop {
   /** Ends the loop; what was not flushed is as if it had never been. */
   async stop(): Promise<void> {
     this.#isStopped = true;
+    this.#outbox.flush();
     this.#signalStop();
     await this.#running;
     await this.#compaction.idle();
@@ -183,25 +194,44 @@ export class ReadyLoop {
 
   async #run(): Promise<void> {
     try {
-      while (!this.#isStopped && this.#hasWork()) await this.#handle(this.core.ready());
+      while (!this.#isStopped && this.#hasWork()) {
+        const rest = this.#handle(this.core.ready());
+        if (rest !== undefined) await rest;
+      }
     } catch (error) {
       if (!this.#isStopped) this.#fail(error);
     }
   }
 
-  async #handle(ready: Ready): Promise<void> {
-    const { recovered, events } = this.#options;
+  /** undefined when all of it is done: nothing had to be waited for. */
+  #handle(ready: Ready): Promise<void> | undefined {
     this.#observe(ready);
-    if (ready.entries.length > 0) events.appended(ready.entries);
+    if (ready.entries.length > 0) this.#options.events.appended(ready.entries);
     const batch = this.#batchOf(ready);
     let unsent = ready.messages;
+    let flush: Promise<void> | undefined;
     if (batch !== undefined) {
       if (this.role === 'leader') {
         // First of all, for the write may take this thread, too.
-        this.#send(unsent.filter((message) => needsNoFlush.has(message.type)));
+        this.#outbox.send(unsent.filter((message) => needsNoFlush.has(message.type)));
         unsent = unsent.filter((message) => !needsNoFlush.has(message.type));
       }
-      const flush = this.#persist(ready.snapshot, batch);
+      flush = this.#persist(ready.snapshot, batch);
+    }
+    if (flush !== undefined || ready.snapshot !== undefined) {
+      return this.#handleLater(ready, batch, flush, unsent);
+    }
+    this.#finish(ready, batch, unsent);
+    return undefined;
+  }
+
+  async #handleLater(
+    ready: Ready,
+    batch: LogBatch | undefined,
+    flush: Promise<void> | undefined,
+    unsent: readonly Message[],
+  ): Promise<void> {
+    if (flush !== undefined) {
       // Should something else throw before it is awaited, its own end must not count as unheard.
       flush.catch(() => {});
       // What was flushed before this batch need not wait for it.
@@ -216,9 +246,16 @@ export class ReadyLoop {
       await this.#restore(ready.snapshot);
       if (this.#isStopped) return;
     }
+    this.#finish(ready, batch, unsent);
+  }
+
+  /** What may be done once the batch is durable. */
+  #finish(ready: Ready, batch: LogBatch | undefined, unsent: readonly Message[]): void {
+    const { recovered, events } = this.#options;
     recovered.storage.append(ready.entries);
-    this.#send(unsent);
-    this.#apply(ready.committedEntries.filter((entry) => entry.index > this.applied));
+    this.#outbox.send(unsent);
+    const { applied } = this;
+    this.#apply(ready.committedEntries.filter((entry) => entry.index > applied));
     if (ready.readStates.length > 0) events.readStates(ready.readStates);
     this.core.advance();
     if (batch?.mark !== undefined) this.#compaction.marked(batch.mark);
@@ -252,12 +289,23 @@ export class ReadyLoop {
     };
   }
 
-  async #persist(snapshot: Snapshot | undefined, batch: LogBatch): Promise<void> {
+  #persist(snapshot: Snapshot | undefined, batch: LogBatch): Promise<void> | undefined {
+    if (snapshot !== undefined) return this.#persistPatiently(snapshot, batch);
+    const flush = this.#options.recovered.wal.append(batch);
+    return flush === undefined ? undefined : this.#persistPatiently(undefined, batch, flush);
+  }
+
+  /** `begun`: the batch's first attempt. */
+  async #persistPatiently(
+    snapshot: Snapshot | undefined,
+    batch: LogBatch,
+    begun?: Promise<void>,
+  ): Promise<void> {
     const { disk, sealer, recovered, clock, diskRetryMs } = this.#options;
-    for (;;) {
+    for (let flush = begun; ; flush = undefined) {
       try {
         if (snapshot !== undefined) await saveSnapshot(disk, sealer, snapshot, clock);
-        await recovered.wal.append(batch);
+        await (flush ?? recovered.wal.append(batch));
         break;
       } catch (error) {
         if (!isShoalError(error, 'disk-full') || this.#isStopped) throw error;
@@ -329,18 +377,6 @@ export class ReadyLoop {
       this.#isChanging = false;
     }
     this.#options.events.changed(change, before, refusal);
-  }
-
-  #send(messages: readonly Message[]): void {
-    if (messages.length === 0) return;
-    const { send } = this.#options;
-    const byMember = new Map<MemberId, Message[]>();
-    for (const message of messages) {
-      const known = byMember.get(message.to);
-      if (known === undefined) byMember.set(message.to, [message]);
-      else known.push(message);
-    }
-    for (const [to, group] of byMember) send(to, group);
   }
 
   #fail(error: unknown): void {

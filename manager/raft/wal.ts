@@ -1,8 +1,8 @@
 /**
  * The log on disk: what a member must not forget, in append-only segments.
  *
- * In: one batch per Ready (hard state, entries, the mark of a snapshot). Out: a promise that resolves once
- * the batch survives a power cut, and on the next start everything again. It never rewrites a record; a
+ * In: one batch per Ready (hard state, entries, the mark of a snapshot). Out: word that the batch survives a
+ * power cut (at once, or a promise of it), and on the next start everything again. It never rewrites a record; a
  * batch that could not be written whole is cut off before the next one is appended.
  */
 import { isShoalError, ShoalError } from '../../proto/errors.ts';
@@ -38,11 +38,11 @@ export interface WalContents {
 /** The open log. One append at a time. */
 export interface Wal {
   /**
-   * Makes the batch durable. After 'disk-full' nothing of it counts, and the same or another batch may be
+   * Makes the batch durable: it is when undefined is answered, or when the promise resolves. After 'disk-full' nothing of it counts, and the same or another batch may be
    * appended; after any other error the log takes no more. With `self`, this member is someone else from
    * then on (force-new-cluster).
    */
-  append(batch: LogBatch, self?: Member): Promise<void>;
+  append(batch: LogBatch, self?: Member): Promise<void> | undefined;
   /** Removes the segments that hold nothing but entries up to `index`. */
   removeUpTo(index: number): Promise<void>;
   close(): Promise<void>;
@@ -204,15 +204,23 @@ class SegmentedWal implements Wal {
     this.#file = await this.#options.disk.reopen(segmentName(this.#segments.at(-1)!.number), endBytes);
   }
 
-  async append(batch: LogBatch, self?: Member): Promise<void> {
-    if (this.#failure !== undefined) throw this.#failure;
-    try {
-      if (self !== undefined) this.#self = self;
-      await this.#write(batch, self !== undefined);
-    } catch (error) {
-      if (!isShoalError(error, 'disk-full')) this.#failure = error;
-      throw error;
+  append(batch: LogBatch, self?: Member): Promise<void> | undefined {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    const flush = this.#write(batch, self);
+    if (flush === undefined) {
+      this.#remember(batch);
+      return undefined;
     }
+    return flush.then(
+      () => this.#remember(batch),
+      (error: unknown) => {
+        if (!isShoalError(error, 'disk-full')) this.#failure = error;
+        throw error;
+      },
+    );
+  }
+
+  #remember(batch: LogBatch): void {
     this.#hardState = batch.hardState ?? this.#hardState;
     if (batch.mark !== undefined) {
       this.#marks = withMark(this.#marks, batch.mark);
@@ -241,8 +249,35 @@ class SegmentedWal implements Wal {
     await file?.close();
   }
 
-  async #write(batch: LogBatch, isNewSegment: boolean): Promise<void> {
-    const { disk, sealer, segmentBytes = defaultSegmentBytes } = this.#options;
+  #write(batch: LogBatch, self: Member | undefined): Promise<void> | undefined {
+    const { segmentBytes = defaultSegmentBytes } = this.#options;
+    const segment = this.#segments.at(-1);
+    const isFull = this.#endBytes >= segmentBytes;
+    const file = this.#file;
+    if (segment === undefined || file === undefined || self !== undefined || this.#hasStump || isFull) {
+      return this.#writeElsewhere(batch, self);
+    }
+    return this.#writeRecord(segment.number, file, batch);
+  }
+
+  #writeRecord(number: number, file: AppendFile, batch: LogBatch): Promise<void> | undefined {
+    const bytes = frameRecords(this.#options.sealer, number, this.#endBytes, [encodeBatch(batch)]);
+    this.#hasStump = true;
+    const flush = file.append(bytes);
+    if (flush !== undefined) return flush.then(() => this.#written(bytes.length));
+    this.#written(bytes.length);
+    return undefined;
+  }
+
+  #written(sizeBytes: number): void {
+    this.#hasStump = false;
+    this.#endBytes += sizeBytes;
+  }
+
+  /** Behind a stump that is cut off first, or in a new segment. */
+  async #writeElsewhere(batch: LogBatch, self: Member | undefined): Promise<void> {
+    const { disk, segmentBytes = defaultSegmentBytes } = this.#options;
+    if (self !== undefined) this.#self = self;
     const segment = this.#segments.at(-1);
     if (this.#hasStump && segment !== undefined) {
       await this.#file?.close();
@@ -250,12 +285,11 @@ class SegmentedWal implements Wal {
       this.#file = await disk.reopen(segmentName(segment.number), this.#endBytes);
       this.#hasStump = false;
     }
-    if (segment === undefined || isNewSegment || this.#endBytes >= segmentBytes) return this.#roll(batch);
-    const bytes = frameRecords(sealer, segment.number, this.#endBytes, [encodeBatch(batch)]);
-    this.#hasStump = true;
-    await this.#file?.append(bytes);
-    this.#hasStump = false;
-    this.#endBytes += bytes.length;
+    const isFull = this.#endBytes >= segmentBytes;
+    if (segment === undefined || this.#file === undefined || self !== undefined || isFull) {
+      return this.#roll(batch);
+    }
+    await this.#writeRecord(segment.number, this.#file, batch);
   }
 
   /** The head of a new segment and its first batch are one write: a segment without a head never counted. */

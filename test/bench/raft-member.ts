@@ -206,7 +206,7 @@ export async function startMember(
     : members.length === 0
       ? { kind: 'bootstrap', self: member }
       : { kind: 'join', self: member, members };
-  const disk = await openDisk(folder);
+  const disk = await openDisk(folder, realClock);
   const peers = createPeers({ clusterId, identity: () => identity, clock: realClock, log: silentLog });
   const node = await createRaftNode({
     ...settings,

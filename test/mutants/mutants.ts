@@ -248,8 +248,8 @@ const log: readonly Mutant[] = [
   raft(
     'a record is acknowledged before it is written',
     'wal',
-    'await this.#file?.append(bytes);',
-    'void this.#file?.append(bytes);',
+    'return flush.then(() => this.#written(bytes.length));',
+    'this.#written(bytes.length);\n        return undefined;',
   ),
   raft(
     'a torn record is believed',
@@ -275,12 +275,7 @@ const log: readonly Mutant[] = [
     'first.head.previousBytes !== previousBytes',
     'false',
   ),
-  raft(
-    'a stump of a failed write stays',
-    'wal',
-    'if (this.#hasStump && segment !== undefined) {',
-    'if (false) {',
-  ),
+  raft('a stump of a failed write stays', 'wal', '|| this.#hasStump ||', '||'),
   raft(
     'the tail of the leader before stays in the log',
     'wal',
@@ -314,6 +309,21 @@ const log: readonly Mutant[] = [
     'const sealed',
   ),
   raft('what was changed after it was sealed opens', 'seal', 'decipher.final();', ''),
+  raft(
+    'a slow disk is waited for on the spot',
+    'flush-pace',
+    'return this.#pooledLeft === 0;',
+    'return true;',
+  ),
+  raft('a failed write on the spot counts', 'disk', 'return Promise.reject(named(this.#path, error));', ''),
+  raft('a notice of a commit never leaves', 'outbox', 'else\n            this.flush();', ''),
+  raft('a newer append does not stand for the notice before it', 'outbox', 'this.#held.delete(to);', ''),
+  raft(
+    'a notice waits though someone waits for it',
+    'member',
+    'isAwaited: () => this.#forwarded > 0,',
+    'isAwaited: () => false,',
+  ),
   raft('a nonce is used again', 'seal', 'counter += 1;', ''),
   raft(
     'the log is kept in memory for ever',
@@ -360,7 +370,7 @@ const answers: readonly Mutant[] = [
     'an answer leaves before the flush',
     'ready-loop',
     "if (this.role === 'leader') {\n                // First",
-    'this.#send(unsent);\n            unsent = [];\n            if (false) {\n                // First',
+    'this.#outbox.send(unsent);\n            unsent = [];\n            if (false) {\n                // First',
   ),
   raft(
     'nobody stands where a leader is gone',

@@ -1,29 +1,34 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
+import type { AppendFile } from '../../manager/raft/contract.ts';
 import { VirtualClock } from './clock.ts';
 import { SimulatedDisk } from './disk.ts';
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
 const text = (disk: SimulatedDisk, name: string): string => new TextDecoder().decode(disk.contents(name));
 
+async function appended(file: AppendFile, what: string): Promise<void> {
+  await file.append(bytes(what));
+}
+
 describe('simulated disk', () => {
   it('keeps what was flushed and loses what was not, when the machine dies', async () => {
     const clock = new VirtualClock();
     const disk = new SimulatedDisk({ clock, flushMs: 5 });
     const file = await disk.create('log');
-    await clock.runFor(file.append(bytes('durable')), 10);
-    const lost = file.append(bytes(' lost'));
+    await clock.runFor(appended(file, 'durable'), 10);
+    const lost = appended(file, ' lost');
     disk.crash();
     await assert.rejects(clock.runFor(lost, 10), /crashed/);
     assert.equal(text(disk, 'log'), 'durable');
-    await assert.rejects(file.append(bytes('x')), /crashed/);
+    await assert.rejects(async () => file.append(bytes('x')), /crashed/);
   });
 
   it('tears what was being written', async () => {
     const clock = new VirtualClock();
     const disk = new SimulatedDisk({ clock, flushMs: 5, tear: () => 0.5 });
     const file = await disk.create('log');
-    file.append(bytes('12345678')).catch(() => {});
+    appended(file, '12345678').catch(() => {});
     disk.crash();
     assert.equal(text(disk, 'log'), '1234');
   });
@@ -42,7 +47,7 @@ describe('simulated disk', () => {
     const file = await disk.create('log');
     await file.append(bytes('1234'));
     disk.limit(6);
-    await assert.rejects(file.append(bytes('5678')), { code: 'disk-full' });
+    await assert.rejects(async () => file.append(bytes('5678')), { code: 'disk-full' });
     assert.equal(text(disk, 'log'), '123456');
     disk.limit(100);
     const again = await disk.reopen('log', 4);

@@ -85,6 +85,7 @@ export class Machine {
     this.disk = new SimulatedDisk({
       clock,
       flushMs: around.flushMs,
+      isQuick: () => random.float() < 0.3,
       tear: () => (random.float() < 0.3 ? 1 : random.float()),
     });
     this.engine = new WatchedEngine(

@@ -99,7 +99,11 @@ export function diskOf(process: SimulatedProcess, disk: Disk): Disk {
   const call = <T>(work: () => Promise<T>): Promise<T> =>
     process.isAlive ? process.hold(work()) : new Promise<T>(() => {});
   const file = (inner: AppendFile): AppendFile => ({
-    append: (data) => call(() => inner.append(data)),
+    append: (data) => {
+      if (!process.isAlive) return new Promise<void>(() => {});
+      const flush = inner.append(data);
+      return flush && process.hold(flush);
+    },
     close: () => call(() => inner.close()),
   });
   return {

@@ -2,8 +2,10 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { realClock } from '../../../cli/runtime.ts';
 import type { Disk } from '../../../manager/raft/contract.ts';
 import { openDisk } from '../../../manager/raft/disk.ts';
+import type { Clock } from '../../../proto/ports.ts';
 import { SimulatedDisk } from '../../simulation/disk.ts';
 
 const folders: string[] = [];
@@ -15,7 +17,7 @@ function newFolder(): string {
 }
 
 const makers: readonly (readonly [string, () => Promise<Disk>])[] = [
-  ['the real disk', () => openDisk(join(newFolder(), 'raft'))],
+  ['the real disk', () => openDisk(join(newFolder(), 'raft'), realClock)],
   ['the simulated disk', async () => new SimulatedDisk()],
 ];
 
@@ -82,7 +84,7 @@ describe('the real disk', () => {
   it('keeps its files to their owner, and clears away half-written ones', async () => {
     const folder = newFolder();
     writeFileSync(join(folder, 'file.tmp'), 'half');
-    const disk = await openDisk(folder);
+    const disk = await openDisk(folder, realClock);
     await disk.replace('data-keys', Buffer.from('key'));
     await (await disk.create('log')).close();
     assert.deepEqual(await disk.list(), ['data-keys', 'log']);
@@ -93,11 +95,46 @@ describe('the real disk', () => {
     const folder = newFolder();
     // /dev/full answers every write with ENOSPC, as a full disk does.
     symlinkSync('/dev/full', join(folder, 'log'));
-    const file = await (await openDisk(folder)).create('log');
-    await assert.rejects(file.append(Buffer.from('x')), {
+    const file = await (await openDisk(folder, realClock)).create('log');
+    await assert.rejects(async () => file.append(Buffer.from('x')), {
       code: 'disk-full',
       message: /cannot write .*log: no space is left.*free some space/,
     });
     await file.close();
+  });
+
+  it('is waited for on the spot while it is quick, and left to the pool when it is not', async () => {
+    let flushMs = 0;
+    let nowMs = 0;
+    const clock: Clock = {
+      ...realClock,
+      monotonicMs: () => {
+        nowMs += flushMs;
+        return nowMs;
+      },
+    };
+    const disk = await openDisk(newFolder(), clock);
+    const file = await disk.create('log');
+    const ways: string[] = [];
+    const append = async (text: string): Promise<void> => {
+      const flush = file.append(Buffer.from(text));
+      ways.push(flush === undefined ? 'here' : 'pool');
+      // Whichever way it went, it is durable from here on.
+      await flush;
+      assert.ok((await textOf(disk, 'log')).startsWith(expected + text));
+      expected += text;
+    };
+    let expected = '';
+    for (let number = 0; number < 400 && !ways.includes('here'); number += 1) await append(`${number},`);
+    assert.deepEqual([ways.length > 16, ways.at(-1)], [true, 'here']);
+    flushMs = 300;
+    await append('slow,');
+    flushMs = 0;
+    await append('after');
+    assert.deepEqual(ways.slice(-2), ['here', 'pool']);
+    while (ways.at(-1) === 'pool') await append('.');
+    await file.close();
+    await assert.rejects(async () => file.append(Buffer.from('too late')), 'also on the spot');
+    assert.equal(await textOf(disk, 'log'), expected);
   });
 });

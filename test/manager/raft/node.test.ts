@@ -24,6 +24,7 @@ describe('one manager alone', () => {
   afterEach(() => cluster.stop());
 
   it('leads at once and applies what it is given, one flush for each', async () => {
+    cluster.quickShare = 0;
     await cluster.form(1);
     const { disk } = cluster.seat(1);
     await cluster.wait(cluster.propose(1, 'zero'));
@@ -52,6 +53,7 @@ describe('one manager alone', () => {
   it('measures commits', async () => {
     const latencies: number[] = [];
     cluster = new RaftCluster({ onCommit: (latencyMs) => latencies.push(latencyMs) });
+    cluster.quickShare = 0;
     await cluster.form(1);
     await cluster.wait(cluster.propose(1, 'one'));
     await cluster.wait(cluster.propose(1, 'two'));

@@ -157,7 +157,7 @@ describe('managers over gRPC', function () {
     const server = createRpcServer({ credentials: identity });
     const port = await server.listen(address);
     const member = { raftId, nodeId, address: `127.0.0.1:${port}` };
-    const disk = await openDisk(join(folder, String(raftId)));
+    const disk = await openDisk(join(folder, String(raftId)), realClock);
     const hasKeys = (await keyFileState(disk)) !== 'absent';
     const dataKeys = hasKeys ? await openKeyFile(disk) : await createKeyFile(disk, realRandom);
     const peers = createPeers({ clusterId, identity: () => identity, clock: realClock, log: silentLog });

@@ -59,6 +59,8 @@ export class RaftCluster {
   readonly seats = new Map<MemberId, Seat>();
   /** Members that neither hear nor are heard. */
   readonly cut = new Set<MemberId>();
+  /** How many of the appends are durable on the spot; the others take their time. */
+  quickShare = 0.5;
   /** Given, decides for each message whether it is lost. */
   loses: ((message: Message) => boolean) | undefined;
   readonly #extra: Partial<RaftNodeOptions>;
@@ -70,7 +72,12 @@ export class RaftCluster {
   seat(raftId: MemberId): Seat {
     let seat = this.seats.get(raftId);
     if (seat === undefined) {
-      const disk = new SimulatedDisk({ clock: this.clock, flushMs: 0.25, tear: () => this.random.float() });
+      const disk = new SimulatedDisk({
+        clock: this.clock,
+        flushMs: 0.25,
+        isQuick: () => this.random.float() < this.quickShare,
+        tear: () => this.random.float(),
+      });
       seat = { member: memberOf(raftId), disk, journal: new Journal(), node: undefined, failure: undefined };
       this.seats.set(raftId, seat);
     }
