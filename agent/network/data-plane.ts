@@ -113,7 +113,6 @@ export class DataPlane {
   #lookedAtMs = Number.NEGATIVE_INFINITY;
   #timer: Timer | undefined;
   #running: Promise<void> | undefined;
-  #turn: Promise<void> | undefined;
   #isAsked = false;
   #isStopped = false;
   /** Rounds that failed in a row, since anything changed. */
@@ -124,8 +123,11 @@ export class DataPlane {
   #isLookedAt = false;
   /** A change of rules waits for its turn, and will be of the newest state. */
   #isTurnAwaited = false;
+  /** The state whose rules stood last. */
+  #standing: Desired = nothingDesired;
   /** Revision whose rules stand. */
   #programmed = '';
+  #confirmed: Promise<void> = Promise.resolve();
 
   constructor(options: DataPlaneOptions) {
     this.#options = options;
@@ -141,6 +143,7 @@ export class DataPlane {
   /** Takes up the state of the last life, so that what runs goes on running. */
   async start(): Promise<void> {
     this.#desired = (await this.#last.read()) ?? nothingDesired;
+    this.#standing = this.#desired;
     await this.#prior.load();
     await this.#keyring?.start();
     this.#dns.know(this.#desired);
@@ -183,19 +186,15 @@ export class DataPlane {
     this.#desired = withUpdate(before, update);
     if (before.networks !== this.#desired.networks) this.#doubt();
     this.#dns.know(this.#desired);
-    this.#changeRules(before);
+    this.#changeRules();
     this.#soon(gatherMs);
   }
 
   /** Endpoints come and go at once, whatever else is under way; what else there is to do follows. */
-  #changeRules(before: Desired): void {
-    const forget = () => void this.#forgetUdp(before, this.#desired);
-    if (this.#isTurnAwaited || this.#isStopped) {
-      void this.#turn?.then(forget);
-      return;
-    }
+  #changeRules(): void {
+    if (this.#isTurnAwaited || this.#isStopped) return;
     this.#isTurnAwaited = true;
-    this.#turn = this.#rules
+    this.#rules
       .become(() => {
         this.#isTurnAwaited = false;
         return this.#desired;
@@ -203,13 +202,16 @@ export class DataPlane {
       .then((desired) => this.#confirm(desired))
       // The round that follows asks the kernel, and tells what is wrong.
       .catch(() => {});
-    void this.#turn.then(forget);
   }
 
-  /** The rules of `desired` stand. */
-  #confirm({ revision }: Desired): void {
-    this.#programmed = revision;
-    this.#report();
+  /** The rules of `desired` stand: nothing new goes to what it leaves out. One after the other, as they came to stand. */
+  #confirm(desired: Desired): Promise<void> {
+    this.#confirmed = this.#confirmed.then(async () => {
+      await this.#forgetFlows(desired);
+      this.#programmed = desired.revision;
+      this.#report();
+    });
+    return this.#confirmed;
   }
 
   /** Something of the engine changed: its bridges and the containers' ends are looked at. */
@@ -304,7 +306,9 @@ export class DataPlane {
         await this.#bridges(desired, problems);
       });
     }
-    await attempt(async () => this.#confirm(await this.#rules.become(() => this.#desired, areRulesAsked)));
+    await attempt(async () => {
+      await this.#confirm(await this.#rules.become(() => this.#desired, areRulesAsked));
+    });
     await attempt(async () => {
       const allowed = this.#rules.allowed(desired);
       const actual = this.#assumed ?? (await readBesideRules(kernel, desired, this.#prior.values));
@@ -421,16 +425,25 @@ export class DataPlane {
     this.#waiting.clear();
   }
 
-  /** Flows of UDP have no end of their own: those to an address that takes no more are forgotten, so that they move. */
-  async #forgetUdp(before: Desired, after: Desired): Promise<void> {
-    for (const address of withdrawnAddresses(before, after)) {
-      // Exit code 1 says that there was none; without the program flows end after their idle time.
-      await this.#options.kernel
-        .run('conntrack', ['-D', '-p', 'udp', '-r', address])
-        .catch((error: unknown) =>
-          this.#options.log.debug({ reason: messageOf(error) }, 'no UDP flows forgotten'),
-        );
-    }
+  /**
+   * Connections keep the endpoint that they were sent to when they began. Those to an address that takes no more are
+   * forgotten, so that what comes next of them goes to another: flows of UDP, which have no end of their own, and
+   * connections that nobody has answered, whose next attempt would find a task that has been stopped.
+   */
+  async #forgetFlows(desired: Desired): Promise<void> {
+    const gone = [...withdrawnAddresses(this.#standing, desired)];
+    this.#standing = desired;
+    if (gone.length === 0) return;
+    const script = gone.flatMap((address) => {
+      const to = `${isIpv6(address) ? '-f ipv6 ' : ''}-r ${address}`;
+      return [`conntrack -D -p tcp --state SYN_SENT ${to}`, `conntrack -D -p udp ${to}`];
+    });
+    // Exit code 1 says that there was none; without the program flows end after their idle time.
+    await this.#options.kernel
+      .run('sh', ['-s'], `${script.join('\n')}\ntrue\n`)
+      .catch((error: unknown) =>
+        this.#options.log.debug({ reason: messageOf(error) }, 'no flows were forgotten'),
+      );
   }
 }
 

@@ -14,7 +14,6 @@ export type Tool =
   | 'ip6tables'
   | 'iptables-restore'
   | 'ip6tables-restore'
-  | 'conntrack'
   | 'wg'
   | 'wireguard-go'
   | 'sh';

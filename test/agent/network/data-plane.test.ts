@@ -136,6 +136,29 @@ describe('a data plane', function () {
     assert.match(await rulesOf('vip4_4097_web'), /10\.60\.1\.11.*10\.60\.1\.12/);
   });
 
+  it('withdraws an endpoint with what was sent to it and not answered; connections that stand go on', async () => {
+    plane.follow(whole(1, web(['10.60.1.11', '10.60.1.12'])));
+    await confirmed(1);
+    const flow = (protocol: string, endpoint: string, port: number, ...more: string[]) =>
+      kernel.run('sh', [
+        '-c',
+        [
+          `conntrack -I -p ${protocol} -t 60 -s 10.60.1.99 -d 10.60.1.2 --sport ${port} --dport 80`,
+          `-r ${endpoint} -q 10.60.1.99 --reply-port-src 80 --reply-port-dst ${port}`,
+          ...more,
+        ].join(' '),
+      ]);
+    await flow('tcp', '10.60.1.11', 1001, '--state SYN_SENT');
+    await flow('tcp', '10.60.1.11', 1002, '--state ESTABLISHED -u ASSURED,SEEN_REPLY');
+    await flow('udp', '10.60.1.11', 1003, '-u SEEN_REPLY');
+    await flow('tcp', '10.60.1.12', 1004, '--state SYN_SENT');
+    plane.follow(whole(2, web(['10.60.1.12'])));
+    await confirmed(2);
+    const left = await kernel.run('sh', ['-c', 'conntrack -L -d 10.60.1.2']);
+    const ports = [...left.matchAll(/dst=10\.60\.1\.2 sport=(\d+)/g)].map(([, port]) => port);
+    assert.deepEqual(ports.sort(), ['1002', '1004'], left);
+  });
+
   it('withdraws an endpoint and says so while the engine is busy with something else', async () => {
     plane.follow(whole(1, web(['10.60.1.11', '10.60.1.12'])));
     await settled();
