@@ -6,20 +6,22 @@
  * that node's own time limit (it names it), and queues nothing: an agent may publish its next lines when the reader
  * has taken the last. It runs on the leader alone, and knows no transport.
  */
+
+import type { Task } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import type { LogMessage__Output as WireLine } from '../../proto/generated/docker/swarmkit/v1/LogMessage.ts';
 import type { PublishLogsMessage__Output as WirePublish } from '../../proto/generated/docker/swarmkit/v1/PublishLogsMessage.ts';
 import type { SubscribeLogsMessage__Output as WireLines } from '../../proto/generated/docker/swarmkit/v1/SubscribeLogsMessage.ts';
 import type { SubscribeLogsRequest__Output as WireLogRequest } from '../../proto/generated/docker/swarmkit/v1/SubscribeLogsRequest.ts';
 import type { SubscriptionMessage__Output as WireSubscription } from '../../proto/generated/docker/swarmkit/v1/SubscriptionMessage.ts';
-import type { Timestamp__Output as WireTimestamp } from '../../proto/generated/google/protobuf/Timestamp.ts';
 import { asId, type Id, type NodeId, newId, type ServiceId, type TaskId } from '../../proto/ids.ts';
 import type { Clock, Random, Timer } from '../../proto/ports.ts';
 import type { Sink, StreamHandle } from '../../proto/rpc-stream.ts';
 import { taskStateRank } from '../../proto/task-state.ts';
 import type { View } from '../store/store.ts';
 import type { Commit } from '../store/watch.ts';
-import { justAfter, noticeAttribute, wireTime } from './wire.ts';
+import { LogProgress } from './progress.ts';
+import { millisecondsOf, noticeAttribute, streamOf, textOfTime, wireTime } from './wire.ts';
 
 export interface LogBrokerOptions {
   readonly store: View & { onCommit(listener: (commit: Commit) => void): () => void };
@@ -48,10 +50,13 @@ export interface Publisher {
 interface Source {
   /** away: not connected. asked: publishing. done: has sent all. */
   state: 'away' | 'asked' | 'done';
-  /** Time of the last line that it sent: where it goes on when it comes back. */
-  last: WireTimestamp | undefined;
+  /** What it has sent of each of its tasks: where it goes on when it comes back. */
+  readonly progress: LogProgress;
+  wasAsked: boolean;
   /** Runs while the node is waited for. */
   timer?: Timer | undefined;
+  /** What the reader reads there came to be after the reader, who wants all of it. */
+  isNew?: boolean;
   /** A task of the reader's on it. */
   readonly taskId?: TaskId | undefined;
 }
@@ -170,7 +175,7 @@ export class LogBroker {
   private newSubscription(request: WireLogRequest, sink: Sink<WireLines>): Subscription {
     const selector = request.selector ?? {};
     const sources = new Map<NodeId, Source>();
-    for (const id of selector.node_ids ?? []) sources.set(asId(id), { state: 'away', last: undefined });
+    for (const id of selector.node_ids ?? []) sources.set(asId(id), this.newSource());
     const subscription: Subscription = {
       id: newId<Id<'subscription'>>(this.random),
       request,
@@ -191,20 +196,33 @@ export class LogBroker {
   private findSources(subscription: Subscription): void {
     for (const id of subscription.tasks) {
       const task = this.store.get('task', id);
-      if (task) addSource(subscription, task.ID, task.NodeID);
+      if (task) this.addSource(subscription, task);
       else subscription.problems.push(`task ${id} not found`);
     }
     for (const id of subscription.services) {
       for (const task of this.store.find('task', 'service', id)) {
         // What has not run yet has no lines; a reader that does not stay has no use for waiting.
         const hasLines = taskStateRank[task.Status.State] >= taskStateRank.running;
-        if (subscription.follow || hasLines) addSource(subscription, task.ID, task.NodeID);
+        if (subscription.follow || hasLines) this.addSource(subscription, task);
       }
     }
   }
 
-  /** `isNew`: what the reader reads there has only just come to be, so that it reads all of it. */
-  private ask(subscription: Subscription, nodeId: NodeId, isNew = false): void {
+  private newSource(taskId?: TaskId, isNew = false): Source {
+    return { state: 'away', progress: new LogProgress(this.clock.now()), wasAsked: false, taskId, isNew };
+  }
+
+  private addSource(subscription: Subscription, task: Task, isNew = false): void {
+    const { ID, NodeID } = task;
+    if (NodeID === undefined) {
+      subscription.unscheduled.add(ID);
+      return;
+    }
+    subscription.unscheduled.delete(ID);
+    if (!subscription.sources.has(NodeID)) subscription.sources.set(NodeID, this.newSource(ID, isNew));
+  }
+
+  private ask(subscription: Subscription, nodeId: NodeId): void {
     const source = subscription.sources.get(nodeId);
     const listener = this.listeners.get(nodeId);
     if (source === undefined || source.state !== 'away') return;
@@ -216,8 +234,8 @@ export class LogBroker {
     }
     source.state = 'asked';
     const { selector, options } = subscription.request;
-    // A node that comes back goes on after the last line that it sent.
-    const rest = source.last ? { tail: '0', since: justAfter(source.last) } : isNew ? { tail: '0' } : {};
+    const rest = source.wasAsked ? restOf(subscription, source) : source.isNew ? { tail: '0' } : {};
+    source.wasAsked = true;
     tell(listener, { id: subscription.id, selector, options: { ...options, ...rest } });
     if (subscription.follow) source.timer?.cancel();
     else this.limit(subscription, nodeId);
@@ -286,9 +304,12 @@ export class LogBroker {
     }));
     // While the reader takes the lines it is not the node that is waited for.
     source.timer?.cancel();
-    if (messages.length > 0) {
-      source.last = messages.at(-1)?.timestamp ?? source.last;
-      await subscription.sink.send({ messages });
+    const news = subscription.follow
+      ? messages.filter((line) => isNews(subscription, source, line))
+      : messages;
+    if (news.length > 0) {
+      await subscription.sink.send({ messages: news });
+      source.progress.onIdle(this.clock.now());
     }
     if (message.close) this.onDone(subscription, nodeId, undefined);
     else if (!subscription.follow && source.state === 'asked') this.limit(subscription, nodeId);
@@ -314,6 +335,7 @@ export class LogBroker {
       this.onDone(subscription, nodeId, 'disconnected unexpectedly');
       if (!subscription.follow) continue;
       source.state = 'away';
+      source.progress.onIdle(this.clock.now());
       this.limit(subscription, nodeId);
     }
   }
@@ -345,8 +367,8 @@ export class LogBroker {
         const { ID: id, ServiceID: serviceId, NodeID: nodeId } = event.object;
         if (!subscription.tasks.has(id) && !subscription.services.has(serviceId)) continue;
         if (nodeId === undefined || subscription.sources.has(nodeId)) continue;
-        addSource(subscription, id, nodeId);
-        this.ask(subscription, nodeId, true);
+        this.addSource(subscription, event.object, true);
+        this.ask(subscription, nodeId);
       }
     }
   }
@@ -360,15 +382,26 @@ export class LogBroker {
   }
 }
 
-function addSource(subscription: Subscription, taskId: TaskId, nodeId: NodeId | undefined): void {
-  if (nodeId === undefined) {
-    subscription.unscheduled.add(taskId);
-    return;
-  }
-  subscription.unscheduled.delete(taskId);
-  if (!subscription.sources.has(nodeId)) {
-    subscription.sources.set(nodeId, { state: 'away', last: undefined, taskId });
-  }
+/**
+ * What a node that comes back is asked for: the rest, from a while before the last line that was taken of it, for its
+ * tasks' lines come in no order among each other. What it sends once more of each task is left out.
+ */
+function restOf({ request }: Subscription, { progress, isNew }: Source) {
+  const sinceMs = progress.resume();
+  if (sinceMs === undefined) return isNew ? { tail: '0' } : {};
+  const asked = request.options?.since;
+  return { tail: '0', since: asked && millisecondsOf(asked) > sinceMs ? asked : wireTime(sinceMs) };
+}
+
+/** Whether the reader has not had a line of a node yet; notes that it has. */
+function isNews({ request }: Subscription, { progress, isNew }: Source, line: WireLine): boolean {
+  const mark = {
+    taskId: line.context?.task_id ?? '',
+    stream: streamOf(line),
+    timestamp: textOfTime(line.timestamp),
+  };
+  const isOfLast = !isNew && Number(request.options?.tail ?? 0) !== 0;
+  return progress.take(mark, isOfLast);
 }
 
 function stopTimers(subscription: Subscription): void {

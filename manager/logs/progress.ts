@@ -1,8 +1,12 @@
 /**
- * What a reader of logs has had so far, so that it can go on through another leader: pure. Lines of one task's
+ * What a reader of logs has had so far, so that it can go on through another leader, and what of a node, so that this
+ * can go on when it is back: pure. Lines of one task's
  * stream come in the order of their times; lines of different tasks do not.
  */
 import type { LogEntry } from './reader.ts';
+
+/** What is looked at of a line. */
+type LineMark = Pick<LogEntry, 'taskId' | 'stream' | 'timestamp'>;
 
 interface Mark {
   /** Time of the last line, RFC 3339 to the nanosecond: compared as text. */
@@ -44,7 +48,7 @@ export class LogProgress {
    * Whether the reader has not had `line` yet. `skipsPast`: of streams that it has had nothing of, lines from before
    * it began are none of its business (it asked for the last lines only).
    */
-  take(line: LogEntry, skipsPast: boolean): boolean {
+  take(line: LineMark, skipsPast: boolean): boolean {
     this.idleSinceMs = undefined;
     const key = `${line.taskId}/${line.stream}`;
     const had = this.had.get(key);

@@ -10,7 +10,7 @@ import type { SubscribeLogsRequest__Output as WireLogRequest } from '../../proto
 import { type Clock, delay } from '../../proto/ports.ts';
 import type { Sink, StreamHandle } from '../../proto/rpc-stream.ts';
 import { LogProgress } from './progress.ts';
-import { noticeAttribute, wireLogOptions, wireTime } from './wire.ts';
+import { noticeAttribute, streamOf, textOfTime, wireLogOptions, wireTime } from './wire.ts';
 
 /** Starts a subscription: LogBroker.subscribe, or subscribeThrough with a channel to the leader. */
 export type OpenLogs = (request: WireLogRequest, sink: Sink<WireLines>) => StreamHandle;
@@ -126,12 +126,10 @@ function wireRequest(query: LogQuery): WireLogRequest {
 }
 
 function entryOf(line: WireLine): LogEntry {
-  const { seconds = '0', nanos = 0 } = line.timestamp ?? {};
-  const second = new Date(Number(seconds) * 1000).toISOString().slice(0, 19);
   return {
     kind: 'line',
-    stream: line.stream === 'LOG_STREAM_STDERR' ? 'stderr' : 'stdout',
-    timestamp: `${second}.${String(nanos).padStart(9, '0')}Z`,
+    stream: streamOf(line),
+    timestamp: textOfTime(line.timestamp),
     nodeId: line.context?.node_id ?? '',
     serviceId: line.context?.service_id ?? '',
     taskId: line.context?.task_id ?? '',
