@@ -16,13 +16,21 @@ export interface Context {
   readonly service: Service;
   /** ms since the epoch. */
   readonly now: number;
+  /** Since when (ms since the epoch) one clock has counted, without a step; undefined: always. */
+  readonly steadySince: number | undefined;
   readonly newId: NewId;
   isDirty(task: Task): boolean;
   /** Whether the service's tasks may not start yet, for what it depends on is not so far. */
   mustHold(): boolean;
 }
 
-export function makeContext(view: View, service: Service, now: number, newId: NewId): Context {
+export function makeContext(
+  view: View,
+  service: Service,
+  now: number,
+  newId: NewId,
+  steadySince?: number,
+): Context {
   let held: boolean | undefined;
   const mustHold = () => {
     // A job that is run again comes after what was changed along with it.
@@ -30,7 +38,7 @@ export function makeContext(view: View, service: Service, now: number, newId: Ne
     held ??= unmetDependencies(view, service, isUpdate).length > 0;
     return held;
   };
-  return { view, service, now, newId, isDirty: dirtyTest(view, service), mustHold };
+  return { view, service, now, steadySince, newId, isDirty: dirtyTest(view, service), mustHold };
 }
 
 /** The spec that a task was made from; the service's own when its revision is gone. */

@@ -36,11 +36,11 @@ export const global: Reconciler = {
   keysFor: (event, view) => [...ownKeys(event, view), ...waitersFor(event, view, 'Global')],
   allKeys: (view) => view.find('service', 'mode', 'Global').map((service) => service.ID),
   distinct: (keys) => [...keys].filter((key) => !key.includes('@') || !keys.has(partsOf(key)[0])),
-  reconcile(view, key, now, newId) {
+  reconcile(view, key, now, newId, steadySince) {
     const [serviceId, nodeId] = partsOf(key);
     const service = view.get('service', serviceId);
     if (!service || !isGlobal(service)) return nothing;
-    const context = makeContext(view, service, now, newId);
+    const context = makeContext(view, service, now, newId, steadySince);
     if (nodeId === undefined) return reconcileService(context);
     const slot = { key, place: { NodeID: nodeId }, tasks: view.find('task', 'slot', key) };
     const { changes, wakeAt } = reconcileNode(context, slot);

@@ -64,10 +64,10 @@ function jobReconciler(
     keysFor: (event, view) => [...ownKeys(event, view), ...waitersFor(event, view, mode)],
     allKeys: (view) => view.find('service', 'mode', mode).map((service) => service.ID),
     distinct: (keys) => [...keys].filter((key) => serviceOf(key) === key || !keys.has(serviceOf(key))),
-    reconcile(view, key, now, newId) {
+    reconcile(view, key, now, newId, steadySince) {
       const service = view.get('service', serviceOf(key));
       if (!isOurs(service) || waitsForSchedule(service)) return nothing;
-      const context = makeContext(view, service, now, newId);
+      const context = makeContext(view, service, now, newId, steadySince);
       if (key === service.ID) return reconcileService(context);
       const { changes, wakeAt } = mendJobSlot(
         context,

@@ -13,6 +13,7 @@ import type { Change, Propose } from '../store/change.ts';
 import type { Reconciler } from '../store/reconciler.ts';
 import type { Store, View } from '../store/store.ts';
 import type { Commit, StoreEvent } from '../store/watch.ts';
+import { Steadiness } from './steadiness.ts';
 import { WakeTimes } from './wake-times.ts';
 
 export interface LoopOptions {
@@ -53,6 +54,7 @@ export class ReconcileLoop {
   /** Keys to look at, by reconciler. */
   readonly #dirty: Set<string>[];
   readonly #wakeTimes = new WakeTimes();
+  #steadiness: Steadiness;
   #wakeTimer: Timer | undefined;
   #debounceTimer: Timer | undefined;
   #unsubscribe: (() => void) | undefined;
@@ -66,12 +68,15 @@ export class ReconcileLoop {
   constructor(options: LoopOptions) {
     this.#options = options;
     this.#dirty = options.reconcilers.map(() => new Set());
+    this.#steadiness = new Steadiness(options.clock.now(), options.clock.monotonicMs());
   }
 
   /** Looks at everything once, and from then on at what changes. */
   start(): void {
     if (this.#isStarted) return;
     this.#isStarted = true;
+    const { clock } = this.#options;
+    this.#steadiness = new Steadiness(clock.now(), clock.monotonicMs());
     this.#unsubscribe = this.#options.store.onCommit((commit) => this.#hear(commit));
     this.#markAll();
     this.#wake();
@@ -178,10 +183,20 @@ export class ReconcileLoop {
     return undefined;
   }
 
+  /** Since when the clock has counted evenly. When it stepped, the times to look again say nothing any more. */
+  #lookAtClock(): number {
+    const { clock } = this.#options;
+    const before = this.#steadiness.since;
+    const since = this.#steadiness.look(clock.now(), clock.monotonicMs());
+    if (since !== before) this.#markAll();
+    return since;
+  }
+
   /** Asks a reconciler about its keys, until there is enough for a proposal. */
   #ask(at: number, dirty: Set<string>): Batch {
     const { reconcilers, store, clock, random } = this.#options;
     const reconciler = reconcilers[at]!;
+    const steadySince = this.#lookAtClock();
     const now = clock.now();
     const keys: string[] = [];
     const changes: Change[] = [];
@@ -193,7 +208,7 @@ export class ReconcileLoop {
       if (changes.length >= maximumChanges) break;
       dirty.delete(key);
       const wanted = this.#guard(reconciler, () =>
-        reconciler.reconcile(store, key, now, () => newId(random)),
+        reconciler.reconcile(store, key, now, () => newId(random), steadySince),
       );
       this.#wakeTimes.set(at, key, wanted ? wanted.wakeAt : now + faultRetryMs);
       if (!wanted || wanted.changes.length === 0) continue;
@@ -259,6 +274,7 @@ export class ReconcileLoop {
   }
 
   #ring(): void {
+    this.#lookAtClock();
     for (const { reconciler, key } of this.#wakeTimes.takeDue(this.#options.clock.now())) {
       this.#dirty[reconciler]!.add(key);
     }

@@ -32,8 +32,7 @@ export function isGuarded(service: Service): boolean {
  */
 export function givenUpAt(context: Context, task: Task, node: ClusterNode): number {
   const { afterMs } = serviceOption(context.service.Spec.Labels, 'partition');
-  const since = node.Private.DownSince ?? context.now;
-  return Math.max(since + afterMs, endsAloneAt(context, task, node) ?? 0);
+  return Math.max(downSince(context, node) + afterMs, endsAloneAt(context, task, node) ?? 0);
 }
 
 /**
@@ -45,7 +44,18 @@ function endsAloneAt(context: Context, task: Task, node: ClusterNode): number | 
   const holdMs = isolationHoldMs(told.Labels, graceMsOf(told));
   if (holdMs === undefined) return undefined;
   if (node.Private.EngineDownSince !== undefined) return Number.POSITIVE_INFINITY;
-  return (node.Private.DownSince ?? context.now) + holdMs;
+  return countedFrom(context, node) + holdMs;
+}
+
+/** Since when a node has been down. A time that is yet to come was told by a clock that went ahead. */
+function downSince({ now, steadySince }: Context, node: ClusterNode): number {
+  const since = node.Private.DownSince ?? now;
+  return since > now ? (steadySince ?? now) : since;
+}
+
+/** The same for certain: what another clock told, or this one before it stepped, may have been too early. */
+function countedFrom(context: Context, node: ClusterNode): number {
+  return Math.max(downSince(context, node), context.steadySince ?? 0);
 }
 
 /** Until when a task of the node is left alone although the node is down; undefined when it is not, or no longer. */
@@ -63,12 +73,12 @@ export function explainSparing(context: Context, task: Task, node: ClusterNode, 
   return [{ op: 'merge', kind: 'task', id: task.ID, fields: { Status: { ...task.Status, Timestamp, Err } } }];
 }
 
-function sparingOf({ service, now }: Context, node: ClusterNode, until: number): string {
+function sparingOf(context: Context, node: ClusterNode, until: number): string {
   if (Number.isFinite(until)) {
-    const waitMs = until - (node.Private.DownSince ?? now);
+    const waitMs = until - downSince(context, node);
     return `: replaced ${formatDurationMs(waitMs)} after its loss, as the service asks`;
   }
-  const isAsked = !Number.isFinite(serviceOption(service.Spec.Labels, 'partition').afterMs);
+  const isAsked = !Number.isFinite(serviceOption(context.service.Spec.Labels, 'partition').afterMs);
   return isAsked
     ? ': not replaced, as the service asks (shoal.partition=never)'
     : ', and its engine did not answer: the task may run there still, and is not replaced before the node is back or given up (node rm --force)';

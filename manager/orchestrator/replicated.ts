@@ -27,10 +27,10 @@ export const replicated: Reconciler = {
   keysFor: (event, view) => [...ownKeys(event, view), ...waitersFor(event, view, 'Replicated')],
   allKeys: (view) => view.find('service', 'mode', 'Replicated').map((service) => service.ID),
   distinct: (keys) => [...keys].filter((key) => !key.includes('/') || !keys.has(serviceOf(key))),
-  reconcile(view, key, now, newId) {
+  reconcile(view, key, now, newId, steadySince) {
     const service = view.get('service', serviceOf(key));
     if (!service || !isReplicated(service)) return nothing;
-    const context = makeContext(view, service, now, newId);
+    const context = makeContext(view, service, now, newId, steadySince);
     return key.includes('/') ? reconcileSlot(context, key) : reconcileService(context);
   },
 };

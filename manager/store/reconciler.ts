@@ -27,8 +27,11 @@ export interface Reconciler {
   allKeys(view: View): readonly string[];
   /** Leaves out of the keys that are due together those whose piece is part of another's. Default: none. */
   distinct?(keys: ReadonlySet<string>): Iterable<string>;
-  /** Pure: the same view, key and time want the same. Against its own result it wants nothing more. */
-  reconcile(view: View, key: string, now: number, newId: NewId): Reconciliation;
+  /**
+   * Pure: the same view, key and time want the same. Against its own result it wants nothing more. `steadySince`: since
+   * when (ms since the epoch) one clock has counted, without a step; without it, always.
+   */
+  reconcile(view: View, key: string, now: number, newId: NewId, steadySince?: number): Reconciliation;
 }
 
 /** Nothing to do, and no reason to look again. */

@@ -47,7 +47,8 @@ export class SimulatedCluster {
   constructor(options: ClusterOptions) {
     const { seed, plant } = options;
     this.seed = seed;
-    this.scope = scopeOf({ ...options, whole: options.whole || plant?.whole });
+    const whole = options.whole || plant?.whole;
+    this.scope = scopeOf({ ...options, whole, guarded: options.guarded || plant?.guarded });
     this.random = seededRandom(seed);
     const { clock } = this;
     this.trace = new Trace(() => clock.monotonicMs(), options.show);

@@ -49,7 +49,7 @@ export class Faults {
       'full-disk': [3, (machine) => this.#fillDisk(machine)],
       'slow-disk': [3, (machine) => this.#slowDisk(machine)],
       'flipped-bit': [3, (machine) => this.#flipBit(machine)],
-      skew: [2, (machine) => this.#skew(machine)],
+      skew: [cluster.scope.isGuarded ? 16 : 2, (machine) => this.#skew(machine)],
       weather: [3, () => this.#change()],
       transfer: [3, () => this.#transfer()],
       role: [4, (machine) => this.#changeRole(machine)],
@@ -125,7 +125,7 @@ export class Faults {
   #crashAgent(machine: Machine): void {
     if (machine.agent === undefined) return;
     this.#note(machine, 'the agent is killed');
-    const forgets = this.#random.float() < 0.2;
+    const forgets = this.#random.float() < 0.2 && !this.#cluster.scope.isGuarded;
     machine.killAgent(() => forgets && this.#random.float() < 0.5);
     this.#later(200, 6_000, () => this.#cluster.startAgent(machine));
   }
@@ -166,7 +166,7 @@ export class Faults {
     const { network } = this.#cluster;
     this.#note(machine, `reaches ${other.name} no more`);
     network.cut(machine.name, other.name);
-    this.#later(300, 9_000, () => network.heal(machine.name, other.name));
+    this.#later(300, this.#atLast(9_000), () => network.heal(machine.name, other.name));
   }
 
   #partition(): void {
@@ -190,7 +190,7 @@ export class Faults {
       others.flatMap((other) => [[one, other], ...(isOneWay ? [] : [[other, one]])] as [Machine, Machine][]),
     );
     for (const [from, to] of ways) network.cut(from.name, to.name);
-    this.#later(500, 10_000, () => {
+    this.#later(500, this.#atLast(10_000), () => {
       for (const [from, to] of ways) network.heal(from.name, to.name);
     });
   }
@@ -343,6 +343,11 @@ export class Faults {
   }
 
   // ------------------------------------------------------------
+
+  /** A cut of the network lasts long enough for tasks to be given up where that is what a run is about. */
+  #atLast(mostMs: number): number {
+    return this.#cluster.scope.isGuarded ? 8 * mostMs : mostMs;
+  }
 
   #machine(): Machine {
     const { machines } = this.#cluster;

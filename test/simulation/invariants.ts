@@ -12,6 +12,7 @@ import type { ApplyResult, Store } from '../../manager/store/store.ts';
 import { slotKey } from '../../manager/store/tables.ts';
 import type { StoreEvent } from '../../manager/store/watch.ts';
 import type { ClusterNode, Network, Service, Task } from '../../proto/docker.ts';
+import { isolationLimitMs } from '../../proto/isolation.ts';
 import { compareTaskStates, isTerminal } from '../../proto/task-state.ts';
 import type { Machine } from './machine.ts';
 import type { Trace } from './trace.ts';
@@ -30,6 +31,7 @@ export type InvariantName =
   | 'one-network-a-vxlan-id'
   | 'container-assigned'
   | 'one-container-a-task'
+  | 'never-two'
   | 'manager-goes-on'
   | 'damage-refused'
   | 'everyone-answers'
@@ -95,6 +97,8 @@ export class Invariants implements StoreObserver {
   readonly #shown = new Map<string, string>();
   readonly #assigned = new Set<string>();
   readonly #containers = new Map<string, { machine: Machine; id: string }>();
+  /** Tasks of services that are never to have two: their slots. */
+  readonly #guarded = new Map<string, string>();
   #lastIndex = 0;
 
   constructor(trace: Trace) {
@@ -203,6 +207,7 @@ export class Invariants implements StoreObserver {
   #checkTask(store: Store, op: StoreEvent['op'], task: Task, previous: Task | undefined): void {
     this.#noteTask(op, task, previous);
     if (op === 'remove') return;
+    if (op === 'create') this.#noteGuarded(store, task);
     if (previous && compareTaskStates(task.Status.State, previous.Status.State) < 0)
       this.violate(
         'state-rises',
@@ -260,6 +265,11 @@ export class Invariants implements StoreObserver {
     }
   }
 
+  #noteGuarded(store: Store, task: Task): void {
+    const labels = store.get('revision', task.RevisionID)?.Spec.Labels ?? {};
+    if (isolationLimitMs(labels) !== undefined) this.#guarded.set(task.ID, slotKey(task));
+  }
+
   #noteTask(op: StoreEvent['op'], task: Task, previous: Task | undefined): void {
     const name = `task ${short(task.ID)} (${short(slotKey(task))})`;
     if (op === 'create') this.#trace.note(`${name} created, to be ${task.DesiredState}`);
@@ -313,6 +323,22 @@ export class Invariants implements StoreObserver {
         `task ${short(taskId)} has a container on ${known.machine.name} and another on ${machine.name}`,
       );
     this.#containers.set(taskId, { machine, id });
+  }
+
+  /** What stops on isolation runs nowhere else when it starts, whatever became of the network and of clocks. */
+  containerStarted(machine: Machine, id: string): void {
+    const taskId = machine.engine.requests().get(id)?.labels[taskIdLabel] ?? '';
+    const slot = this.#guarded.get(taskId);
+    if (slot === undefined) return;
+    for (const [otherId, other] of this.#containers) {
+      if (otherId === taskId || this.#guarded.get(otherId) !== slot) continue;
+      const state = other.machine.engine.states().find((one) => one.id === other.id);
+      if (state?.phase === 'running')
+        this.violate(
+          'never-two',
+          `task ${short(taskId)} starts on ${machine.name} while ${short(otherId)} of slot ${short(slot)} runs on ${other.machine.name}`,
+        );
+    }
   }
 }
 

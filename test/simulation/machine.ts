@@ -33,13 +33,24 @@ interface RunningAgent extends Endpoint {
 /** What is drawn for the managers of a run. */
 export type Tuning = NonNullable<ManagerOptions['tuning']>;
 
-/** An engine that tells when a container is made. */
+/** An engine that tells when a container is made, and when it is started. */
 class WatchedEngine extends SimulatedEngine {
   readonly #onCreate: (request: ContainerRequest, id: string) => void;
+  readonly #onStart: (id: string) => void;
 
-  constructor(options: SimulatedEngineOptions, onCreate: (request: ContainerRequest, id: string) => void) {
+  constructor(
+    options: SimulatedEngineOptions,
+    onCreate: (request: ContainerRequest, id: string) => void,
+    onStart: (id: string) => void,
+  ) {
     super(options);
     this.#onCreate = onCreate;
+    this.#onStart = onStart;
+  }
+
+  override async start(containerId: string): Promise<void> {
+    await super.start(containerId);
+    this.#onStart(containerId);
   }
 
   override async create(request: ContainerRequest): Promise<{ readonly id: string }> {
@@ -99,6 +110,7 @@ export class Machine {
         stopMs: [1, 120],
       },
       (request, id) => around.invariants.containerMade(this, request, id),
+      (id) => around.invariants.containerStarted(this, id),
     );
   }
 

@@ -17,6 +17,8 @@ import type { SimulatedDisk } from './disk.ts';
 import type { Machine } from './machine.ts';
 import type { Plant, Surroundings } from './surroundings.ts';
 
+/** More than the margin that the managers wait. */
+const hastyMs = 15_000;
 /** How long written bytes stay in a cache that claims to be a disk. */
 const lyingCacheMs = 400;
 
@@ -69,8 +71,8 @@ function forgetSlot(): Decisions {
   let creations = 0;
   const forgetful = (reconciler: Reconciler): Reconciler => ({
     ...reconciler,
-    reconcile(view, key, now, newId) {
-      const wanted = reconciler.reconcile(view, key, now, newId);
+    reconcile(view, key, now, newId, steadySince) {
+      const wanted = reconciler.reconcile(view, key, now, newId, steadySince);
       const doubled = wanted.changes.flatMap((change): Change[] => {
         if (change.op !== 'create' || change.kind !== 'task') return [change];
         creations += 1;
@@ -83,6 +85,20 @@ function forgetSlot(): Decisions {
   return {
     ...real,
     reconcilers: real.reconcilers.map((one) => (one.name === 'replicated' ? forgetful(one) : one)),
+  };
+}
+
+/** Takes what a node was given up for to be over some time before it is. */
+function hastySuccessor(): Decisions {
+  const real = decisions();
+  const hasty = (reconciler: Reconciler): Reconciler => ({
+    ...reconciler,
+    reconcile: (view, key, now, newId, steadySince) =>
+      reconciler.reconcile(view, key, now + hastyMs, newId, steadySince),
+  });
+  return {
+    ...real,
+    reconcilers: real.reconcilers.map((one) => (one.name === 'replicated' ? hasty(one) : one)),
   };
 }
 
@@ -164,6 +180,11 @@ export const plants: Readonly<Record<string, Plant>> = {
     decide: ownAddressTwice,
     isStoreBlind: true,
     whole: true,
+  },
+  'hasty-successor': {
+    what: 'a successor is started before the task that stops on isolation has stopped',
+    decide: hastySuccessor,
+    guarded: true,
   },
   'stale-read': { what: 'a read is answered from a point of long ago', transport: staleRead },
   'lost-remove': { what: 'the engine forgets to remove containers', engine: lostRemove, whole: true },

@@ -12,6 +12,8 @@ export interface Scope {
   readonly workers: number;
   /** Clients ask for services, networks and stacks; else for the register and roles alone. */
   readonly hasServices: boolean;
+  /** Services are never to have two tasks in a slot (`shoal.partition.stop-on-isolation`); networks are cut for long. */
+  readonly isGuarded: boolean;
   /** The first manager begins from what an earlier version wrote. */
   readonly oldFormat: string | undefined;
   /** Raft's messages are encoded and decoded on their way. */
@@ -19,6 +21,8 @@ export interface Scope {
   readonly snapshotEntries: number;
   readonly flushMs: number;
   readonly clients: number;
+  /** Services that clients have at a time. */
+  readonly mostServices: number;
   /** Virtual time with faults. */
   readonly faultsMs: number;
   /** Between one fault and the next. */
@@ -33,12 +37,47 @@ export interface ScopeOptions {
   readonly steps?: number | undefined;
   /** Services in every run. */
   readonly whole?: boolean | undefined;
+  /** Runs about services of which there are never to be two. */
+  readonly guarded?: boolean | undefined;
 }
 
+/**
+ * What an agent is to withstand without two of its tasks: not that its engine hangs, that it stays dead itself, or that
+ * what it wrote is lost while its containers run on.
+ */
+const faultsOfGuarded: ReadonlySet<string> = new Set([
+  'crash-manager',
+  'crash-leader',
+  'crash-agent',
+  'power-cut',
+  'cut-one-way',
+  'partition',
+  'isolate-leader',
+  'pause',
+  'skew',
+  'weather',
+  'transfer',
+]);
+
 /** The scope that a seed draws. */
-export function scopeOf({ seed, steps, whole }: ScopeOptions): Scope {
+export function scopeOf(options: ScopeOptions): Scope {
+  const drawn = draw(options);
+  if (!options.guarded) return drawn;
+  return {
+    ...drawn,
+    isGuarded: true,
+    workers: Math.max(2, drawn.workers),
+    oldFormat: undefined,
+    mostServices: 2,
+    clients: 1,
+    faultsMs: options.steps === undefined ? 40_000 + 2 * drawn.faultsMs : drawn.faultsMs,
+    has: (kind) => faultsOfGuarded.has(kind) && drawn.has(kind),
+  };
+}
+
+function draw({ seed, steps, whole, guarded }: ScopeOptions): Scope {
   const { integer, float } = seededRandom(seed + 0x40000000);
-  const hasServices = integer(10) === 0 || whole === true;
+  const hasServices = integer(10) === 0 || whole === true || guarded === true;
   const managers = [3, 3, 3, 3, 3, 3, 5, 1][integer(8)]!;
   const workers = hasServices ? 1 + integer(3) : integer(3);
   const isExact = integer(8) === 0;
@@ -58,11 +97,13 @@ export function scopeOf({ seed, steps, whole }: ScopeOptions): Scope {
     managers,
     workers,
     hasServices,
+    isGuarded: false,
     oldFormat,
     isExact,
     snapshotEntries,
     flushMs,
     clients,
+    mostServices: 6,
     faultsMs,
     meanGapMs,
     has,

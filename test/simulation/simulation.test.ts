@@ -5,6 +5,7 @@ import { type RunReport, runSeed } from './run.ts';
 
 const seeds = 400;
 const wholeSeeds = 30;
+const guardedSeeds = 20;
 /** Within so many seeds a planted bug must be caught. */
 const plantSeeds = 60;
 
@@ -13,15 +14,16 @@ function explain({ seed, violation, lastLines }: RunReport): string {
 }
 
 describe('simulation', () => {
-  for (const [what, count, whole] of [
-    ['seeds', seeds, false],
-    ['seeds of whole clusters', wholeSeeds, true],
+  for (const [what, count, options] of [
+    ['seeds', seeds, {}],
+    ['seeds of whole clusters', wholeSeeds, { whole: true }],
+    ['seeds of services that stop on isolation', guardedSeeds, { guarded: true }],
   ] as const) {
     it(`keeps every invariant over ${count} ${what}`, async () => {
       let done = 0;
       let unknown = 0;
       for (let seed = 1; seed <= count; seed += 1) {
-        const report = await runSeed({ seed, whole });
+        const report = await runSeed({ seed, ...options });
         assert.equal(report.violation, undefined, explain(report));
         done += report.done;
         unknown += report.unknown;
@@ -61,6 +63,7 @@ describe('simulation: planted bugs are caught', () => {
     'forget-slot': ['one-task-a-slot'],
     'address-twice': ['one-holder-an-address'],
     'own-address-twice': ['one-holder-an-address'],
+    'hasty-successor': ['never-two'],
     'stale-read': ['linearizable', 'acknowledged-kept'],
     'lost-remove': ['converges', 'one-container-a-task'],
   };

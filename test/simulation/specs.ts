@@ -2,6 +2,7 @@
 import { newMeta } from '../../manager/store/change.ts';
 import type { Network, Secret, ServiceSpec, UpdateConfig } from '../../proto/docker.ts';
 import type { NetworkId } from '../../proto/ids.ts';
+import { isolationLabel } from '../../proto/isolation.ts';
 import type { seededRandom } from './random.ts';
 
 type Dice = ReturnType<typeof seededRandom>;
@@ -13,6 +14,22 @@ export const hopelessLabel = 'simulation.hopeless';
 
 /** A service as a client asks for it. */
 export function serviceSpecOf(
+  dice: Dice,
+  Name: string,
+  networks: readonly Network[],
+  secrets: readonly Secret[],
+  isGuarded = false,
+): ServiceSpec {
+  const spec = drawSpec(dice, Name, networks, secrets);
+  if (!isGuarded) return spec;
+  return {
+    ...spec,
+    Labels: { ...spec.Labels, [isolationLabel]: dice.integer(2) === 0 ? 'after:5s' : 'after:15s' },
+    Mode: { Replicated: { Replicas: 1 + dice.integer(2) } },
+  };
+}
+
+function drawSpec(
   dice: Dice,
   Name: string,
   networks: readonly Network[],

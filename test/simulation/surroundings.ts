@@ -15,6 +15,8 @@ export interface Plant {
   readonly weather?: Weather;
   /** It shows only where services run. */
   readonly whole?: boolean;
+  /** It shows only where services stop on isolation. */
+  readonly guarded?: boolean;
   disk?(disk: SimulatedDisk, around: Surroundings): Disk;
   transport?(transport: RaftTransport, machine: Machine): RaftTransport;
   decide?(): Decisions;

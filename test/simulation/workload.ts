@@ -11,8 +11,9 @@ import {
   type ServiceUpdate,
   updateServiceChanges,
 } from '../../manager/store/service-change.ts';
+import type { View } from '../../manager/store/store.ts';
 import type { Kind } from '../../manager/store/tables.ts';
-import type { Network, Secret, Service, ServiceSpec } from '../../proto/docker.ts';
+import { type Network, type Secret, type Service, type ServiceSpec, stackLabel } from '../../proto/docker.ts';
 import { isShoalError, messageOf } from '../../proto/errors.ts';
 import { type Id, newId } from '../../proto/ids.ts';
 import { registerId, type SimulatedCluster } from './cluster.ts';
@@ -23,7 +24,6 @@ import { seededRandom } from './random.ts';
 import { networkOf, serviceSpecOf } from './specs.ts';
 import { stackChanges } from './stacks.ts';
 
-const mostServices = 6;
 const mostNetworks = 3;
 
 interface Acknowledged {
@@ -145,7 +145,7 @@ export class Workload {
         const changes = make(manager, this.#cluster.clock.now() + machine.skewMs);
         if (changes === undefined) return;
         what = changes.map((change) => `${change.op} ${change.kind} ${short(idOf(change))}`).join(', ');
-        for (const change of changes) this.#expect(change);
+        for (const change of changes) this.#expect(manager.store, change);
         const index = await manager.propose(changes);
         this.#cluster.invariants.acknowledged(machine.name, index, changes);
         for (const change of changes) this.#remember(change, index);
@@ -159,8 +159,13 @@ export class Workload {
     }
   }
 
-  #expect(change: Change): void {
-    if (change.op === 'remove') this.mayBeGone.add(change.id);
+  #expect(view: View, change: Change): void {
+    if (change.op !== 'remove') return;
+    this.mayBeGone.add(change.id);
+    // A stack of which nothing is left is no stack any more.
+    if (change.kind !== 'service' && change.kind !== 'network') return;
+    const name = view.get(change.kind, change.id as never)?.Spec.Labels[stackLabel];
+    for (const { ID } of name === undefined ? [] : view.find('stack', 'name', name)) this.mayBeGone.add(ID);
   }
 
   #remember(change: Change, index: number): void {
@@ -187,10 +192,11 @@ export class Workload {
 
   #createService(manager: Manager, now: number): Change[] | undefined {
     const { store } = manager;
-    if (store.count('service') >= mostServices) return undefined;
+    if (store.count('service') >= this.#cluster.scope.mostServices) return undefined;
     const networks = store.list('network').filter(() => this.#random.float() < 0.5);
     const secrets = store.list('secret').filter(() => this.#random.float() < 0.3);
-    const drawn = serviceSpecOf(this.#random, this.#name('service'), networks, secrets);
+    const { isGuarded } = this.#cluster.scope;
+    const drawn = serviceSpecOf(this.#random, this.#name('service'), networks, secrets, isGuarded);
     return createServiceChanges(acceptServiceSpec(store, drawn), now, this.#newId).changes;
   }
 

@@ -7,7 +7,7 @@ import type { Reconciler } from '../../../manager/store/reconciler.ts';
 import { Store } from '../../../manager/store/store.ts';
 import { type ErrorCode, ShoalError } from '../../../proto/errors.ts';
 import type { SecretId, ServiceId } from '../../../proto/ids.ts';
-import { silentLog } from '../../../proto/ports.ts';
+import { type Clock, silentLog } from '../../../proto/ports.ts';
 import { settle, VirtualClock } from '../../simulation/clock.ts';
 import { makeCluster, makeNode, makeRevision, makeService, makeSpec } from './objects.ts';
 
@@ -63,6 +63,15 @@ class Bench {
   }
 }
 
+/** `clock`, its wall clock off by so much. */
+function skewed(clock: Clock, skewMs: () => number): Clock {
+  return {
+    now: () => clock.now() + skewMs(),
+    monotonicMs: () => clock.monotonicMs(),
+    after: (delayMs, action) => clock.after(delayMs, action),
+  };
+}
+
 function secret(name: string): Change {
   const ID = name as SecretId;
   const meta = { Version: { Index: 0 }, CreatedAt: '', UpdatedAt: '' };
@@ -100,6 +109,68 @@ describe('manager/orchestrator/loop', () => {
     bench.store.restore(9, bench.store.snapshot());
     await bench.clock.run(20);
     assert.deepEqual(part.asked, ['all', 'a', 'b', 'all']);
+    await loop.stop();
+  });
+
+  it('tells since when one clock has counted: from its start, and anew from each step of the clock', async () => {
+    const bench = new Bench();
+    let skewMs = 0;
+    const clock = skewed(bench.clock, () => skewMs);
+    const seen: (number | undefined)[] = [];
+    const part = listener({
+      reconcile: (_view, _key, _now, _newId, steadySince) => {
+        if (seen.at(-1) !== steadySince) seen.push(steadySince);
+        return { changes: [] };
+      },
+    });
+    const loop = new ReconcileLoop({
+      ...{ store: bench.store, propose: bench.propose, clock, random, log: silentLog },
+      reconcilers: [part],
+    });
+    const look = async (): Promise<number> => {
+      await bench.clock.run(1_000);
+      bench.apply([secret(`s${clock.now()}`)]);
+      await settle();
+      return clock.now();
+    };
+    await bench.clock.run(500);
+    const started = clock.now();
+    loop.start();
+    await look();
+    assert.deepEqual(seen, [started]);
+    skewMs = 30_000;
+    const stepped = await look();
+    await look();
+    skewMs = -5_000;
+    const back = await look();
+    skewMs += 100; // As a clock is pulled straight.
+    await look();
+    assert.deepEqual(seen, [started, stepped, back]);
+    await loop.stop();
+  });
+
+  it('looks at everything when its clock has stepped: it would wait for what is never told', async () => {
+    const bench = new Bench();
+    let skewMs = 0;
+    const clock = skewed(bench.clock, () => skewMs);
+    const part = listener({ reconcile: (_view, _key, now) => ({ changes: [], wakeAt: now + 1_000 }) });
+    let asked = 0;
+    const counting = {
+      ...part,
+      reconcile: (...args: Parameters<Reconciler['reconcile']>) => {
+        asked += 1;
+        return part.reconcile(...args);
+      },
+    };
+    const loop = new ReconcileLoop({
+      ...{ store: bench.store, propose: bench.propose, clock, random, log: silentLog },
+      reconcilers: [counting],
+    });
+    loop.start();
+    await settle();
+    skewMs = -3_600_000;
+    await bench.clock.run(3_500);
+    assert.equal(asked, 4);
     await loop.stop();
   });
 

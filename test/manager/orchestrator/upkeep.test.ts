@@ -290,6 +290,20 @@ describe('partition policy', () => {
     assert.equal(world.run().running('s').length, 1);
   });
 
+  it('nor is the wait cut short or drawn out by a leader with another clock: it counts anew', () => {
+    for (const aheadMs of [30_000, -3_600_000]) {
+      const world = running(spec(1, guard));
+      const { NodeID } = world.active('s')[0]!;
+      world.setNode(NodeID!, down).settle().pass(5_000);
+      world.now += aheadMs;
+      world.newLeader();
+      world.pass(35_000 - 1);
+      assert.equal(on(world, NodeID!).length, 1);
+      world.pass(1);
+      assert.equal(on(world, NodeID!).length, 0);
+    }
+  });
+
   it('nor ever by itself, when the node was lost while its engine did not answer: nobody stopped it', () => {
     const world = running(spec(1, guard));
     const { NodeID } = world.active('s')[0]!;

@@ -8,6 +8,7 @@ import { reconcilers as plain } from '../../../manager/orchestrator/orchestrator
 import { isActive } from '../../../manager/orchestrator/slots.ts';
 import { WakeTimes } from '../../../manager/orchestrator/wake-times.ts';
 import type { Change } from '../../../manager/store/change.ts';
+import type { Reconciler, Reconciliation } from '../../../manager/store/reconciler.ts';
 import { Store } from '../../../manager/store/store.ts';
 import { slotKey } from '../../../manager/store/tables.ts';
 import type { TaskUsage } from '../../../manager/store/usage.ts';
@@ -32,6 +33,8 @@ export class World {
   private index = 0;
   private ids = 0;
   private wakeTimes = new WakeTimes();
+  /** Since when the present leader counts. */
+  private steadySince = this.now;
   /** What tasks use, as their agents would have reported it. */
   readonly usage = new Map<string, TaskUsage>();
   private readonly reconcilers = [...plain, autoscaler((id) => this.usage.get(id))];
@@ -73,6 +76,7 @@ export class World {
   /** Forgets all that a leader holds in memory, and looks at everything. */
   newLeader(): void {
     this.wakeTimes = new WakeTimes();
+    this.steadySince = this.now;
     this.dirty = this.reconcilers.map((reconciler) => new Set(reconciler.allKeys(this.store)));
   }
 
@@ -88,7 +92,7 @@ export class World {
       this.dirty[at] = new Set();
       const changes: Change[] = [];
       for (const key of reconciler.distinct ? [...reconciler.distinct(all)] : all) {
-        const wanted = reconciler.reconcile(this.store, key, this.now, this.newId as never);
+        const wanted = this.ask(reconciler, key);
         this.wakeTimes.set(at, key, wanted.wakeAt);
         changes.push(...wanted.changes);
       }
@@ -103,10 +107,12 @@ export class World {
   /** What a look at everything would still change: nothing, when events concern all that they should. */
   unsettled(): Change[] {
     return this.reconcilers.flatMap((reconciler) =>
-      reconciler
-        .allKeys(this.store)
-        .flatMap((key) => reconciler.reconcile(this.store, key, this.now, this.newId as never).changes),
+      reconciler.allKeys(this.store).flatMap((key) => this.ask(reconciler, key).changes),
     );
+  }
+
+  private ask(reconciler: Reconciler, key: string): Reconciliation {
+    return reconciler.reconcile(this.store, key, this.now, this.newId as never, this.steadySince);
   }
 
   /** Lets time pass, waking the reconcilers when they asked for it. */
