@@ -90,7 +90,7 @@ function forgetSlot(): Decisions {
 
 /** Takes what a node was given up for to be over some time before it is. */
 function hastySuccessor(): Decisions {
-  const real = decisions();
+  const real = decisions(() => undefined);
   const hasty = (reconciler: Reconciler): Reconciler => ({
     ...reconciler,
     reconcile: (view, key, now, newId, steadySince) =>
