@@ -2,7 +2,9 @@
 import { createHash } from 'node:crypto';
 import type { ServiceSpec } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
+import type { SecretId } from '../../proto/ids.ts';
 import type { Change } from '../store/change.ts';
+import { withVersions } from '../store/data-version.ts';
 import { differencesOf } from '../store/difference.ts';
 import type { View } from '../store/store.ts';
 import type { ManagedCluster, ServicePreview } from './contract.ts';
@@ -56,7 +58,13 @@ function differences(view: View, preview: ServicePreview, changes: readonly Chan
       change.kind === 'service' && change.op === 'update' && change.object.Spec.Name === preview.Name,
   ) as { readonly object: { readonly Spec: ServiceSpec } } | undefined;
   const before = view.find('service', 'name', preview.Name)[0];
-  return next && before ? differencesOf(before.Spec, next.object.Spec) : [];
+  // Ids of objects that the same entry creates are made anew each time.
+  const fresh = changes.flatMap((change) =>
+    change.op === 'create' && (change.kind === 'secret' || change.kind === 'config')
+      ? [[change.object.ID as string, 'a new version' as SecretId] as const]
+      : [],
+  );
+  return next && before ? differencesOf(before.Spec, withVersions(next.object.Spec, new Map(fresh))) : [];
 }
 
 /** In the order of a spec's fields as stored, which is that of the client; equal files make equal text. */

@@ -21,6 +21,7 @@ import {
 import { type ErrorCode, isShoalError, ShoalError } from '../../proto/errors.ts';
 import type { ConfigId, NetworkId, NewId, RevisionId, SecretId, StackId } from '../../proto/ids.ts';
 import { type Change, newMeta } from '../store/change.ts';
+import { replaceObject, rotateService, withVersions } from '../store/data-version.ts';
 import { circleOf, describeCircle } from '../store/dependencies.ts';
 import { describePortConflict } from '../store/endpoint.ts';
 import { describeSubnetConflict } from '../store/ip.ts';
@@ -86,6 +87,7 @@ export function planStack(
   for (const spec of compiled.services) plan.service(spec);
   plan.order(compiled.services);
   if (options.prune) plan.prune();
+  plan.rotateOthers(compiled.services);
   plan.stack(source);
   return plan.finish();
 }
@@ -108,6 +110,8 @@ class Plan {
   private readonly networks = new Map<string, NetworkId>();
   private readonly secrets = new Map<string, SecretId>();
   private readonly configs = new Map<string, ConfigId>();
+  /** Secrets and configs that have a new version: the id of the one before → that of the new one. */
+  private readonly versions = new Map<string, SecretId | ConfigId>();
   /** Of the services that the files have. */
   private readonly revisions: RevisionId[] = [];
 
@@ -153,6 +157,10 @@ class Plan {
       const isUnchanged = this.hasSameContent('secret', existing, spec);
       if (isUnchanged)
         this.relabel('secret', existing, { ...existing, Spec: { ...existing.Spec, Labels: spec.Labels } });
+      else {
+        this.attempt('secret', spec.Name, () => this.options.check?.secret?.(spec));
+        this.secrets.set(spec.Name, this.newVersion('secret', existing, spec) as SecretId);
+      }
       return;
     }
     this.attempt('secret', spec.Name, () => this.options.check?.secret?.(spec));
@@ -168,6 +176,10 @@ class Plan {
       const isUnchanged = this.hasSameContent('config', existing, spec);
       if (isUnchanged)
         this.relabel('config', existing, { ...existing, Spec: { ...existing.Spec, Labels: spec.Labels } });
+      else {
+        this.attempt('config', spec.Name, () => this.options.check?.config?.(spec));
+        this.configs.set(spec.Name, this.newVersion('config', existing, spec) as ConfigId);
+      }
       return;
     }
     this.attempt('config', spec.Name, () => this.options.check?.config?.(spec));
@@ -185,6 +197,11 @@ class Plan {
     if (existing && sameServiceSpec(existing.Spec, spec)) {
       this.done.unchanged.push({ kind: 'service', name: Name });
       this.revisions.push(existing.Private.RevisionID);
+      return;
+    }
+    const carried = existing && withVersions(existing.Spec, this.versions);
+    if (existing && carried !== existing.Spec && sameServiceSpec(carried ?? spec, spec)) {
+      this.revisions.push(this.rotate(existing, spec));
       return;
     }
     this.attempt('service', Name, () => {
@@ -215,6 +232,42 @@ class Plan {
       if (kept.has(service.Spec.Name)) continue;
       this.changes.push({ op: 'remove', kind: 'service', id: service.ID });
       this.done.removed.push({ kind: 'service', name: service.Spec.Name });
+    }
+  }
+
+  /** A service that changes in versions of secrets and configs alone; answers the revision that it has then. */
+  private rotate(existing: Service, spec: ServiceSpec): RevisionId {
+    const { now, newId, by } = this.options;
+    const author = { by: by ?? '', what: 'stack deploy' };
+    const rotated = rotateService(this.view, existing, spec, now, newId, author);
+    const { Name } = existing.Spec;
+    this.changes.push(...rotated.changes);
+    this.done[rotated.rotation === 'none' ? 'unchanged' : 'updated'].push({ kind: 'service', name: Name });
+    if (rotated.rotation === 'none')
+      this.warnings.push(`service ${Name} keeps the versions that it has (shoal.rotate=none)`);
+    return rotated.revision;
+  }
+
+  /** Services that the files do not have, or not as part of this stack, and that use what has a new version. */
+  rotateOthers(services: readonly ServiceSpec[]): void {
+    const own = new Set(
+      [...services, ...this.done.removed.map(({ name: Name }) => ({ Name }))].map(({ Name }) => Name),
+    );
+    const { now, newId, by } = this.options;
+    for (const [from] of this.versions) {
+      const users = [
+        ...this.view.find('service', 'secret', from),
+        ...this.view.find('service', 'config', from),
+      ];
+      for (const service of users) {
+        if (own.has(service.Spec.Name)) continue;
+        own.add(service.Spec.Name);
+        const spec = withVersions(service.Spec, this.versions);
+        const author = { by: by ?? '', what: `stack deploy of ${this.stackName}` };
+        const { changes } = rotateService(this.view, service, spec, now, newId, author);
+        this.changes.push(...changes);
+        if (changes.length > 0) this.done.updated.push({ kind: 'service', name: service.Spec.Name });
+      }
     }
   }
 
@@ -278,11 +331,26 @@ class Plan {
     existing: Secret | Config,
     spec: SecretSpec | ConfigSpec,
   ): boolean {
-    const content = ({ Data, Driver, Templating }: SecretSpec) => ({ Data: Data ?? '', Driver, Templating });
-    if (sameValue(content(existing.Spec), content(spec))) return true;
-    const message = `only updates to Labels are allowed: the content of ${kind} ${spec.Name} is another than before; give it a new name (name: ${spec.Name}_2), or remove it first`;
-    this.problem('invalid-argument', kind, spec.Name, message);
-    return false;
+    const kindOf = ({ Driver, Templating }: SecretSpec) => ({ Driver, Templating });
+    if (!sameValue(kindOf(existing.Spec), kindOf(spec))) {
+      const message = `${kind} ${spec.Name} has another driver than before, which can't be changed; give it a new name (name: ${spec.Name}_2), or remove it first`;
+      this.problem('invalid-argument', kind, spec.Name, message);
+      return true;
+    }
+    return (existing.Spec.Data ?? '') === (spec.Data ?? '');
+  }
+
+  /** Another content is a new version, under the same name; services that have the one before go over by their labels. */
+  private newVersion(
+    kind: 'secret' | 'config',
+    existing: Secret | Config,
+    spec: SecretSpec | ConfigSpec,
+  ): SecretId | ConfigId {
+    const { id, changes } = replaceObject(this.view, kind, existing, spec, this.options.newId);
+    this.changes.push(...changes);
+    this.versions.set(existing.ID, id);
+    this.done.updated.push({ kind, name: spec.Name });
+    return id;
   }
 
   private relabel(kind: 'secret', existing: Secret, next: Secret): void;

@@ -15,11 +15,11 @@ import {
   type Task,
 } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
-import type { ConfigId, NewId, SecretId } from '../../proto/ids.ts';
+import type { ConfigId, NewId, RevisionId, SecretId } from '../../proto/ids.ts';
 import type { Rotation } from '../../proto/rotation.ts';
 import { isTerminal } from '../../proto/task-state.ts';
 import { type Change, newMeta } from './change.ts';
-import { updateServiceChanges } from './service-change.ts';
+import { type Author, updateServiceChanges } from './service-change.ts';
 import { serviceOption } from './service-options.ts';
 import type { View } from './store.ts';
 
@@ -67,16 +67,30 @@ export function newVersion(
 ): DataRotation {
   mustBeNewest(kind, current);
   if (current.Spec.Data === Data) return { id: current.ID, services: [], changes: [] };
-  const made = { ...newMeta(newId<DataId>()), Spec: { ...current.Spec, Data } };
+  const { id, changes } = replaceObject(view, kind, current, { ...current.Spec, Data }, newId);
+  const services = rollOver(view, kind, current.ID, id, now, newId);
+  return {
+    id,
+    services: services.map(({ service, rotation }) => ({ service, rotation })),
+    changes: [...changes, ...services.flatMap((one) => one.changes)],
+  };
+}
+
+/** The changes that put an object of `Spec` in the place of `current`, which is set aside; no service is touched. */
+export function replaceObject(
+  view: View,
+  kind: DataKind,
+  current: DataObject,
+  Spec: DataObject['Spec'],
+  newId: NewId,
+): { readonly id: DataId; readonly changes: readonly Change[] } {
+  const made = { ...newMeta(newId<DataId>()), Spec };
   const earlier = earlierVersions(view, kind, current.Spec.Name);
-  const services = rollOver(view, kind, current.ID, made.ID, now, newId);
   return {
     id: made.ID,
-    services: services.map(({ service, rotation }) => ({ service, rotation })),
     changes: [
       setAside(kind, current, earlier),
       { op: 'create', kind, object: made } as Change,
-      ...services.flatMap(({ changes }) => changes),
       ...earlier.filter((object) => !isUsed(view, kind, object.ID)).map((object) => removal(kind, object)),
     ],
   };
@@ -158,40 +172,50 @@ function refersTo({ TaskTemplate }: ServiceSpec, kind: DataKind, id: string): bo
 
 function rollOver(view: View, kind: DataKind, from: string, to: DataId, now: number, newId: NewId) {
   return view.find('service', kind, from).map((service) => {
-    const { changes, rotation } = rotate(view, service, withVersion(service.Spec, from, to), now, newId);
+    const spec = withVersions(service.Spec, new Map([[from, to]]));
+    const { changes, rotation } = rotateService(view, service, spec, now, newId);
     return { service, rotation, changes };
   });
 }
 
-/** The spec with one version in the place of another; where it appears in the container stays the same. */
-function withVersion(spec: ServiceSpec, from: string, to: DataId): ServiceSpec {
+/** The spec with versions in the place of others, by id; where they appear in the container stays the same. */
+export function withVersions(spec: ServiceSpec, versions: ReadonlyMap<string, DataId>): ServiceSpec {
   const { ContainerSpec } = spec.TaskTemplate;
-  const Secrets = ContainerSpec.Secrets?.map((ref) =>
-    ref.SecretID === from ? { ...ref, SecretID: to as SecretId } : ref,
-  );
-  const Configs = ContainerSpec.Configs?.map((ref) =>
-    ref.ConfigID === from ? { ...ref, ConfigID: to as ConfigId } : ref,
-  );
+  const isConcerned =
+    ContainerSpec.Secrets?.some(({ SecretID }) => versions.has(SecretID)) ||
+    ContainerSpec.Configs?.some(({ ConfigID }) => versions.has(ConfigID));
+  if (!isConcerned) return spec;
+  const Secrets = ContainerSpec.Secrets?.map((ref) => ({
+    ...ref,
+    SecretID: (versions.get(ref.SecretID) ?? ref.SecretID) as SecretId,
+  }));
+  const Configs = ContainerSpec.Configs?.map((ref) => ({
+    ...ref,
+    ConfigID: (versions.get(ref.ConfigID) ?? ref.ConfigID) as ConfigId,
+  }));
   const changed = { ...ContainerSpec, ...(Secrets && { Secrets }), ...(Configs && { Configs }) };
   return { ...spec, TaskTemplate: { ...spec.TaskTemplate, ContainerSpec: changed } };
 }
 
-function rotate(
+/** Takes a service over to `spec`, which differs in versions alone, as its label says. `revision`: the one it has then. */
+export function rotateService(
   view: View,
   service: Service,
   spec: ServiceSpec,
   now: number,
   newId: NewId,
-): { rotation: RotatedService['rotation']; changes: readonly Change[] } {
+  author?: Author,
+): { rotation: RotatedService['rotation']; changes: readonly Change[]; revision: RevisionId } {
   const { kind } = serviceOption(service.Spec.Labels, 'rotate');
-  if (kind === 'none') return { rotation: kind, changes: [] };
-  const update = updateServiceChanges(view, service, { spec }, now, newId);
+  if (kind === 'none') return { rotation: kind, changes: [], revision: service.Private.RevisionID };
+  const update = updateServiceChanges(view, service, { spec }, now, newId, author);
+  const revision = update.service.Private.RevisionID;
   if (service.JobStatus) {
     const job = { ...update.service, JobStatus: service.JobStatus };
-    return { rotation: 'next-run', changes: replaceService(update.changes, job) };
+    return { rotation: 'next-run', changes: replaceService(update.changes, job), revision };
   }
-  if (kind === 'restart') return { rotation: kind, changes: update.changes };
-  return { rotation: kind, changes: signalled(view, service, update) };
+  if (kind === 'restart') return { rotation: kind, changes: update.changes, revision };
+  return { rotation: kind, changes: signalled(view, service, update), revision };
 }
 
 /**

@@ -31,7 +31,7 @@ describe('lab: autoscaling', () => {
     const loop =
       'while true; do if [ -e /tmp/busy ]; then i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; else sleep 1; fi; done';
     const limits = ['--limit-cpu', '0.04'];
-    const scaling = ['max=3', 'target=30%', 'down-window=10s', 'cooldown=5s'].flatMap((pair) => [
+    const scaling = ['max=3', 'target=60%', 'down-window=10s', 'cooldown=5s'].flatMap((pair) => [
       `--autoscale-${pair.split('=')[0]}`,
       pair.slice(pair.indexOf('=') + 1),
     ]);
@@ -49,7 +49,7 @@ describe('lab: autoscaling', () => {
     );
     await waitFor('the task', 60_000, async () => (await runningTasks(host, 'web')).length === 1);
     await waitFor('a first measurement', 60_000, async () =>
-      /autoscale: cpu is .*% a task, target 30%/.test((await host.shoal('service', 'why', 'web')).stdout),
+      /autoscale: cpu is .*% a task, target 60%/.test((await host.shoal('service', 'why', 'web')).stdout),
     );
     assert.equal(await replicas(host, 'web'), 1);
     const busy = async (on: LabHost, is: boolean): Promise<void> => {

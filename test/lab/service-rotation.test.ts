@@ -85,6 +85,38 @@ describe('lab: rotation of configs and secrets', () => {
     await host.shoal('service', 'rm', 'listens');
   });
 
+  it('by a stack whose file has another content, and back with the stack', async () => {
+    const compose = join(folder, 'compose.yml');
+    const write = (content: string): void =>
+      writeFileSync(
+        compose,
+        [
+          'services:',
+          '  web:',
+          '    image: busybox:lab',
+          '    command: [sleep, "1000000"]',
+          '    configs: [{source: conf, target: /conf}]',
+          '    networks: [host]',
+          `configs: {conf: {content: ${content}}}`,
+          'networks: {host: {external: true, name: host}}',
+        ].join('\n'),
+      );
+    write('one');
+    await host.shoal('stack', 'deploy', '-c', compose, 'app');
+    const first = await containerId('app_web');
+    write('two');
+    const { stdout } = await host.shoal('stack', 'deploy', '-c', compose, 'app');
+    assert.match(stdout, /Updating config app_conf/);
+    const second = await containerId('app_web');
+    assert.notEqual(second, first);
+    assert.equal(await inside(host, second, 'cat', '/conf'), 'two');
+    await host.shoal('stack', 'rollback', '--to', '1', 'app');
+    await waitFor('the version of then', 40_000, async () => {
+      return (await inside(host, await containerId('app_web'), 'cat', '/conf')) === 'one';
+    });
+    await host.shoal('stack', 'rm', 'app');
+  });
+
   it('fresh registry credentials restart nothing', async () => {
     await host.shoal('service', 'create', '--name', 'private', ...idle);
     await containerId('private');

@@ -12,7 +12,7 @@ import { Store } from '../../../manager/store/store.ts';
 import { ShoalError } from '../../../proto/errors.ts';
 import { type Id, type NewId, newId } from '../../../proto/ids.ts';
 import { seededRandom } from '../../simulation/random.ts';
-import { makeSpec } from '../orchestrator/objects.ts';
+import { makeSpec, makeTask } from '../orchestrator/objects.ts';
 import { compile, complaints, web } from './files.ts';
 
 const start = Date.UTC(2026, 0, 1);
@@ -157,6 +157,90 @@ describe('stack: deploy', () => {
     assert.match(done.warnings.join(), /compose\.yml:10: networks\.back: not changed: a network can't be/);
   });
 
+  describe('another content of a secret or config is a new version', () => {
+    const changed = full.replace('hello', 'bye');
+    const motd = (cluster: Cluster, name = 'app_web') =>
+      cluster.store.find('service', 'name', name)[0]!.Spec.TaskTemplate.ContainerSpec.Configs?.[0]?.ConfigID;
+    const present = (cluster: Cluster, kind: 'secret' | 'config', name: string) =>
+      cluster.store.find(kind, 'name', name)[0]!;
+
+    it('to which the services that have it go over, in the same entry', () => {
+      const cluster = new Cluster();
+      cluster.deploy(compile(full, files));
+      const before = present(cluster, 'config', 'app_motd');
+      const done = cluster.deploy(compile(changed, { '/home/me/app/key.txt': 'secret two' }));
+      assert.deepEqual(told(done.updated), ['secret app_key', 'config app_motd', 'service app_web']);
+      assert.equal(motd(cluster), present(cluster, 'config', 'app_motd').ID);
+      assert.deepEqual(cluster.names('config').sort(), ['app_motd', 'app_motd@1']);
+      assert.equal(present(cluster, 'config', 'app_motd@1').ID, before.ID);
+      assert.equal(
+        Buffer.from(present(cluster, 'config', 'app_motd').Spec.Data ?? '', 'base64').toString(),
+        'bye',
+      );
+      assert.equal(cluster.deploy(compile(changed, { '/home/me/app/key.txt': 'secret two' })).count, 0);
+      const stack = cluster.store.list('stack')[0]!;
+      assert.ok(stack.Deployment?.Revisions?.every((id) => cluster.store.get('revision', id)));
+      assert.ok(!JSON.stringify(stack).includes('secret two'));
+    });
+
+    it('by signal, where that is asked for: no update begins', () => {
+      const signalled = (text: string) =>
+        text.replace('{replicas: 3}', '{replicas: 3, labels: {shoal.rotate: "signal:SIGHUP"}}');
+      const cluster = new Cluster();
+      cluster.deploy(compile(signalled(full), files));
+      const service = cluster.store.find('service', 'name', 'app_web')[0]!;
+      const object = {
+        ...makeTask('t1', service.ID),
+        RevisionID: service.Private.RevisionID,
+        Slot: 1,
+      };
+      cluster.apply([{ op: 'create', kind: 'task', object }]);
+      cluster.deploy(compile(signalled(changed), files));
+      const after = cluster.store.find('service', 'name', 'app_web')[0]!;
+      assert.equal(cluster.store.list('task')[0]!.RevisionID, after.Private.RevisionID);
+      assert.notEqual(after.Private.RevisionID, service.Private.RevisionID);
+    });
+
+    it('that a service keeps out of by its label, and is told so', () => {
+      const kept = (text: string) =>
+        text.replace('{replicas: 3}', '{replicas: 3, labels: {shoal.rotate: none}}');
+      const cluster = new Cluster();
+      cluster.deploy(compile(kept(full), files));
+      const before = motd(cluster);
+      const done = cluster.deploy(compile(kept(changed), files));
+      assert.deepEqual(told(done.updated), ['config app_motd']);
+      assert.equal(motd(cluster), before);
+      assert.match(done.warnings.join(), /service app_web keeps the versions that it has/);
+    });
+
+    it('with what else changes of a service, in one update', () => {
+      const cluster = new Cluster();
+      cluster.deploy(compile(full, files));
+      cluster.deploy(compile(changed.replace('nginx', 'nginx:2'), files));
+      const after = cluster.store.find('service', 'name', 'app_web')[0]!;
+      assert.equal(after.Spec.TaskTemplate.ContainerSpec.Image, 'nginx:2');
+      assert.equal(motd(cluster), present(cluster, 'config', 'app_motd').ID);
+      assert.equal(cluster.store.get('revision', after.Private.RevisionID)?.Number, 2);
+    });
+
+    it('also for services outside of the stack', () => {
+      const cluster = new Cluster();
+      cluster.deploy(compile(full, files));
+      const guest = compile(
+        [
+          web('networks: [wire]', 'configs: [motd]'),
+          'networks: {wire: {external: true, name: host}}',
+          'configs: {motd: {external: true, name: app_motd}}',
+        ].join('\n'),
+      );
+      const renamed = { ...guest, services: guest.services.map((spec) => ({ ...spec, Name: 'guest_web' })) };
+      cluster.apply(cluster.plan(renamed, {}, 'guest').changes);
+      const done = cluster.deploy(compile(changed, files));
+      assert.ok(told(done.updated).includes('service guest_web'));
+      assert.equal(motd(cluster, 'guest_web'), present(cluster, 'config', 'app_motd').ID);
+    });
+  });
+
   it('uses what is external, and the engines’ own networks', () => {
     const cluster = new Cluster();
     cluster.deploy(compile(full, files));
@@ -219,15 +303,15 @@ describe('stack: what is in the way is told with its line, and nothing is change
     ]);
   });
 
-  it('secrets and configs with another content', () => {
+  it('secrets and configs with another driver', () => {
     const prepare = (cluster: Cluster) => void cluster.deploy(compile(full, files));
-    const changed = compile(full.replace('hello', 'bye'), { '/home/me/app/key.txt': 'secret two' });
-    const messages = refusals(changed, prepare);
-    assert.deepEqual(messages, [
-      'compose.yml:11: secrets.key: only updates to Labels are allowed: the content of secret app_key is another than before; give it a new name (name: app_key_2), or remove it first',
-      'compose.yml:12: configs.motd: only updates to Labels are allowed: the content of config app_motd is another than before; give it a new name (name: app_motd_2), or remove it first',
+    const changed = compile(
+      full.replace('{content: hello}', '{content: bye, template_driver: golang}'),
+      files,
+    );
+    assert.deepEqual(refusals(changed, prepare), [
+      "compose.yml:12: configs.motd: config app_motd has another driver than before, which can't be changed; give it a new name (name: app_motd_2), or remove it first",
     ]);
-    assert.ok(!messages.join().includes('secret two'));
   });
 
   it('names that belong to others', () => {
