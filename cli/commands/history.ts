@@ -6,11 +6,16 @@ import { type Context, listOptions } from '../context.ts';
 import { type Column, type ListOptions, print, renderList } from '../output.ts';
 
 const columns: readonly Column<HistoryEntry>[] = [
-  { heading: 'NUMBER', field: 'Number', value: (row) => `${row.Number}${row.IsKept ? '' : ' (not kept)'}` },
+  { heading: 'NUMBER', field: 'Number', value: numberOf },
   { heading: 'WHEN', field: 'At', value: (row) => row.At },
   { heading: 'WHO', field: 'By', value: (row) => row.By },
   { heading: 'WHAT', field: 'What', value: (row) => row.What },
 ];
+
+/** What can't be gone back to as a whole has none. */
+function numberOf({ Number: number, IsKept }: HistoryEntry): string {
+  return number === 0 ? '-' : `${number}${IsKept ? '' : ' (not kept)'}`;
+}
 
 /** `history` of a noun whose objects stand under `path`. */
 export function addHistory(noun: Command, context: Context, path: 'services' | 'stacks'): void {

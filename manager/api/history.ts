@@ -1,7 +1,7 @@
 /** /services/{id}/history, /stacks/{name}/history and the ways back: our own endpoints. */
 import { Router } from 'express';
 import { ShoalError } from '../../proto/errors.ts';
-import { deploymentsOf } from '../stack/deployments.ts';
+import { deploymentsOf, toldByServices } from '../stack/deployments.ts';
 import { rollBackStack } from '../stack/rollback.ts';
 import { updateServiceChanges } from '../store/service-change.ts';
 import { authorOf } from './author.ts';
@@ -13,7 +13,7 @@ import { acceptServiceSpec } from './validate.ts';
 
 /** One change of a service or a deployment of a stack; the newest is told first. */
 export interface HistoryEntry {
-  /** Of the revision, or the deployment. */
+  /** Of the revision, or the deployment; 0 for what the services of a stack alone remember. */
   readonly Number: number;
   readonly At: string;
   readonly By: string;
@@ -63,7 +63,14 @@ export function historyRoutes(host: ApiHost): Router {
   });
   routes.get('/stacks/:name/history', async (request, response) => {
     const { store } = await managedCluster(host);
-    const stack = lookup(store, 'stack', pathOf(request, 'name'));
+    const name = pathOf(request, 'name');
+    const services = store.find('service', 'stack', name);
+    if (store.find('stack', 'name', name).length === 0 && services.length > 0) {
+      const told = toldByServices(services);
+      response.json(told.map((one): HistoryEntry => ({ ...one, Number: 0, IsKept: false })));
+      return;
+    }
+    const stack = lookup(store, 'stack', name);
     response.json(
       deploymentsOf(stack).map(
         (one): HistoryEntry => ({

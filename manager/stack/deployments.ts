@@ -1,5 +1,5 @@
 /** The deployments that a stack remembers: who made each, when, and which revisions of its services it meant. */
-import type { Stack, StackDeployment } from '../../proto/docker.ts';
+import type { Service, Stack, StackDeployment } from '../../proto/docker.ts';
 import type { RevisionId } from '../../proto/ids.ts';
 
 /** How many earlier deployments a stack keeps beside the present one. */
@@ -36,4 +36,32 @@ function presentOf(stack: Stack): StackDeployment {
   const { Deployment, Source, UpdatedAt, History } = stack;
   if (Deployment) return { ...Deployment, Source };
   return { Number: History.length + 1, DeployedAt: UpdatedAt, Source };
+}
+
+/** A change of a stack that nobody recorded as one, for its services remember theirs. */
+export interface ToldDeployment {
+  readonly At: string;
+  readonly By: string;
+  readonly What: string;
+}
+
+/** Changes by one hand with no more than this between them are one: the docker CLI deploys service by service. */
+const togetherMs = 10_000;
+
+/** What the services of a stack that has no object of its own (the docker CLI's) remember, the newest first. */
+export function toldByServices(services: readonly Service[]): ToldDeployment[] {
+  const records = services.flatMap(({ Spec, Private }) =>
+    (Private.History ?? []).map((record) => ({ ...record, name: Spec.Name, atMs: Date.parse(record.At) })),
+  );
+  records.sort((one, other) => one.atMs - other.atMs);
+  const told: { At: string; By: string; whats: string[]; lastMs: number }[] = [];
+  for (const { At, By, What, name, atMs } of records) {
+    const last = told.at(-1);
+    const what = `${name}: ${What}`;
+    if (last && last.By === By && atMs - last.lastMs <= togetherMs) {
+      last.whats.push(what);
+      last.lastMs = atMs;
+    } else told.push({ At, By, whats: [what], lastMs: atMs });
+  }
+  return told.reverse().map(({ At, By, whats }) => ({ At, By, What: whats.join('; ') }));
 }

@@ -32,7 +32,11 @@ export function rollBackStack(
   options: RollbackOptions,
 ): { changes: Change[]; summary: StackSummary } {
   const stack = view.find('stack', 'name', name)[0];
-  if (!stack) throw new ShoalError('not-found', `stack ${name} has no history: it was not deployed by shoal`);
+  if (!stack)
+    throw new ShoalError(
+      'not-found',
+      `stack ${name} was not deployed by shoal, and is not kept as a whole: roll back its services one by one (service history, service rollback --to)`,
+    );
   const target = deploymentsOf(stack).find((one) => one.Number === to);
   if (!target) {
     const known = deploymentsOf(stack).map((one) => one.Number);

@@ -115,4 +115,30 @@ describe('api: histories', () => {
     assert.deepEqual([again.json.Updated, again.json.Unchanged.length], [[], 2]);
     assert.equal((await history('/stacks/app')).length, 3);
   });
+
+  it('of a stack that the docker CLI deployed is what its services remember, changes that came together as one', async () => {
+    const labels = { 'com.docker.stack.namespace': 'old' };
+    const spec = (name: string, image: string) => ({
+      Name: `old_${name}`,
+      Labels: labels,
+      TaskTemplate: { ContainerSpec: { Image: image } },
+    });
+    await api.post('/services/create', spec('web', 'a'));
+    api.host.clock.advance(2_000);
+    await api.post('/services/create', spec('db', 'b'));
+    api.host.clock.advance(60_000);
+    const version = (await api.get('/services/old_web')).json.Version.Index;
+    await api.post(`/services/old_web/update?version=${version}`, spec('web', 'c'));
+    const { json } = await api.get('/stacks/old/history');
+    assert.deepEqual(
+      json.map((one: { Number: number; What: string }) => [one.Number, one.What]),
+      [
+        [0, 'old_web: ContainerSpec.Image: a → c'],
+        [0, 'old_web: created; old_db: created'],
+      ],
+    );
+    const refused = await api.post('/stacks/old/rollback?to=1');
+    assert.deepEqual([refused.status, /was not deployed by shoal/.test(refused.json.message)], [404, true]);
+    assert.equal((await api.get('/stacks/none/history')).status, 404);
+  });
 });
