@@ -1,12 +1,14 @@
 /**
  * `npm test`: every stage in turn, then one line of counts. Names of stages as arguments run only those:
- * lint types unit simulation lab. With CI set, a skipped test is a failure.
+ * lint types unit simulation lab. With CI set, a skipped test is a failure. `npm run never-had` is one more stage, of
+ * scripts that the lab's has among others.
  */
 import { type SpawnSyncReturns, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { pointLines, scriptNames, type TestOutcome } from './never-had.ts';
 import { leftovers, traces } from './traces.ts';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
@@ -16,12 +18,23 @@ interface Outcome {
   passed: number;
   failed: number;
   skipped: string[];
+  tests?: TestOutcome[];
   tookMs?: Record<string, number>;
 }
 
 type Stage =
   | { name: string; kind: 'command'; command: string; args: string[] }
-  | { name: string; kind: 'mocha'; specs: string[]; ignore?: string[]; timeoutMs: number };
+  | {
+      name: string;
+      kind: 'mocha';
+      specs: string[];
+      ignore?: string[];
+      timeoutMs: number;
+      /** Run only when it is named. */
+      isOnDemand?: true;
+      /** What to say of its tests at the end. */
+      summary?: (tests: readonly TestOutcome[]) => string[];
+    };
 
 const stages: Stage[] = [
   { name: 'lint', kind: 'command', command: bin('biome'), args: ['check', '.'] },
@@ -39,6 +52,14 @@ const stages: Stage[] = [
     kind: 'mocha',
     specs: ['dist/test/lab/**/*.test.js', 'dist/test/conformance/clients/**/*.test.js'],
     timeoutMs: 300_000,
+  },
+  {
+    name: 'never-had',
+    kind: 'mocha',
+    specs: scriptNames().map((name) => `dist/test/lab/${name}.test.js`),
+    timeoutMs: 300_000,
+    isOnDemand: true,
+    summary: pointLines,
   },
 ];
 
@@ -66,6 +87,7 @@ function runStage(stage: Stage, reportPath: string): Outcome {
   });
   const outcome = readReport(reportPath);
   sayTimes(outcome?.tookMs ?? {});
+  for (const line of stage.summary?.(outcome?.tests ?? []) ?? []) console.log(line);
   // A stage that died before its end, or left open handles that made it fail, must not pass for its counts.
   if (outcome && result.status !== 0 && outcome.failed === 0) return { ...outcome, failed: 1 };
   return outcome ?? { passed: 0, failed: 1, skipped: [] };
@@ -110,7 +132,9 @@ function main(): void {
   }
   const folder = mkdtempSync(join(tmpdir(), 'shoal-test-'));
   const before = traces();
-  const chosen = stages.filter((stage) => wanted.length === 0 || wanted.includes(stage.name));
+  const chosen = stages.filter((stage) =>
+    wanted.length === 0 ? !('isOnDemand' in stage) : wanted.includes(stage.name),
+  );
   const outcomes = chosen.map((stage) => runStage(stage, join(folder, 'report.json')));
   rmSync(folder, { recursive: true, force: true });
   outcomes.push(checkTraces(before));
