@@ -96,16 +96,21 @@ export class Compaction {
   consider(applied: number, stateNow: () => StateInPieces): void {
     if (applied < this.#nextIndex || this.#isSaving || this.#pendingMark !== undefined) return;
     const now = stateNow();
-    this.#start(now, new Gathering(this.#options.clock, now.pieces));
+    this.#start(now, this.#gathering(now));
   }
 
   /** A snapshot as of now if that is quickly made. If not, one is under way, or will be when asked again. */
   soon(now: StateInPieces): Snapshot | undefined {
-    const gathering = new Gathering(this.#options.clock, now.pieces);
+    const gathering = this.#gathering(now);
     const data = gathering.workOneSlice();
     if (data !== undefined) return this.#options.storage.snapshotOf({ ...now, data });
     if (!this.#isSaving && this.#pendingMark === undefined) this.#start(now, gathering);
     return undefined;
+  }
+
+  #gathering({ pieces }: StateInPieces): Gathering {
+    const { clock, storage } = this.#options;
+    return new Gathering(clock, pieces, storage.snapshotBytes);
   }
 
   #start(now: StateInPieces, gathering: Gathering): void {

@@ -30,6 +30,11 @@ export class GroupStorage extends MemoryStorage {
     this.#membersIndex = index;
   }
 
+  /** How large the last snapshot is. */
+  get snapshotBytes(): number {
+    return super.snapshot().data.length;
+  }
+
   /** Throws UnavailableError when none can be had right now. */
   override snapshot(): Snapshot {
     const last = super.snapshot();

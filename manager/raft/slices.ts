@@ -10,6 +10,10 @@ import type { StateMachine } from './contract.ts';
 
 const sliceMs = 5;
 const copiedBytes = 2 ** 20;
+const leastRoomBytes = 2 ** 16;
+const firstRoomBytes = 2 ** 22;
+/** More room than is expected to be needed. */
+const spareShare = 1 / 16;
 
 /** Takes steps for one slice; answers whether the work is done. */
 export function workOneSlice(clock: Clock, steps: Iterator<unknown>): boolean {
@@ -45,16 +49,22 @@ export async function restoreInSlices(
   else await workInSlices(clock, steps, isGivenUp);
 }
 
-/** Bytes that come in pieces, gathered slice by slice. */
+/**
+ * Bytes that come in pieces, gathered slice by slice. Each piece is copied at once into room for all: pieces that wait
+ * for the last one are hundreds of megabytes more, and have the collector mark everything again and again.
+ */
 export class Gathering {
   readonly #clock: Clock;
   readonly #steps: Iterator<unknown>;
-  #pieces: Uint8Array[] = [];
+  readonly #expectedBytes: number;
+  #room = Buffer.allocUnsafe(leastRoomBytes);
   #whole: Uint8Array | undefined;
 
-  constructor(clock: Clock, pieces: Iterable<Uint8Array>) {
+  /** `expectedBytes`: about how much it will be, if that is known. */
+  constructor(clock: Clock, pieces: Iterable<Uint8Array>, expectedBytes = 0) {
     this.#clock = clock;
     this.#steps = this.#gather(pieces);
+    this.#expectedBytes = Math.ceil(expectedBytes * (1 + spareShare));
   }
 
   /** One slice of work; the whole if that was the last one. */
@@ -68,22 +78,34 @@ export class Gathering {
   }
 
   *#gather(pieces: Iterable<Uint8Array>): Generator<void, void> {
-    let length = 0;
+    let lengthBytes = 0;
     for (const piece of pieces) {
-      this.#pieces.push(piece);
-      length += piece.length;
-      yield;
-    }
-    const whole = Buffer.allocUnsafe(length);
-    let at = 0;
-    for (const piece of this.#pieces) {
-      for (let from = 0; from < piece.length; from += copiedBytes) {
-        whole.set(piece.subarray(from, from + copiedBytes), at + from);
+      const end = lengthBytes + piece.length;
+      if (end > this.#room.length) yield* this.#moveTo(this.#roomFor(end), lengthBytes);
+      for (let at = 0; at < piece.length; at += copiedBytes) {
+        this.#room.set(piece.subarray(at, at + copiedBytes), lengthBytes + at);
         yield;
       }
-      at += piece.length;
+      lengthBytes = end;
     }
-    this.#pieces = [];
-    this.#whole = whole;
+    // It is kept for long: much more than what is needed is not.
+    if (lengthBytes < this.#room.length * (1 - 2 * spareShare)) yield* this.#moveTo(lengthBytes, lengthBytes);
+    this.#whole = this.#room.subarray(0, lengthBytes);
+  }
+
+  /** All that is expected, once it is more than the first slice: one that is given up then has taken little. */
+  #roomFor(bytes: number): number {
+    const expectedBytes = bytes > firstRoomBytes ? this.#expectedBytes : 0;
+    return Math.max(bytes, 2 * this.#room.length, expectedBytes);
+  }
+
+  /** Goes on in room for `roomBytes`, of which the first `filledBytes` are taken already. */
+  *#moveTo(roomBytes: number, filledBytes: number): Generator<void, void> {
+    const room = Buffer.allocUnsafe(roomBytes);
+    for (let at = 0; at < filledBytes; at += copiedBytes) {
+      room.set(this.#room.subarray(at, Math.min(filledBytes, at + copiedBytes)), at);
+      yield;
+    }
+    this.#room = room;
   }
 }

@@ -28,15 +28,11 @@ async function measure({ runs, progress }: BenchOptions): Promise<Metric[]> {
   const snapshot = await snapshotOf();
   progress(`${objects} objects, ${Math.round(snapshot.length / 2 ** 20)} MB`);
   const [restored, made]: [Watched[], Watched[]] = [[], []];
-  const processorSeconds: number[] = [];
   for (let run = 1; run <= (runs ?? defaultRuns); run += 1) {
     const store = new Store();
-    const before = process.cpuUsage();
     restored.push(await watched(() => restoreInSlices(realClock, store, 1, snapshot)));
-    const { user, system } = process.cpuUsage(before);
-    processorSeconds.push((user + system) / 1e6);
-    made.push(await watched(() => new Gathering(realClock, store.snapshotPieces()).whole()));
-    progress(`run ${run}: ${JSON.stringify([restored.at(-1), made.at(-1), processorSeconds.at(-1)])}`);
+    made.push(await watched(() => new Gathering(realClock, store.snapshotPieces(), snapshot.length).whole()));
+    progress(`run ${run}: ${JSON.stringify([restored.at(-1), made.at(-1)])}`);
   }
   const ours = (name: string, unit: string, values: number[], atMost?: number): Metric => ({
     name,
@@ -59,16 +55,17 @@ async function measure({ runs, progress }: BenchOptions): Promise<Metric[]> {
     ),
   ];
   return [
-    ours(
-      'state-taken-in',
-      's',
-      restored.map(({ ms }) => ms / 1000),
-      10,
-    ),
-    ours('state-taken-in-processor-time', 's', processorSeconds),
+    ours('state-taken-in', 's', seconds(restored, 'ms'), 10),
+    ours('state-taken-in-processor-time', 's', seconds(restored, 'processorMs')),
+    ours('state-made', 's', seconds(made, 'ms')),
+    ours('state-made-processor-time', 's', seconds(made, 'processorMs')),
     ...stalls('taking-in', restored),
     ...stalls('making', made),
   ];
+}
+
+function seconds(all: readonly Watched[], field: 'ms' | 'processorMs'): number[] {
+  return all.map((watched) => watched[field] / 1000);
 }
 
 async function watched(work: () => Promise<unknown>): Promise<Watched> {

@@ -1,11 +1,12 @@
 /** How long a process's loop stands still. */
+import { readFileSync } from 'node:fs';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 
 export interface Watched {
   readonly ms: number;
   /** The longest that timers had to wait meanwhile; other processes that run instead count. */
   readonly stallMs: number;
-  /** The most processor time of one turn of the loop, that of the collector's threads included. */
+  /** The most processor time of the loop's thread in one turn: what the stall is where nothing else runs. */
   readonly turnProcessorMs: number;
   /** Of the process, all in all. */
   readonly processorMs: number;
@@ -16,7 +17,7 @@ export class Watch {
   readonly #delays = monitorEventLoopDelay({ resolution: 1 });
   readonly #beginMs = performance.now();
   readonly #begin = process.cpuUsage();
-  #turnBegin = process.cpuUsage();
+  #turnBeginMs = threadMs();
   #turnProcessorMs = 0;
   #isOver = false;
 
@@ -36,13 +37,16 @@ export class Watch {
   }
 
   #turn(): void {
-    this.#turnProcessorMs = Math.max(
-      this.#turnProcessorMs,
-      millisecondsOf(process.cpuUsage(this.#turnBegin)),
-    );
-    this.#turnBegin = process.cpuUsage();
+    const nowMs = threadMs();
+    this.#turnProcessorMs = Math.max(this.#turnProcessorMs, nowMs - this.#turnBeginMs);
+    this.#turnBeginMs = nowMs;
     if (!this.#isOver) setImmediate(() => this.#turn());
   }
+}
+
+/** Processor time of this thread, which is the loop's. The first number of the file is in nanoseconds. */
+function threadMs(): number {
+  return Number(readFileSync('/proc/thread-self/schedstat', 'latin1').split(' ')[0]) / 1e6;
 }
 
 function millisecondsOf({ user, system }: NodeJS.CpuUsage): number {

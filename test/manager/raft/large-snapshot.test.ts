@@ -40,7 +40,7 @@ class SlowJournal extends Journal implements StateMachine {
 describe('large snapshots', () => {
   it('are gathered with pauses, and are the pieces in order', async () => {
     const clock = laborious(realClock);
-    const pieces = Array.from({ length: 40 }, (_, at) => Buffer.alloc(at * 1_000, at));
+    const pieces = Array.from({ length: 40 }, (_, at) => Buffer.alloc(at * 10_000, at));
     let turns = 0;
     const other = setInterval(() => {
       turns += 1;
@@ -51,6 +51,10 @@ describe('large snapshots', () => {
     clearInterval(other);
     assert.ok(Buffer.concat(pieces).equals(whole));
     assert.ok(turns > 3, 'others had their turn');
+    for (const expectedBytes of [1, 700_000, 10_000_000]) {
+      const expected = new Gathering(clock, pieces, expectedBytes);
+      assert.ok(Buffer.concat(pieces).equals(await expected.whole()), `${expectedBytes} bytes were expected`);
+    }
   });
 
   it('are made without a pause on a clock that stands still', () => {
