@@ -15,6 +15,7 @@ import { ExecRunner } from './exec.ts';
 import { grpcExecDial } from './exec-client.ts';
 import { FileJournal, type Journal } from './journal.ts';
 import { LogForwarder } from './logs.ts';
+import { Attachments, type ContainerNetwork } from './network/attachments.ts';
 import { DataPlane, type DataPlaneOptions } from './network/data-plane.ts';
 import type { Kernel } from './network/kernel.ts';
 import { EndpointsWatch } from './network/watch.ts';
@@ -90,6 +91,7 @@ export class Agent {
   readonly #session: Session;
   readonly #execs: ExecRunner;
   readonly #dataPlane: DataPlane | undefined;
+  #attachments: Attachments | undefined;
   readonly #listeners = new Set<(message: WireSessionMessage) => void>();
   #engine: EngineDescription | undefined;
   #unavailableBecause: string | undefined;
@@ -175,6 +177,7 @@ export class Agent {
     ]);
     // Names are answered and rules stand, whatever the engine is busy with.
     await this.#dataPlane?.start();
+    this.#attachments?.start();
     await this.#lookAtEngine();
     if (!this.#isRunning) return;
     this.#worker.start(tasks);
@@ -193,6 +196,7 @@ export class Agent {
     this.#session.stop();
     this.#execs.stop();
     this.#worker.stop();
+    this.#attachments?.stop();
     await this.#dataPlane?.stop();
     await this.#journal.flush();
   }
@@ -247,13 +251,42 @@ export class Agent {
     this.#session.leaderHint(address);
   }
 
+  /**
+   * A network of the cluster (id or name) for a container of this node's engine that is no task; others find it by
+   * `names`. Errors: see Attachments.attach; 'failed-precondition' where this node has no networks between hosts.
+   */
+  attachContainer(network: string, names: readonly string[]): Promise<ContainerNetwork> {
+    if (this.#attachments !== undefined) return this.#attachments.attach(network, names);
+    const reason = this.#options.dataPlaneMissing ?? 'its engine is a simulated one';
+    return Promise.reject(
+      new ShoalError(
+        'failed-precondition',
+        `a container of this node can't join network ${network}: it has no networks between hosts (${reason})`,
+      ),
+    );
+  }
+
   #makeDataPlane(): DataPlane | undefined {
-    const { dataPlane, clock, log, dataDir } = this.#options;
+    const { dataPlane, clock, random, log, dataDir, engine } = this.#options;
     if (dataPlane === undefined) return undefined;
     const { networks } = this.#worker;
     const folder = join(dataDir, 'agent');
-    const made = new DataPlane({ ...dataPlane, networks, clock, log, folder, nodeId: () => this.#nodeId });
+    const attachments = new Attachments({
+      clock,
+      random,
+      log,
+      ready: (id) => made.network(id),
+      onChange: () => made.onAttachments(),
+      addressesInUse: async () => (await engine.addressesInUse?.()) ?? new Set(),
+    });
+    const nodeId = (): string => this.#nodeId;
+    const upstreamsOf = networks.nameserversOf.bind(networks);
+    const made = new DataPlane({
+      ...dataPlane,
+      ...{ networks, clock, log, folder, nodeId, attachments, upstreamsOf },
+    });
     networks.useDataPlane(made);
+    this.#attachments = attachments;
     return made;
   }
 

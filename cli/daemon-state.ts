@@ -1,9 +1,9 @@
 /** Where the daemon's node stands, and how the API is told of it. */
 import type { Agent } from '../agent/agent.ts';
 import type { HeldIdentity } from '../agent/identity.ts';
-import type { Membership } from '../manager/api/contract.ts';
+import type { ApiHost, Membership } from '../manager/api/contract.ts';
 import type { ManagerServer } from '../manager/server.ts';
-import { assertNever, type ShoalError } from '../proto/errors.ts';
+import { assertNever, ShoalError } from '../proto/errors.ts';
 import type { NodeId } from '../proto/ids.ts';
 
 export type State =
@@ -12,6 +12,15 @@ export type State =
   | { readonly kind: 'locked'; readonly nodeId: NodeId }
   | { readonly kind: 'member'; readonly agent: Agent; manager: ManagerServer | undefined }
   | { readonly kind: 'error'; readonly held: HeldIdentity | undefined; readonly message: string };
+
+/** A network of the cluster for a container of the node's engine; see Agent.attachContainer. */
+export function attachContainer(
+  state: State,
+  ...[network, names]: Parameters<ApiHost['attachContainer']>
+): ReturnType<ApiHost['attachContainer']> {
+  if (state.kind === 'member') return state.agent.attachContainer(network, names);
+  return Promise.reject(new ShoalError('not-found', `network ${network} not found`));
+}
 
 /** The state as the API sees it; `nodeId` answers the node's own id while it has one. */
 export function membershipOf(state: State, nodeId: () => NodeId): Membership {

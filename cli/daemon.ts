@@ -29,7 +29,7 @@ import { type Clock, delay, type Log, type Random } from '../proto/ports.ts';
 import { packageVersion } from '../proto/version.ts';
 import { hostOf, withPort } from './addresses.ts';
 import { type Beginning, newCluster, restoredCluster } from './beginnings.ts';
-import { lockedNode, membershipOf, type State } from './daemon-state.ts';
+import { attachContainer, lockedNode, membershipOf, type State } from './daemon-state.ts';
 import { waitForFirstNode, waitForSession } from './first-session.ts';
 import { endFormerLife, forgetLife } from './former-life.ts';
 import { agentNetwork, type HostNetwork } from './host-network.ts';
@@ -149,6 +149,7 @@ export class Daemon implements ApiHost {
   }
 
   connectEngine = () => this.options.engine.connect();
+  attachContainer: ApiHost['attachContainer'] = (...asked) => attachContainer(this.state, ...asked);
 
   /** Makes a cluster with this node as its first manager, or recovers one with ForceNewCluster. */
   async init(request: SwarmInitRequest): Promise<string> {

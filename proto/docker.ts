@@ -164,6 +164,26 @@ export interface NodeProblem {
   Since: string;
 }
 
+/** A container that is no task on a network of the cluster. */
+export interface ContainerAttachment {
+  /** Chosen by the agent. */
+  ID: string;
+  NetworkID: NetworkId;
+  /** Names that others on the network find it by. */
+  Names: string[];
+}
+
+/** What a ContainerAttachment was given. */
+export interface ContainerAddress {
+  /** The attachment's. */
+  ID: string;
+  NetworkID: NetworkId;
+  /** CIDR form; none where there were none left. */
+  Addresses: string[];
+  /** Why it has no addresses. */
+  Err?: string;
+}
+
 export interface ClusterNode extends Meta<NodeId> {
   Spec: NodeSpec;
   /** Empty strings and zeros until the node's agent has registered. */
@@ -174,6 +194,10 @@ export interface ClusterNode extends Meta<NodeId> {
    * bridge's gateway (and DNS server) of ours. Given by the allocator in the entry that assigns the first task.
    */
   Attachments?: NetworkAttachment[];
+  /** Containers here that are no tasks, on networks that allow it; as the node's agent asked for last. */
+  ContainerAttachments?: ContainerAttachment[];
+  /** Their addresses; kept by the allocator. */
+  ContainerAddresses?: ContainerAddress[];
   /** As its data plane told last; absent or empty: none. */
   Problems?: NodeProblem[];
   /** Present while the node is a member of the managers' group; kept by the leader. */

@@ -43,6 +43,11 @@ export const errorTable = {
 
 export type ErrorCode = keyof typeof errorTable;
 
+/** Whether a word from elsewhere is one of the codes. */
+export function isErrorCode(text: string): text is ErrorCode {
+  return Object.hasOwn(errorTable, text);
+}
+
 /** Every error that is meant to be understood by someone: a code and a sentence. */
 export class ShoalError extends Error {
   readonly code: ErrorCode;

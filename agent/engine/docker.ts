@@ -61,6 +61,22 @@ export interface DockerEngineOptions {
   readonly log?: Log;
 }
 
+interface ListedContainer {
+  readonly NetworkSettings?: {
+    readonly Networks?: Readonly<
+      Record<
+        string,
+        | {
+            readonly IPAddress?: string;
+            readonly GlobalIPv6Address?: string;
+            readonly IPAMConfig?: { readonly IPv4Address?: string; readonly IPv6Address?: string } | null;
+          }
+        | undefined
+      >
+    >;
+  };
+}
+
 export class DockerEngine implements Engine {
   readonly execs: DockerExecs;
   readonly meter: DockerMeter;
@@ -260,6 +276,22 @@ export class DockerEngine implements Engine {
       throw error;
     }
     return true;
+  }
+
+  async addressesInUse(): Promise<ReadonlySet<string>> {
+    const containers = await this.#api.json<ListedContainer[]>({
+      method: 'GET',
+      path: '/containers/json',
+      query: { all: true },
+    });
+    const ends = containers.flatMap(({ NetworkSettings }) => Object.values(NetworkSettings?.Networks ?? {}));
+    const addresses = ends.flatMap((end) => [
+      end?.IPAddress,
+      end?.GlobalIPv6Address,
+      end?.IPAMConfig?.IPv4Address,
+      end?.IPAMConfig?.IPv6Address,
+    ]);
+    return new Set(addresses.filter((address): address is string => !!address));
   }
 
   async listNetworks(labels: Readonly<Record<string, string>>) {

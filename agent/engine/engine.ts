@@ -166,6 +166,8 @@ export interface Engine {
   ensureNetwork(request: EngineNetworkRequest): Promise<string>;
   /** Does nothing when it is gone; resolves false while containers, running or not, still use it. */
   removeNetwork(name: string): Promise<boolean>;
+  /** Addresses, without prefix, that containers have or will have when they run again; absent where there are none. */
+  addressesInUse?(): Promise<ReadonlySet<string>>;
   listNetworks(
     labels: Readonly<Record<string, string>>,
   ): Promise<readonly { readonly name: string; readonly labels: Readonly<Record<string, string>> }[]>;

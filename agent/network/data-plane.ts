@@ -12,6 +12,7 @@ import type { EndpointsReport } from '../../proto/generated/shoal/v1/EndpointsRe
 import type { EndpointsUpdate } from '../../proto/generated/shoal/v1/EndpointsUpdate.ts';
 import type { Clock, Log, Timer } from '../../proto/ports.ts';
 import { applyOperations, readActual, readBesideRules } from './apply.ts';
+import type { Attachments } from './attachments.ts';
 import {
   bridgeName,
   type Desired,
@@ -74,6 +75,10 @@ export interface DataPlaneOptions {
   readonly local: string;
   /** How encrypted networks are encrypted, and how often keys are others; absent: they have no way to other hosts here. */
   readonly encryption?: { readonly kind: EncryptionKind; readonly rotateEveryMs: number } | undefined;
+  /** See DnsOptions. */
+  readonly upstreamsOf?: (networkId: string, address: string) => readonly string[];
+  /** Containers that are no tasks, and the managers' word of them. */
+  readonly attachments?: Pick<Attachments, 'requests' | 'answered'>;
 }
 
 /** What could not be done, and of which network; of none: of the node. */
@@ -134,7 +139,12 @@ export class DataPlane {
     this.#prior = new PriorSettings(options.folder);
     this.#last = new LastState(options);
     this.#rules = new Rules(options.kernel, () => this.#planOptions());
-    this.#dns = new DnsServer({ clock: options.clock, log: options.log });
+    const { upstreamsOf } = options;
+    this.#dns = new DnsServer({
+      clock: options.clock,
+      log: options.log,
+      ...(upstreamsOf === undefined ? {} : { upstreamsOf }),
+    });
     const { kernel, clock, log, encryption } = options;
     const onChange = () => this.#onKeys();
     this.#keyring = encryption && new Keyring({ kernel, clock, log, ...encryption, onChange });
@@ -147,6 +157,9 @@ export class DataPlane {
     await this.#prior.load();
     await this.#keyring?.start();
     this.#dns.know(this.#desired);
+    // Bridges of the last life stand: their names are answered before anything is looked at. What can't be opened yet is
+    // for the first round to tell.
+    await this.#dns.listen(this.#desired);
     this.#soon(0);
   }
 
@@ -182,6 +195,7 @@ export class DataPlane {
 
   /** What a manager says. */
   follow(update: EndpointsUpdate): void {
+    if (update.has_attachments) this.#options.attachments?.answered(update.attachments ?? []);
     const before = this.#desired;
     this.#desired = withUpdate(before, update);
     if (before.networks !== this.#desired.networks) this.#doubt();
@@ -391,10 +405,17 @@ export class DataPlane {
     this.#report();
   }
 
+  /** Containers that are no tasks need other networks now: the managers are told. */
+  onAttachments(): void {
+    this.#report();
+  }
+
   /** What the managers are told: whole each time. */
   #report(answer?: EndpointsAnswer): void {
+    const attachments = this.#options.attachments?.requests();
     this.#send?.({
       ...(answer === undefined ? {} : { answer }),
+      ...(attachments === undefined ? {} : { attachments, attachments_known: true }),
       revision: this.#programmed,
       wireguard_public_key: this.#keyring?.announcement() ?? '',
       problems_known: this.#isLookedAt,

@@ -34,6 +34,11 @@ export interface DesiredNetwork {
   readonly isIngress: boolean;
   readonly labels: Readonly<Record<string, string>>;
   readonly peers: readonly Peer[];
+  /** Containers on it that are no tasks, on any node; absent in states of before there were any. */
+  readonly containers?: readonly {
+    readonly names: readonly string[];
+    readonly addresses: readonly string[];
+  }[];
 }
 
 export interface PublishedPort {
@@ -158,6 +163,7 @@ function networkOf(wire: OverlayNetwork): DesiredNetwork {
       gateways: peer.gateways ?? [],
       wireguardPublicKey: peer.wireguard_public_key ?? '',
     })),
+    containers: (wire.containers ?? []).map(({ names = [], addresses = [] }) => ({ names, addresses })),
   };
 }
 

@@ -1,6 +1,6 @@
 /**
  * The DNS server of a node's networks: sockets on the node's own address of each, port 53. In: the desired state. Out:
- * answers (names.ts decides); what is foreign is asked of the host's own servers. Names of the cluster are never sent
+ * answers (names.ts decides); what is foreign is asked of the asker's own servers, else the host's. Names of the cluster are never sent
  * on. The engine's resolver in each container asks here.
  */
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
@@ -32,6 +32,8 @@ export interface DnsOptions {
   readonly port?: number;
   /** Addresses of the host's own DNS servers; read from /etc/resolv.conf when absent. */
   readonly upstreams?: () => Promise<readonly string[]>;
+  /** Servers that who asks from an address of a network wants to be asked in their place; none: the host's own. */
+  readonly upstreamsOf?: (networkId: string, address: string) => readonly string[];
 }
 
 interface Listener {
@@ -176,12 +178,18 @@ export class DnsServer {
       reply(encodeCode(query, codeNotExisting));
       return;
     }
-    reply((await this.#forward(message, transport)) ?? encodeCode(query, codeServerFailure));
+    const wanted = this.#options.upstreamsOf?.(networkId, address) ?? [];
+    const servers = wanted.length > 0 ? wanted : await (this.#options.upstreams ?? hostServers)();
+    reply((await this.#forward(servers, message, transport)) ?? encodeCode(query, codeServerFailure));
   }
 
-  /** The first answer of the host's own servers, each given its time; undefined when none answers. */
-  async #forward(message: Buffer, transport: 'udp' | 'tcp'): Promise<Buffer | undefined> {
-    for (const server of await (this.#options.upstreams ?? hostServers)()) {
+  /** The first answer of `servers`, each given its time; undefined when none answers. */
+  async #forward(
+    servers: readonly string[],
+    message: Buffer,
+    transport: 'udp' | 'tcp',
+  ): Promise<Buffer | undefined> {
+    for (const server of servers) {
       if (this.#listeners.has(server)) continue;
       const answer = await this.#ask(server, message, transport);
       if (answer !== undefined) return answer;

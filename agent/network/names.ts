@@ -10,6 +10,7 @@
  *     tasks.web                       the addresses of all its tasks
  *     web.3, web.3.<task id>          one task's; web.<host name>: those on that node
  *     _80._tcp.web, _<port name>…     SRV: port and task of each of them
+ *     a container's own name          the address of one that is no task, on a network that allows it
  *     10.2.0.192.in-addr.arpa         PTR: the task or service of an address
  */
 import { type Desired, type DesiredService, type Endpoint, isIpv6 } from './desired.ts';
@@ -52,12 +53,15 @@ export class Names {
   /** `network id/address` → ids of the networks that the task there is on. */
   readonly #networksOf = new Map<string, readonly string[]>();
 
+  /** Network id → lower-case name → addresses of a container that is no task. */
+  readonly #containers = new Map<string, Map<string, readonly string[]>>();
   #followed: ReadonlySet<DesiredService> = new Set();
   #state: Desired | undefined;
 
   /** Answers are those of `desired` from now on. */
   follow(desired: Desired): void {
     if (this.#state === desired) return;
+    if (this.#state?.networks !== desired.networks) this.#followContainers(desired);
     this.#state = desired;
     const before = this.#followed;
     const after = new Set(desired.services);
@@ -65,6 +69,15 @@ export class Names {
     // An address may go from one to another.
     for (const service of before) if (!after.has(service)) this.#removeService(service);
     for (const service of after) if (!before.has(service)) this.#addService(service);
+  }
+
+  #followContainers({ networks }: Desired): void {
+    this.#containers.clear();
+    for (const { id, containers = [] } of networks) {
+      for (const { names, addresses } of containers) {
+        for (const name of names) inner(this.#containers, id).set(name.toLowerCase(), addresses);
+      }
+    }
   }
 
   #addService(service: DesiredService): void {
@@ -166,7 +179,8 @@ export class Names {
       );
       if (addresses.length > 0) return unique(addresses);
     }
-    return undefined;
+    const ofContainers = networks.flatMap((id) => this.#containers.get(id)?.get(name) ?? []);
+    return ofContainers.length > 0 ? unique(ofContainers) : undefined;
   }
 
   #find(name: string, networks: readonly string[]): readonly Named[] {

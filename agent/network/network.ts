@@ -14,6 +14,7 @@ import type { WireNetwork, WireTask } from '../wire.ts';
 import type { DesiredNetwork, ReadyNetwork } from './desired.ts';
 import {
   attachedNetwork,
+  endsOf,
   engineNetwork,
   isClusterNetwork,
   isOverlay,
@@ -47,6 +48,11 @@ export class Networks {
   readonly #log: Log;
   /** Task id → ids of the cluster networks it uses. */
   readonly #uses = new Map<string, readonly string[]>();
+  /** Task id → where it asks for names from, as `network id/address`, and the servers that its service names. */
+  readonly #nameservers = new Map<
+    string,
+    { readonly ends: readonly string[]; readonly servers: readonly string[] }
+  >();
   readonly #known = new Map<string, Known>();
   readonly #making = new Map<string, Promise<string>>();
   #prune: Timer | undefined;
@@ -99,12 +105,21 @@ export class Networks {
   /** Notes that `task`, which has its container already, uses its networks. */
   adopt(task: WireTask): void {
     this.#uses.set(task.id ?? '', networkIdsOf(task));
+    const servers = task.spec?.container?.dns_config?.nameservers ?? [];
+    if (servers.length > 0) this.#nameservers.set(task.id ?? '', { ends: endsOf(task), servers });
+  }
+
+  /** DNS servers that the service of the task at an address names (`--dns`); none when it names none. */
+  nameserversOf(networkId: string, address: string): readonly string[] {
+    const end = `${networkId}/${address}`;
+    return [...this.#nameservers.values()].find(({ ends }) => ends.includes(end))?.servers ?? [];
   }
 
   /** Notes that the task's container is gone. */
   release(taskId: string): void {
     const used = this.#uses.get(taskId);
     this.#uses.delete(taskId);
+    this.#nameservers.delete(taskId);
     if (used !== undefined && used.length > 0) this.pruneSoon();
   }
 

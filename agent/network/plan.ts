@@ -211,6 +211,13 @@ export function networkIdsOf(task: WireTask): string[] {
   );
 }
 
+/** Where `task` asks for names from: `network id/address`, without prefix. */
+export function endsOf(task: WireTask): string[] {
+  return (task.networks ?? []).flatMap(({ network, addresses }) =>
+    (addresses ?? []).map((address) => `${network?.id ?? ''}/${address.replace(/\/\d+$/, '')}`),
+  );
+}
+
 /** Names of the networks made for a cluster that none of `usedIds` needs any more. */
 export function unusedNetworks(existing: readonly ExistingNetwork[], usedIds: ReadonlySet<string>): string[] {
   return existing

@@ -133,9 +133,13 @@ function keysFor(event: StoreEvent, view: View): string[] {
     }
     case 'node': {
       const { object, previous, op } = event;
-      if (op === 'remove' || !hasRoutingMesh(dataPlaneOf(object))) return [];
+      if (op === 'remove') return [];
+      const isOther = object.ContainerAttachments !== previous?.ContainerAttachments;
+      const own = isOther ? [nodePrefix + object.ID] : [];
+      if (!hasRoutingMesh(dataPlaneOf(object))) return own;
       const isNew = !previous || !hasRoutingMesh(dataPlaneOf(previous));
-      return isNew && view.find('service', 'ingress', 'true').length > 0 ? [everythingKey] : [];
+      const beginsMesh = isNew && view.find('service', 'ingress', 'true').length > 0;
+      return beginsMesh ? [...own, everythingKey] : own;
     }
     case 'cluster':
       return [subnetsKey];
@@ -220,17 +224,24 @@ function endpointChange(batch: Batch, service: Service): Change[] {
 function nodeChange(view: View, id: NodeId, batch: Batch | undefined, now: number): Reconciliation {
   const node = view.get('node', id);
   if (!node) return nothing;
-  const needed = neededUntil(view, node);
-  const had = node.Attachments ?? [];
+  const { Attachments: had = [], ContainerAttachments: wanted = [], ContainerAddresses: given = [] } = node;
+  const isOwed = wanted.some(({ ID }) => !given.some((one) => one.ID === ID));
+  const giver = batch ?? (isOwed ? new Batch(view, [], now) : undefined);
+  const ContainerAddresses =
+    giver?.containerAddresses(id, wanted, given) ??
+    given.filter(({ ID }) => wanted.some((one) => one.ID === ID));
+  const areOthers = isOwed || ContainerAddresses.length !== given.length;
+  const needed = neededUntil(view, { ...node, ContainerAddresses });
   const kept = had.filter(
     ({ NetworkID }) => view.get('network', NetworkID) && (needed.get(NetworkID) ?? 0) > now,
   );
   const living = [...needed].filter(([, until]) => until === Number.POSITIVE_INFINITY).map(([one]) => one);
-  const added = batch?.attachNode(id, living)?.slice(had.length) ?? [];
+  const withAll = batch?.attachNode(id, living) ?? giver?.attachmentsOf(id) ?? had;
+  const added = withAll.slice(had.length);
   const ends = kept.map(({ NetworkID }) => needed.get(NetworkID)!).filter(Number.isFinite);
   const wakeAt = ends.length > 0 ? Math.min(...ends) : undefined;
-  if (kept.length === had.length && added.length === 0) return reconciliation([], wakeAt);
-  const fields = { Attachments: [...kept, ...added] };
+  if (kept.length === had.length && added.length === 0 && !areOthers) return reconciliation([], wakeAt);
+  const fields = { Attachments: [...kept, ...added], ...(areOthers ? { ContainerAddresses } : {}) };
   return reconciliation([{ op: 'merge', kind: 'node', id, fields }], wakeAt);
 }
 
@@ -241,6 +252,9 @@ function neededUntil(view: View, node: ClusterNode): Map<NetworkId, number> {
   const isInMesh = ingress && hasRoutingMesh(dataPlaneOf(node));
   if (isInMesh && (isOn(node, ingress.ID) || view.find('service', 'ingress', 'true').length > 0)) {
     needed.set(ingress.ID, Number.POSITIVE_INFINITY);
+  }
+  for (const { NetworkID, Addresses } of node.ContainerAddresses ?? []) {
+    if (Addresses.length > 0) needed.set(NetworkID, Number.POSITIVE_INFINITY);
   }
   for (const task of view.find('task', 'node', node.ID)) {
     const hasEnded = isTerminal(task.Status.State);

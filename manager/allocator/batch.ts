@@ -2,7 +2,15 @@
  * Changes about to be proposed, as the allocator sees them: a view with the batch's creations laid over it, and
  * what the batch gives away, which the store does not know yet.
  */
-import type { Network, NetworkAttachment, PortConfig, Service, Task } from '../../proto/docker.ts';
+import type {
+  ContainerAddress,
+  ContainerAttachment,
+  Network,
+  NetworkAttachment,
+  PortConfig,
+  Service,
+  Task,
+} from '../../proto/docker.ts';
 import type { NetworkId, NodeId } from '../../proto/ids.ts';
 import { isTerminal } from '../../proto/task-state.ts';
 import { type Attachment, clusterAttachments, familiesOf, hasAddresses } from '../store/attachment.ts';
@@ -46,7 +54,10 @@ export class Batch {
     if (change.op !== 'merge') this.created.set(change.object.ID, change.object);
     const fields = (change.op === 'merge' ? change.fields : change.object) as Record<string, unknown>;
     const attached = (fields.NetworksAttachments ?? fields.Attachments) as NetworkAttachment[] | undefined;
-    for (const { NetworkID, Addresses } of attached ?? []) this.bring(NetworkID, Addresses);
+    const ofContainers = fields.ContainerAddresses as ContainerAddress[] | undefined;
+    for (const { NetworkID, Addresses } of [...(attached ?? []), ...(ofContainers ?? [])]) {
+      this.bring(NetworkID, Addresses);
+    }
     if (change.kind === 'service') {
       const { VirtualIPs, Ports } = (fields as Partial<Service>).Endpoint ?? {};
       for (const { NetworkID, Addr } of VirtualIPs ?? []) this.bring(NetworkID, [Addr]);
@@ -242,6 +253,35 @@ export class Batch {
         return Addresses.length > 0 ? [{ NetworkID: networkId, Addresses }] : [];
       });
     return added.length > 0 ? [...had, ...added] : undefined;
+  }
+
+  /**
+   * Addresses of a node's containers that are no tasks, those that it `had` as they were; the node gets its own on their
+   * networks. What can't be had is said in words.
+   */
+  containerAddresses(
+    nodeId: NodeId,
+    wanted: readonly ContainerAttachment[],
+    had: readonly ContainerAddress[],
+  ): ContainerAddress[] {
+    return wanted.flatMap(({ ID, NetworkID }) => {
+      const known = had.find((one) => one.ID === ID);
+      if (known) return [known];
+      const network = this.get('network', NetworkID);
+      if (network === undefined) return [];
+      const problems: string[] = [];
+      const next = this.attachNode(nodeId, [NetworkID], problems);
+      const Addresses = problems.length > 0 ? [] : this.addressesOn(network, [], problems);
+      if (problems.length > 0)
+        return [{ ID, NetworkID, Addresses: [], Err: [...new Set(problems)].join('; ') }];
+      if (next) this.nodes.set(nodeId, next);
+      return [{ ID, NetworkID, Addresses }];
+    });
+  }
+
+  /** The node's attachments as the batch leaves them. */
+  attachmentsOf(id: NodeId): readonly NetworkAttachment[] {
+    return this.nodes.get(id) ?? this.view.get('node', id)?.Attachments ?? [];
   }
 
   /** What the assignments of the batch make of their nodes. */

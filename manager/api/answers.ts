@@ -29,7 +29,16 @@ export function clusterAnswer(cluster: Cluster, options: { tokens: boolean }): A
 
 /** Problems that its data plane told of come on top of what Docker shows; none: as Docker shows it. */
 export function nodeAnswer(view: View, node: ClusterNode): Answer {
-  const { Private: _private, Attachments: _own, Problems = [], Description, ManagerStatus, ...shown } = node;
+  const {
+    Private: _private,
+    Attachments: _own,
+    ContainerAttachments: _containers,
+    ContainerAddresses: _addresses,
+    Problems = [],
+    Description,
+    ManagerStatus,
+    ...shown
+  } = node;
   const { Labels, ...engine } = Description.Engine;
   const Engine = Object.keys(Labels).length === 0 ? engine : Description.Engine;
   const status = ManagerStatus ? { ManagerStatus } : {};

@@ -140,6 +140,20 @@ export type Membership =
   | { readonly kind: 'manager'; readonly cluster: ManagedCluster }
   | { readonly kind: 'error'; readonly nodeId?: NodeId; readonly message: string };
 
+/** A network of the cluster as the local engine has it, and a container's place in it. */
+export interface ContainerNetwork {
+  /** The engine's name for it. */
+  readonly name: string;
+  /** CIDR form. */
+  readonly addresses: readonly string[];
+  /** Servers that know the names on it. */
+  readonly nameservers: readonly string[];
+  /** The container is there, and has the address until it is gone. */
+  made(): void;
+  /** The container was not made. */
+  release(): void;
+}
+
 /** The daemon's side of swarm init, join, leave and unlock. */
 export interface ApiHost {
   readonly clock: Clock;
@@ -156,6 +170,11 @@ export interface ApiHost {
   engine(): Promise<EngineFacts | undefined>;
   /** A new connection to the local engine's own API; rejects with a ShoalError when there is none to be had. */
   connectEngine(): Promise<Duplex>;
+  /**
+   * A network of the cluster (id or name) for a container of the local engine that is no task; others find it by `names`.
+   * Rejects with 'not-found' when there is no such network, and with why when it can't be had.
+   */
+  attachContainer(network: string, names: readonly string[]): Promise<ContainerNetwork>;
   /** This node's own address and the API's version strings. */
   readonly advertiseAddress: () => string;
   readonly version: string;

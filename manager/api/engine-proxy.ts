@@ -1,7 +1,7 @@
 /**
  * Requests that are the container engine's, passed on to it. In: a request as it came. Out: the engine's answer, as
  * it comes: method, path, headers and bytes are the client's and the engine's own, nothing is gathered, and
- * a slow reader slows down who writes. It reads no body and knows no container. A client that goes away ends the
+ * a slow reader slows down who writes. It knows no container. A client that goes away ends the
  * engine's request, too. Headers that are about one connection only (RFC 9110, 7.6.1) are not passed on.
  */
 import http, { type IncomingMessage, type ServerResponse } from 'node:http';
@@ -18,12 +18,16 @@ const ofOneConnection: ReadonlySet<string> = new Set([
   'upgrade',
 ]);
 
-/** Answers `request` with what the engine says; a 503 with the reason when it can't be reached. */
+/**
+ * Answers `request` with what the engine says; a 503 with the reason when it can't be reached. `body`: the request's, where
+ * it was read already.
+ */
 export async function passOn(
   engine: LocalEngine,
   request: IncomingMessage,
   response: ServerResponse,
   log: Log,
+  body?: Buffer,
 ): Promise<void> {
   let connection: Awaited<ReturnType<LocalEngine['connect']>>;
   try {
@@ -52,7 +56,8 @@ export async function passOn(
   });
   // The engine may have something to say before the body comes.
   passed.flushHeaders();
-  request.pipe(passed);
+  if (body === undefined) request.pipe(passed);
+  else passed.end(body);
 }
 
 function answerWith(answer: IncomingMessage, request: IncomingMessage, response: ServerResponse): void {

@@ -13,7 +13,7 @@ export function refuseUsedData(what: 'secret' | 'config', name: string, users: r
 }
 
 /**
- * The first service or task that uses a network, as Docker says it; undefined when none does. Tasks of a
+ * The first service, task or other container that uses a network, as Docker says it; undefined when none does. Tasks of a
  * removed service are about to go, and `stack rm` removes the network right after the service.
  */
 export function networkUser(view: View, network: Network): string | undefined {
@@ -25,5 +25,10 @@ export function networkUser(view: View, network: Network): string | undefined {
     .find(
       (one) => ['ready', 'running', 'complete'].includes(one.DesiredState) && !isTerminal(one.Status.State),
     );
-  return task ? `task ${task.ID}` : undefined;
+  if (task) return `task ${task.ID}`;
+  for (const { Description, ContainerAttachments = [] } of view.find('node', 'network', network.ID)) {
+    const container = ContainerAttachments.find(({ NetworkID }) => NetworkID === network.ID);
+    if (container) return `container ${container.Names[0] ?? container.ID} on ${Description.Hostname}`;
+  }
+  return undefined;
 }

@@ -1,7 +1,7 @@
 /** /networks: those of the cluster and the engine's own, as one. */
 import { type Request, type Response, Router } from 'express';
 import { type Network, type NetworkSpec, networkIdLabel } from '../../proto/docker.ts';
-import { ShoalError } from '../../proto/errors.ts';
+import { isShoalError, ShoalError } from '../../proto/errors.ts';
 import type { NetworkId } from '../../proto/ids.ts';
 import { ingressNetwork } from '../store/attachment.ts';
 import { newMeta } from '../store/change.ts';
@@ -9,6 +9,7 @@ import { describeSubnetConflict } from '../store/ip.ts';
 import type { View } from '../store/store.ts';
 import { localNetwork, networkAnswer, predefinedNetworks } from './answers.ts';
 import { type NetworkCreateRequest, readNetworkCreate } from './cluster-schema.ts';
+import { attachOne, type EndpointConfig, endOf } from './container-networks.ts';
 import type { ApiHost } from './contract.ts';
 import {
   askFor,
@@ -35,6 +36,7 @@ import { type LocalEngine, refusalOf } from './local-engine.ts';
 import { servicesOnNetwork } from './network-services.ts';
 import { checkNetwork } from './network-spec.ts';
 import {
+  askedVersion,
   commit,
   idMaker,
   jsonBody,
@@ -375,6 +377,7 @@ async function changeMembers(
     const reason = `rpc error: code = PermissionDenied desc = network ${name} not manually attachable`;
     throw new ShoalError('permission-denied', `Could not attach to network ${name}: ${reason}`);
   }
+  if (verb === 'connect' && (await joinCluster(host, engine, request, response, found))) return;
   if (!carrier) {
     throw new ShoalError(
       'not-found',
@@ -382,6 +385,43 @@ async function changeMembers(
     );
   }
   relay(await askFor(engine, request, 'POST', memberPath(carrier, request, `/${verb}`)), response);
+}
+
+/** Connects a container with the address that the managers give it; false where this node's networks are its engine's. */
+async function joinCluster(
+  host: ApiHost,
+  engine: LocalEngine,
+  request: Request,
+  response: Response,
+  found: Exclude<Found, { kind: 'engine' }>,
+): Promise<boolean> {
+  const id = found.kind === 'cluster' ? found.network.ID : found.id;
+  const name = found.kind === 'cluster' ? found.network.Spec.Name : found.carrier.Name;
+  const body = jsonBody(request) as { Container?: string; EndpointConfig?: EndpointConfig | null };
+  const end = body.EndpointConfig ?? {};
+  const wish = { name, id, container: body.Container ?? '', end };
+  const network = await attachOne(host, wish).catch((error: unknown) => {
+    if (isShoalError(error, 'failed-precondition')) return undefined;
+    throw error;
+  });
+  if (network === undefined) return false;
+  const answer = await engine
+    .ask({
+      method: 'POST',
+      path: await engine.spoken(
+        askedVersion(request),
+        `/networks/${encodeURIComponent(network.name)}/connect`,
+      ),
+      body: JSON.stringify({ ...body, EndpointConfig: endOf(network, end) }),
+    })
+    .catch((error: unknown) => {
+      network.release();
+      throw error;
+    });
+  if (answer.status < 300) network.made();
+  else network.release();
+  relay(answer, response);
+  return true;
 }
 
 /** Names of what was removed: the engine's own that no container uses, and the cluster's that nothing does. */

@@ -14,6 +14,7 @@ import { lockedMessage } from '../../proto/identity.ts';
 import type { TaskCommands } from '../exec/command.ts';
 import { backupRoutes } from './backups.ts';
 import { configRoutes } from './configs.ts';
+import { createContainer, makesContainer } from './container-networks.ts';
 import type { ApiHost } from './contract.ts';
 import { dataVersionRoutes } from './data-versions.ts';
 import { isAnsweredLocked, isEngines, isTakenOver, readTarget } from './endpoints.ts';
@@ -77,8 +78,11 @@ export function createApi(host: ApiHost): Api {
   };
   return {
     respond(request, response) {
-      if (isForEngine(request.url ?? '')) void passOn(engine, request, response, host.log);
-      else app(request, response);
+      const target = request.url ?? '';
+      if (!isForEngine(target)) app(request, response);
+      else if (makesContainer(request.method ?? '', readTarget(target).path)) {
+        void createContainer(host, engine, request, response);
+      } else void passOn(engine, request, response, host.log);
     },
     takesFirst(connection, first) {
       const match = /^([A-Z]+) (\S+) HTTP\/1\.[01]\r\n/.exec(first.toString('latin1', 0, maximumLineBytes));

@@ -13,6 +13,7 @@ import {
   type Task,
   vxlanIdListOption,
 } from '../../proto/docker.ts';
+import type { OverlayContainer } from '../../proto/generated/shoal/v1/OverlayContainer.ts';
 import type { OverlayEndpoint } from '../../proto/generated/shoal/v1/OverlayEndpoint.ts';
 import type { OverlayNetwork } from '../../proto/generated/shoal/v1/OverlayNetwork.ts';
 import type { OverlayPeer } from '../../proto/generated/shoal/v1/OverlayPeer.ts';
@@ -67,7 +68,18 @@ export function networkStateOf(
       .find('node', 'network', id)
       .filter((peer) => peer.ID !== node.ID && dataPlaneOf(peer).kind === 'vxlan')
       .map((peer) => peerOf(peer, id, publicKey)),
+    containers: view.find('node', 'network', id).flatMap((one) => containersOn(one, id)),
   };
+}
+
+function containersOn(node: ClusterNode, network: NetworkId): OverlayContainer[] {
+  const { ContainerAttachments = [], ContainerAddresses = [] } = node;
+  return ContainerAttachments.flatMap(({ ID, NetworkID, Names }) => {
+    const addresses = ContainerAddresses.find((one) => one.ID === ID)?.Addresses ?? [];
+    return NetworkID !== network || addresses.length === 0
+      ? []
+      : [{ names: Names, addresses: addresses.map(bare) }];
+  });
 }
 
 function isEncrypted({ Spec }: Network): boolean {

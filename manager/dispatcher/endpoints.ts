@@ -20,6 +20,7 @@ import type { Sink, StreamHandle } from '../../proto/rpc-stream.ts';
 import { dataPlaneOf, whyUnheard } from '../store/data-plane.ts';
 import type { View } from '../store/store.ts';
 import type { Commit, StoreEvent } from '../store/watch.ts';
+import { ContainerAttachments } from './attachments.ts';
 import {
   isDraining,
   isEndpoint,
@@ -60,6 +61,8 @@ interface Watcher {
   readonly services: Map<ServiceId, Sent>;
   dirtyNetworks: Set<NetworkId> | 'all';
   dirtyServices: Set<ServiceId>;
+  /** Text of the word of attachments that was sent. */
+  attachments: string;
   isFirst: boolean;
   /** Index of the newest update that was sent. */
   sent: number;
@@ -87,6 +90,7 @@ export class EndpointsBoard {
   private readonly withdrawals: Withdrawals;
   private readonly problems: NodeProblems;
   private readonly questions: Questions;
+  private readonly attachments: ContainerAttachments;
   private readonly publicKeys = new Map<string, string>();
   /** States of services, made once for all nodes, until something of them changes. */
   private readonly made = new Map<
@@ -100,6 +104,8 @@ export class EndpointsBoard {
     this.withdrawals = new Withdrawals(options);
     this.problems = new NodeProblems(options);
     this.questions = new Questions(options.clock);
+    const onRefused = (nodeId: NodeId) => this.watchers.get(nodeId)?.pump.wake();
+    this.attachments = new ContainerAttachments({ ...options, onRefused });
   }
 
   /**
@@ -124,6 +130,7 @@ export class EndpointsBoard {
       services: new Map(),
       dirtyNetworks: 'all',
       dirtyServices: new Set(),
+      attachments: '',
       isFirst: true,
       sent: 0,
       confirmed: 0,
@@ -155,6 +162,7 @@ export class EndpointsBoard {
     this.flush?.cancel();
     this.withdrawals.stop();
     this.problems.stop();
+    this.attachments.stop();
     for (const nodeId of [...this.watchers.keys()]) this.close(nodeId, error);
   }
 
@@ -261,6 +269,7 @@ export class EndpointsBoard {
           return;
         for (const node of [event.object, ...(event.previous ? [event.previous] : [])]) {
           for (const id of networkIdsOf(node)) networks.add(id);
+          for (const { NetworkID } of node.ContainerAddresses ?? []) networks.add(NetworkID);
         }
         if (event.op === 'remove' || !isWaitedFor(event.object)) this.withdrawals.gone(event.object.ID);
         // Whether its tasks are endpoints may be another matter now.
@@ -288,6 +297,7 @@ export class EndpointsBoard {
     watcher.confirmed = Number(report.revision || 0);
     this.withdrawals.confirmed(watcher.nodeId, watcher.confirmed);
     if (report.answer) this.questions.answered(watcher.nodeId, report.answer);
+    if (report.attachments_known) this.attachments.ask(watcher.nodeId, report.attachments ?? []);
     if (report.problems_known) this.problems.tell(watcher.nodeId, report.problems ?? []);
   }
 
@@ -330,7 +340,9 @@ export class EndpointsBoard {
   }
 
   /** What the node is to be told now; undefined: nothing. */
-  private updateFor(watcher: Watcher): (Items & { readonly complete: boolean }) | undefined {
+  private updateFor(
+    watcher: Watcher,
+  ): (Items & Pick<EndpointsUpdate, 'complete' | 'attachments' | 'has_attachments'>) | undefined {
     const { store } = this.options;
     const node = store.get('node', watcher.nodeId);
     if (node === undefined) return undefined;
@@ -367,8 +379,13 @@ export class EndpointsBoard {
     }
     const isFirst = watcher.isFirst;
     watcher.isFirst = false;
+    const attachments = this.attachments.answers(node);
+    const text = JSON.stringify(attachments);
+    const isWord = isFirst || text !== watcher.attachments;
+    watcher.attachments = text;
     const isEmpty = Object.values(update).every((list: readonly unknown[]) => list.length === 0);
-    return isEmpty && !isFirst ? undefined : { ...update, complete: isFirst };
+    if (isEmpty && !isWord) return undefined;
+    return { ...update, complete: isFirst, ...(isWord ? { attachments, has_attachments: true } : {}) };
   }
 
   private networkState(node: ClusterNode, id: NetworkId): OverlayNetwork | undefined {
@@ -438,6 +455,8 @@ function isUnchangedEndpoint({ op, object, previous }: Extract<StoreEvent, { kin
 function isUnchangedPeer(before: ClusterNode, after: ClusterNode): boolean {
   return (
     before.Attachments === after.Attachments &&
+    before.ContainerAttachments === after.ContainerAttachments &&
+    before.ContainerAddresses === after.ContainerAddresses &&
     before.Status.Addr === after.Status.Addr &&
     (before.Status.State === 'down') === (after.Status.State === 'down') &&
     before.Description.Hostname === after.Description.Hostname &&

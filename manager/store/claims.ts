@@ -56,10 +56,12 @@ export function claimsOf(kind: Kind, object: AnyObject): string[] {
         Addresses.map((address) => addressClaim(NetworkID, address)),
       );
     }
-    case 'node':
-      return ((object as ObjectOf['node']).Attachments ?? []).flatMap(({ NetworkID, Addresses }) =>
+    case 'node': {
+      const { Attachments = [], ContainerAddresses = [] } = object as ObjectOf['node'];
+      return [...Attachments, ...ContainerAddresses].flatMap(({ NetworkID, Addresses }) =>
         Addresses.map((address) => addressClaim(NetworkID, address)),
       );
+    }
     case 'service': {
       const { VirtualIPs, Ports } = (object as ObjectOf['service']).Endpoint;
       return [

@@ -23,6 +23,7 @@ const worstMs = 500;
 /** Agents look at their kernel as often, whatever they are told. */
 const reconcileMs = 30_000;
 const firstPort = 20_000;
+const monitorMs = 3_000;
 const service = 'web';
 const network = 'front';
 
@@ -55,8 +56,8 @@ class RuleMonitor {
   }
 
   /** When a line that matches was heard; waits for it. */
-  heard(pattern: RegExp): Promise<number> {
-    return waitFor(`${pattern} on ${this.host.name}`, boundMs, () => {
+  heard(pattern: RegExp, withinMs = boundMs): Promise<number> {
+    return waitFor(`${pattern} on ${this.host.name}`, withinMs, () => {
       return this.lines.find(({ text }) => pattern.test(text))?.atMs;
     });
   }
@@ -81,8 +82,7 @@ async function measure({ runs = defaultRuns, progress }: BenchOptions): Promise<
     await formCluster(lab, managers);
     await makeService(lab.host(1));
     for (const host of lab.hosts) monitors.push(new RuleMonitor(lab, host));
-    // What follows is heard from the first change on.
-    await portChange(lab, monitors, firstPort - 1);
+    await warmUp(lab, monitors);
     for (let run = 0; run < runs; run += 1) {
       const { fromCommit, fromRequest } = await portChange(lab, monitors, firstPort + run);
       samples.fromCommit.push(fromCommit);
@@ -142,6 +142,18 @@ async function publish(host: LabHost, port: number): Promise<{ beganAt: number; 
 
 const added = (port: number) => new RegExp(`^add element inet shoal ports \\{.* ${port}\\b`);
 const deleted = (port: number) => new RegExp(`^delete element inet shoal ports \\{.* ${port}\\b`);
+
+/** Changes until every host's kernel was heard: a monitor does not say when it begins. */
+async function warmUp(lab: Lab, monitors: readonly RuleMonitor[]): Promise<void> {
+  const leader = await leaderHost(lab, lab.host(1));
+  let port = firstPort;
+  await waitFor('every monitor to hear', boundMs, async () => {
+    port -= 1;
+    await publish(leader, port);
+    const heard = monitors.map((monitor) => monitor.heard(added(port), monitorMs));
+    return (await Promise.allSettled(heard)).every(({ status }) => status === 'fulfilled');
+  });
+}
 
 async function portChange(lab: Lab, monitors: readonly RuleMonitor[], port: number) {
   const leader = await leaderHost(lab, lab.host(1));

@@ -32,9 +32,18 @@ function state(addresses: readonly string[]) {
 
 describe('a server of names', () => {
   let server: DnsServer;
+  /** Servers that who asks on the front network wants to be asked. */
+  let wanted: readonly string[];
 
   beforeEach(async () => {
-    server = new DnsServer({ clock: realClock, log: silentLog, port, upstreams: async () => [] });
+    wanted = [];
+    server = new DnsServer({
+      clock: realClock,
+      log: silentLog,
+      port,
+      upstreams: async () => [],
+      upstreamsOf: (networkId, address) => (networkId === front && address === '127.0.0.1' ? wanted : []),
+    });
     server.know(state(['10.60.1.10']));
     assert.deepEqual(await server.listen(state([])), []);
   });
@@ -116,6 +125,33 @@ describe('a server of names', () => {
     assert.equal((await udp(open, query('example.com'))).rcode, 'SERVFAIL');
     assert.equal((await udp(inner, query('example.com'))).rcode, 'NXDOMAIN');
     assert.equal((await udp(inner, query('web'))).rcode, 'NXDOMAIN');
+  });
+
+  it('asks the asker’s own servers for foreign names, and for none of the cluster’s', async function () {
+    if (process.getuid?.() !== 0) return this.skip();
+    const own = createSocket('udp4');
+    const questions: (string | undefined)[] = [];
+    own.on('message', (message, { port: from, address }) => {
+      const { id, questions: asked = [] } = packet.decode(message);
+      questions.push(asked[0]?.name);
+      const answers = asked.map(({ name }) => ({ type: 'A' as const, name, data: '192.0.2.7' }));
+      own.send(packet.encode({ type: 'response', id: id ?? 0, questions: asked, answers }), from, address);
+    });
+    own.bind(53, '127.0.0.93');
+    await once(own, 'listening');
+    try {
+      wanted = ['127.0.0.93'];
+      const { answers } = await udp(open, query('example.com'));
+      assert.deepEqual(
+        answers?.map((one) => 'data' in one && one.data),
+        ['192.0.2.7'],
+      );
+      await udp(open, query('web'));
+      assert.equal((await udp(inner, query('example.com'))).rcode, 'NXDOMAIN');
+      assert.deepEqual(questions, ['example.com']);
+    } finally {
+      own.close();
+    }
   });
 
   it('outlives what is no question', async () => {

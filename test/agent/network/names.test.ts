@@ -113,6 +113,17 @@ describe('names of a network', () => {
     assert.equal(ask(state, '_http._tcp.web', 'SRV', outsider), 'foreign');
   });
 
+  it('are those of plain containers, too, where they are', () => {
+    const containers = [{ names: ['plain', 'Nick'], addresses: ['10.60.1.201', 'fd00:1::201'] }];
+    const before = { ...state, networks: [network(4097, { containers }), network(4098)] };
+    assert.equal(ask(before, 'plain'), '10.60.1.201');
+    assert.equal(ask(before, 'nick', 'AAAA', stranger), 'fd00:1::201');
+    assert.equal(ask(before, 'plain', 'A', outsider), 'foreign');
+    const names = namesOf(before);
+    names.follow(state);
+    assert.equal(line(names.answer({ name: 'plain', type: 'A' }, probe)), 'foreign');
+  });
+
   it('after any changes are those of a server that knows only the last state', () => {
     const address = fc.integer({ min: 1, max: 4 });
     const someService = fc

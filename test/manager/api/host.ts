@@ -178,6 +178,10 @@ export class TestHost implements ApiHost {
   /** Path of the socket of what stands for the engine. */
   engineSocket: string | undefined;
 
+  /** Answers for networks of the cluster that this node's containers join. */
+  attachContainer: ApiHost['attachContainer'] = (network) =>
+    Promise.reject(new ShoalError('failed-precondition', `network ${network}: none between hosts here`));
+
   connectEngine(): Promise<Duplex> {
     const { engineSocket } = this;
     if (engineSocket === undefined)
