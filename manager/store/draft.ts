@@ -229,7 +229,8 @@ function refuse(code: Refusal['code'], message: string): Refusal {
 }
 
 /**
- * A copy of the object with its fields replaced. Field by field where there are new ones: giving a spread copy a field
+ * A copy of the object with its fields replaced; one that is undefined is taken away, for a snapshot has no such field
+ * and whoever goes on from one must have the same. Field by field where there are new ones: giving a spread copy a field
  * that the object did not have takes V8 twice as long as all the rest.
  */
 function merge(object: AnyObject, fields: Partial<AnyObject>): AnyObject {
@@ -239,7 +240,10 @@ function merge(object: AnyObject, fields: Partial<AnyObject>): AnyObject {
   for (const field in replaced) isNew ||= !(field in known);
   const copy: Record<string, unknown> = isNew ? {} : { ...known };
   if (isNew) for (const field in known) copy[field] = known[field];
-  for (const field in replaced) copy[field] = replaced[field];
+  for (const field in replaced) {
+    if (replaced[field] === undefined) delete copy[field];
+    else copy[field] = replaced[field];
+  }
   return copy as unknown as AnyObject;
 }
 

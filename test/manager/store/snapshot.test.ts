@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { Packr } from 'msgpackr';
+import type { Entry } from '../../../manager/store/change.ts';
 import { Store } from '../../../manager/store/store.ts';
 import { type AnyObject, kinds } from '../../../manager/store/tables.ts';
-import type { Secret } from '../../../proto/docker.ts';
+import type { ClusterNode, Secret } from '../../../proto/docker.ts';
 import { isShoalError } from '../../../proto/errors.ts';
-import type { SecretId } from '../../../proto/ids.ts';
+import type { NodeId, SecretId } from '../../../proto/ids.ts';
 import { makeNode } from '../orchestrator/objects.ts';
 
 const now = Date.UTC(2026, 5, 1);
@@ -47,6 +48,26 @@ describe('manager/store/snapshot', () => {
       assert.deepEqual(copy.recentEvents(), events);
       assert.deepEqual(copy.find('secret', 'name', 's77'), [store.get('secret', 's77' as SecretId)]);
     }
+  });
+
+  it('is the same of a store that went on from one, also where a field was taken away meanwhile', () => {
+    const store = storeOf([]);
+    const merge = (ManagerStatus: ClusterNode['ManagerStatus']): Entry => ({
+      now,
+      changes: [{ op: 'merge', kind: 'node', id: 'n' as NodeId, fields: { ManagerStatus } as never }],
+    });
+    const reachable = { Reachability: 'reachable', Addr: '10.0.0.1:2377' } as const;
+    store.applyEntry(2, merge(reachable));
+    store.applyEntry(3, {
+      now,
+      changes: [{ op: 'merge', kind: 'node', id: 'n' as NodeId, fields: { Attachments: [] } }],
+    });
+    store.applyEntry(4, merge(undefined));
+    assert.ok(!('ManagerStatus' in store.get('node', 'n' as NodeId)!));
+    const copy = new Store();
+    copy.restore(4, store.snapshot());
+    for (const one of [store, copy]) one.applyEntry(5, merge(reachable));
+    assert.deepEqual(contents(copy), contents(store));
   });
 
   it('keeps every letter', () => {
