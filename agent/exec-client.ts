@@ -14,6 +14,9 @@ export interface ExecCarriage extends AsyncIterable<ExecOrder> {
   close(): void;
 }
 
+/** A person at a terminal bears a busy machine's pause better than the end of the command. */
+const keepalive = { timeMs: 10_000, timeoutMs: 10_000 };
+
 export type DialExec = (address: string) => ExecCarriage;
 
 /** Dials over gRPC, with TLS and the node's certificate. */
@@ -24,6 +27,7 @@ export function grpcExecDial(identity: () => NodeIdentity): DialExec {
       identity: shown,
       roots: shown.rootsPem,
       serverName: 'swarm-manager',
+      keepalive,
     });
     const call = channel.client('Exec').Carry();
     let isOver = false;

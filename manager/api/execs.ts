@@ -4,10 +4,13 @@
  */
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
-import { type Response, Router } from 'express';
+import { type RequestHandler, type Response, Router } from 'express';
+import type { Task } from '../../proto/docker.ts';
 import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
+import { asId, type TaskId } from '../../proto/ids.ts';
 import type { ExecCommand, ExecOutput, TaskCommands } from '../exec/command.ts';
 import { requireGrants } from '../store/privileges.ts';
+import type { View } from '../store/store.ts';
 import type { ApiHost, ManagedCluster } from './contract.ts';
 import { lookupTask } from './lookup.ts';
 import { jsonBody, managedCluster, pathOf, query } from './request.ts';
@@ -26,15 +29,38 @@ export function execIdOf(path: string): string | undefined {
   return /^\/exec\/([^/]+)\/(?:start|resize|json)$/.exec(path)?.[1];
 }
 
+/**
+ * The task that Docker's clients mean by a container's name in a path of theirs, when its container is no business of this
+ * node's engine: it runs elsewhere (`web.3.TASKID`, as its container is called), or is named by the task's id alone.
+ */
+export function distantTask(host: ApiHost, path: string): Task | undefined {
+  const name = /^\/containers\/([^/]+)\/(?:exec|json)$/.exec(path)?.[1];
+  const id = name === undefined ? undefined : /^(?:.+\.)?([0-9a-z]{25})$/.exec(decodeURIComponent(name))?.[1];
+  const membership = host.membership();
+  if (id === undefined || membership.kind !== 'manager') return undefined;
+  const { store, nodeId } = membership.cluster;
+  const task = store.get('task', asId<TaskId>(id));
+  return task && (task.NodeID !== nodeId || name === id) ? task : undefined;
+}
+
 export function execRoutes(host: ApiHost): Router {
   const routes = Router();
   const commands = async (): Promise<TaskCommands> => (await managedCluster(host)).commands;
-  routes.post('/tasks/:id/exec', async (request, response) => {
+  const make: RequestHandler = async (request, response) => {
     const cluster = await managedCluster(host);
     const command = readCommand(jsonBody(request));
     if (command.privileged) requirePrivileged(cluster);
-    const Id = await cluster.commands.make(runningTask(cluster, pathOf(request, 'id')), command);
+    const task = distantTask(host, request.path)?.ID ?? pathOf(request, 'id');
+    const Id = await cluster.commands.make(runningTask(cluster, task), command);
     response.status(201).json({ Id });
+  };
+  routes.post('/tasks/:id/exec', make);
+  routes.post('/containers/:id/exec', make);
+  // Docker's CLI looks at a container before it runs a command in it.
+  routes.get('/containers/:id/json', async (request, response) => {
+    const { store } = await managedCluster(host);
+    const task = distantTask(host, request.path);
+    response.json(containerAnswer(store, task ?? lookupTask(store, pathOf(request, 'id'))));
   });
   routes.post('/exec/:id/start', async (request, response) => {
     const id = pathOf(request, 'id');
@@ -52,6 +78,38 @@ export function execRoutes(host: ApiHost): Router {
     response.json(factsAnswer(await commands(), pathOf(request, 'id')));
   });
   return routes;
+}
+
+/** What the cluster knows of a task's container on another node: less than its engine would tell. */
+function containerAnswer(view: View, task: Task) {
+  const spec = view.get('revision', task.RevisionID)?.Spec;
+  const { Image, Labels, TTY, Env, Command, Args, Hostname } = spec?.TaskTemplate.ContainerSpec ?? {};
+  const { ContainerID = '', PID = 0, ExitCode = 0 } = task.Status.ContainerStatus ?? {};
+  const Running = task.Status.State === 'running';
+  return {
+    Id: ContainerID,
+    Name: `/${spec?.Name ?? task.ServiceID}.${task.Slot ?? task.NodeID}.${task.ID}`,
+    Created: task.CreatedAt,
+    State: { Status: Running ? 'running' : 'exited', Running, Paused: false, Pid: PID, ExitCode },
+    Image: Image ?? '',
+    Config: {
+      Hostname: Hostname ?? '',
+      Image: Image ?? '',
+      Tty: TTY === true,
+      Env: Env ?? [],
+      Entrypoint: Command ?? null,
+      Cmd: Args ?? null,
+      Labels: {
+        ...Labels,
+        'com.docker.swarm.node.id': task.NodeID ?? '',
+        'com.docker.swarm.service.id': task.ServiceID,
+        'com.docker.swarm.task.id': task.ID,
+      },
+    },
+    HostConfig: {},
+    Mounts: [],
+    NetworkSettings: { Networks: {} },
+  };
 }
 
 function runningTask(cluster: ManagedCluster, input: string) {

@@ -20,7 +20,7 @@ import { dataVersionRoutes } from './data-versions.ts';
 import { isAnsweredLocked, isEngines, isTakenOver, readTarget } from './endpoints.ts';
 import { passOn } from './engine-proxy.ts';
 import { eventRoutes } from './events.ts';
-import { execIdOf, execRoutes, takeOverExec, taskCommands } from './execs.ts';
+import { distantTask, execIdOf, execRoutes, takeOverExec, taskCommands } from './execs.ts';
 import { headOf, takeOver } from './hijack.ts';
 import { historyRoutes } from './history.ts';
 import { importRoutes } from './imports.ts';
@@ -67,7 +67,7 @@ export function createApi(host: ApiHost): Api {
   const app = createApp(host, engine);
   const isForEngine = (target: string): boolean => {
     const { path, version } = readTarget(target);
-    if (execOf(path)) return false;
+    if (execOf(path) || distantTask(host, path)) return false;
     return isEngines(path) && (!version || versionFault(version) === undefined);
   };
   /** A command in a task that this manager was asked for, and no engine's. */

@@ -115,6 +115,7 @@ describe('lab: rotation of configs and secrets', () => {
       return (await inside(host, await containerId('app_web'), 'cat', '/conf')) === 'one';
     });
     await host.shoal('stack', 'rm', 'app');
+    await waitFor('its containers to be gone', 60_000, async () => (await containersOn(host)).length === 0);
   });
 
   it('fresh registry credentials restart nothing', async () => {

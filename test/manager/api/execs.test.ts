@@ -212,6 +212,37 @@ describe('api: commands in tasks', () => {
     assert.equal((await api.post('/exec/abc/start', {})).status, 503);
   });
 
+  it('of Docker’s clients find a task on another node by its container’s name, and any by its id', async () => {
+    const node = testNode('node7' as NodeId, 'h7', 'worker');
+    const { ID } = (await api.get('/services/web')).json;
+    const other = testTask(api.host, ID, { Slot: 4, NodeID: node.ID });
+    api.host.apply([
+      { op: 'create', kind: 'node', object: node },
+      { op: 'create', kind: 'task', object: other },
+    ]);
+    const shown = await api.get(`/v1.41/containers/web.4.${other.ID}/json`);
+    assert.deepEqual(
+      [shown.status, shown.json.Name, shown.json.State.Running],
+      [200, `/web.4.${other.ID}`, true],
+    );
+    for (const [name, nodeId] of [
+      [`web.4.${other.ID}`, 'node7'],
+      [other.ID, 'node7'],
+      [taskId, api.host.nodeId],
+    ] as const) {
+      const asked = api.post(`/v1.41/containers/${name}/exec`, { Cmd: ['true'] });
+      await waitFor(() => api.host.summoned.length > 0, patienceMs, 'a summons');
+      const { execId, nodeId: summoned } = api.host.summoned.shift()!;
+      assert.equal(summoned, nodeId);
+      const agent = new PlayedAgent(api, summoned, execId);
+      agent.say({ made: { container_id: 'c1' }, report: 'made' });
+      assert.equal((await asked).status, 201);
+    }
+    // What runs here, and what is no task, is the engine's, and here is none.
+    for (const name of [`web.3.${taskId}`, 'web.4', 'abcdefabcdef'])
+      assert.equal((await api.post(`/containers/${name}/exec`, { Cmd: ['true'] })).status, 503);
+  });
+
   it('find a task by what people call it, and of a slot the one that runs', async () => {
     const { store } = api.host;
     const { json } = await api.post('/services/create', {
