@@ -7,6 +7,7 @@ import { ShoalError } from '../../proto/errors.ts';
 import type { NewId, RevisionId } from '../../proto/ids.ts';
 import type { Change } from '../store/change.ts';
 import { describePortConflict } from '../store/endpoint.ts';
+import { withPresentScale } from '../store/kept-scale.ts';
 import { sameServiceSpec } from '../store/normalize.ts';
 import { firstMissing, referencesOf } from '../store/references.ts';
 import { createServiceChanges, updateServiceChanges } from '../store/service-change.ts';
@@ -50,8 +51,9 @@ export function rollBackStack(
   const changes: Change[] = [];
   const revisions: RevisionId[] = [];
   const done = { created: [] as string[], updated: [] as string[], unchanged: [] as string[] };
-  for (const spec of specs) {
-    const existing = view.find('service', 'name', spec.Name)[0];
+  for (const then of specs) {
+    const existing = view.find('service', 'name', then.Name)[0];
+    const spec = existing ? withPresentScale(existing, then) : then;
     if (existing && sameServiceSpec(existing.Spec, spec)) {
       done.unchanged.push(spec.Name);
       revisions.push(existing.Private.RevisionID);

@@ -70,14 +70,25 @@ function toldOf(event: ToldEvent): Omit<ClusterEvent, 'index' | 'timeMs'> | unde
   };
 }
 
-/** A node's certificate, last sign of life and the like: nothing that a client can see has changed. */
+/** A node's certificate, last sign of life, a service's scaling and the like: nothing that a client can see has changed. */
 function isBookkeeping(event: ToldEvent, changes: Record<string, string>): boolean {
+  if (event.kind === 'service') return isScaling(event) && Object.keys(changes).length === 0;
   if (event.kind !== 'node' || event.op !== 'update' || !event.previous) return false;
   const { object, previous } = event;
   return (
     Object.keys(changes).length === 0 &&
     (object.Spec === previous.Spec || isSame(object.Spec, previous.Spec)) &&
     (object.Description === previous.Description || isSame(object.Description, previous.Description))
+  );
+}
+
+/** Whether what a service is advised to have is all that changed. */
+function isScaling({ object, previous }: Extract<ToldEvent, { kind: 'service' }>): boolean {
+  return (
+    previous !== undefined &&
+    !isSame(object.Private.Autoscale, previous.Private.Autoscale) &&
+    isSame(object.Spec, previous.Spec) &&
+    isSame(object.UpdateStatus, previous.UpdateStatus)
   );
 }
 

@@ -294,6 +294,68 @@ describe('autoscale: services', () => {
     }
   });
 
+  it('stay within their bounds and cooldown whatever comes: load, updates, lost nodes, new leaders; and come to rest', () => {
+    type Move =
+      | { kind: 'load'; share: number }
+      | { kind: 'leader' }
+      | { kind: 'lose' }
+      | { kind: 'find' }
+      | { kind: 'image'; version: number }
+      | { kind: 'scale'; count: number };
+    const moves: fc.Arbitrary<Move> = fc.oneof(
+      fc.double({ min: 0, max: 8, noNaN: true }).map((share): Move => ({ kind: 'load', share })),
+      fc.constantFrom<Move>({ kind: 'leader' }, { kind: 'lose' }, { kind: 'find' }),
+      fc.integer({ min: 1, max: 3 }).map((version): Move => ({ kind: 'image', version })),
+      fc.integer({ min: 0, max: 9 }).map((count): Move => ({ kind: 'scale', count })),
+    );
+    fc.assert(
+      fc.property(fc.array(moves, { maxLength: 8 }), (all) => {
+        const world = new World().createService('web', spec).run();
+        let share = 2;
+        for (const move of all) {
+          if (move.kind === 'load') share = move.share;
+          else if (move.kind === 'leader') world.newLeader();
+          else if (move.kind === 'lose') world.setNode('n1', { Status: { State: 'down' } });
+          else if (move.kind === 'find') world.setNode('n1', { Status: { State: 'ready' } });
+          else {
+            const service = world.service('web');
+            const next =
+              move.kind === 'scale'
+                ? { ...service.Spec, Mode: { Replicated: { Replicas: move.count } } }
+                : {
+                    ...service.Spec,
+                    TaskTemplate: {
+                      ...service.Spec.TaskTemplate,
+                      ContainerSpec: { Image: `web:${move.version}` },
+                    },
+                  };
+            const id = world.newId as never;
+            world.apply(updateServiceChanges(world.store, service, { spec: next }, world.now, id).changes);
+          }
+          let before = world.service('web').Private.Autoscale?.ChangedAt;
+          for (let step = 0; step < 6; step += 1) {
+            use(world, 5 * second, share * 0.5e9);
+            const count = replicas(world)!;
+            assert.ok(count >= 1 && count <= 6, `${count} replicas`);
+            const { ChangedAt } = world.service('web').Private.Autoscale ?? {};
+            const isBound = /its (least|most) is \d+$/.test(
+              world.service('web').Private.Autoscale?.Reason ?? '',
+            );
+            if (before !== undefined && ChangedAt !== before && !isBound)
+              assert.ok(ChangedAt! - before >= 10 * second);
+            before = ChangedAt;
+          }
+        }
+        use(world, 3 * minute, share * 0.5e9);
+        const count = replicas(world)!;
+        const wanted = Math.min(6, Math.max(1, share));
+        assert.ok(Math.abs(count - wanted) <= Math.max(1, wanted * 0.1 + 0.001), `${count} for ${share}`);
+        assert.equal(world.running('web').length, count);
+      }),
+      { numRuns: 25 },
+    );
+  });
+
   it('an update that says again how many there once were keeps how many there are; another number is meant', () => {
     const world = new World().createService('web', spec);
     use(world, 20 * second, 1.8e9);
