@@ -170,7 +170,7 @@ export class Agent {
   async start(): Promise<void> {
     this.#nodeId = this.#held().certificate.nodeId;
     this.#isRunning = true;
-    const { tasks, managers } = await this.#journal.load();
+    const { tasks, managers, heard } = await this.#journal.load();
     this.#remotes.replace([
       ...managers,
       ...this.#remotes.list().filter(({ address }) => !managers.some((known) => known.address === address)),
@@ -180,7 +180,7 @@ export class Agent {
     this.#attachments?.start();
     await this.#lookAtEngine();
     if (!this.#isRunning) return;
-    this.#worker.start(tasks);
+    this.#worker.start(tasks, heard);
     this.#offIdentity = this.#options.identity.onChange(() => this.#session.reopen());
     this.#session.start();
     this.#lookAgain();

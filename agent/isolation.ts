@@ -2,20 +2,36 @@
  * The watch over isolation: notes when this node's managers were last heard, and says of which tasks that has been too
  * long ago (proto/isolation.ts). It stops nothing itself.
  */
-import { isolationLimitMs, restartedIsolationMs, silentPeriods } from '../proto/isolation.ts';
+import {
+  isolationLimitMs,
+  restartedIsolationMs,
+  restartedMarginMs,
+  silentPeriods,
+} from '../proto/isolation.ts';
 import type { Clock, Timer } from '../proto/ports.ts';
 
-/** The last that was heard of the managers; `atMs` and all times here are of the monotonic clock. */
+/** When the request that the managers answered was sent, and how long they told this node to be silent after it. */
+export interface Answer {
+  readonly atMs: number;
+  readonly periodMs: number;
+}
+
+/**
+ * The last that was heard of the managers; `atMs` and all times here are of the monotonic clock, which goes on from one
+ * life of the daemon to the next.
+ */
 export type LastHeard =
-  /** When the request that they answered was sent, and how long they told this node to be silent after it. */
-  | { readonly kind: 'answer'; readonly atMs: number; readonly periodMs: number }
-  /** Nothing yet since the daemon started. */
-  | { readonly kind: 'start'; readonly atMs: number };
+  | ({ readonly kind: 'answer' } & Answer)
+  /** Nothing yet since the daemon started; `before`: in its last life, as far as that is known. */
+  | { readonly kind: 'start'; readonly atMs: number; readonly before?: Answer | undefined };
 
 /** When a task whose agent bears isolation for `limitMs` is to be stopped. */
 export function isolatedAtMs(limitMs: number, heard: LastHeard): number {
-  if (heard.kind === 'start') return heard.atMs + Math.min(limitMs, restartedIsolationMs);
-  return heard.atMs + Math.max(limitMs, silentPeriods * heard.periodMs);
+  if (heard.kind === 'answer') return heard.atMs + Math.max(limitMs, silentPeriods * heard.periodMs);
+  const { before, atMs } = heard;
+  if (before === undefined) return atMs + Math.min(limitMs, restartedIsolationMs);
+  const dueMs = isolatedAtMs(limitMs, { kind: 'answer', ...before });
+  return Math.max(dueMs, Math.min(atMs + restartedIsolationMs, dueMs + restartedMarginMs));
 }
 
 export class IsolationWatch {
@@ -31,6 +47,17 @@ export class IsolationWatch {
     this.#clock = clock;
     this.#onIsolated = onIsolated;
     this.#heard = { kind: 'start', atMs: clock.monotonicMs() };
+  }
+
+  /** What the last life of the daemon heard; a time that is yet to come is of another boot of the machine. */
+  resume(before: Answer | undefined): void {
+    const atMs = this.#clock.monotonicMs();
+    this.#heard = { kind: 'start', atMs, before: before && before.atMs <= atMs ? before : undefined };
+  }
+
+  /** Whether some task minds. */
+  get isMinded(): boolean {
+    return this.#limits.size > 0;
   }
 
   /** A task came; `labels` are its service's. */

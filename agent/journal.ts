@@ -1,6 +1,6 @@
 /**
- * What the agent remembers across restarts: its tasks as the managers last sent them, with their statuses, and
- * the managers' addresses. One small file for each task, replaced whole, so that a kill leaves the old or the new.
+ * What the agent remembers across restarts: its tasks as the managers last sent them, with their statuses, the
+ * managers' addresses, and when it heard them last. One small file for each task, replaced whole, so that a kill leaves the old or the new.
  * It never holds a secret: payloads are not given to it, and registry credentials are taken out.
  *
  * Nothing waits for the disk, and nothing is flushed: after a power cut the containers themselves say how they
@@ -10,6 +10,7 @@ import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promise
 import { join } from 'node:path';
 import { messageOf } from '../proto/errors.ts';
 import type { Log } from '../proto/ports.ts';
+import type { Answer } from './isolation.ts';
 import type { AgentStatus, WireTask } from './wire.ts';
 
 export interface JournalEntry {
@@ -24,12 +25,20 @@ export interface RememberedManager {
   readonly weight: number;
 }
 
+export interface Remembered {
+  readonly tasks: JournalEntry[];
+  readonly managers: RememberedManager[];
+  readonly heard: Answer | undefined;
+}
+
 export interface Journal {
-  load(): Promise<{ tasks: JournalEntry[]; managers: RememberedManager[] }>;
+  load(): Promise<Remembered>;
   /** Keeps the task's newest state; soon, not now. */
   put(entry: JournalEntry): void;
   drop(taskId: string): void;
   putManagers(managers: readonly RememberedManager[]): void;
+  /** Keeps when the managers were last heard, for a life that is to follow soon (isolation.ts). */
+  putHeard(heard: Answer): void;
   /** Resolves when all that was put is written. */
   flush(): Promise<void>;
   /** Forgets everything. */
@@ -48,6 +57,7 @@ export class FileJournal implements Journal {
   readonly #folder: string;
   readonly #tasks: string;
   readonly #managers: string;
+  readonly #heard: string;
   readonly #log: Log;
   /** File → what it is to hold; undefined: it is to go. */
   readonly #waiting = new Map<string, (() => string) | undefined>();
@@ -58,10 +68,11 @@ export class FileJournal implements Journal {
     this.#folder = folder;
     this.#tasks = join(folder, 'tasks');
     this.#managers = join(folder, 'managers.json');
+    this.#heard = join(folder, 'heard.json');
     this.#log = log;
   }
 
-  async load(): Promise<{ tasks: JournalEntry[]; managers: RememberedManager[] }> {
+  async load(): Promise<Remembered> {
     await mkdir(this.#tasks, { recursive: true, mode: 0o700 });
     const tasks: JournalEntry[] = [];
     for (const name of (await readdir(this.#tasks)).sort()) {
@@ -73,7 +84,10 @@ export class FileJournal implements Journal {
       const entry = await this.#read<JournalEntry>(join(this.#tasks, name));
       if (entry?.task?.id !== undefined && entry.status?.state !== undefined) tasks.push(entry);
     }
-    return { tasks, managers: (await this.#read<RememberedManager[]>(this.#managers)) ?? [] };
+    const managers = (await this.#read<RememberedManager[]>(this.#managers)) ?? [];
+    const heard = await this.#read<Answer>(this.#heard);
+    const isHeard = typeof heard?.atMs === 'number' && typeof heard.periodMs === 'number';
+    return { tasks, managers, heard: isHeard ? heard : undefined };
   }
 
   put(entry: JournalEntry): void {
@@ -85,6 +99,10 @@ export class FileJournal implements Journal {
 
   drop(taskId: string): void {
     this.#write(join(this.#tasks, `${taskId}.json`), undefined);
+  }
+
+  putHeard(heard: Answer): void {
+    this.#write(this.#heard, () => JSON.stringify(heard));
   }
 
   putManagers(managers: readonly RememberedManager[]): void {
@@ -141,9 +159,10 @@ export class FileJournal implements Journal {
 export class MemoryJournal implements Journal {
   readonly tasks = new Map<string, JournalEntry>();
   managers: readonly RememberedManager[] = [];
+  heard: Answer | undefined;
 
-  async load(): Promise<{ tasks: JournalEntry[]; managers: RememberedManager[] }> {
-    return { tasks: [...this.tasks.values()], managers: [...this.managers] };
+  async load(): Promise<Remembered> {
+    return { tasks: [...this.tasks.values()], managers: [...this.managers], heard: this.heard };
   }
 
   put(entry: JournalEntry): void {
@@ -152,6 +171,10 @@ export class MemoryJournal implements Journal {
 
   drop(taskId: string): void {
     this.tasks.delete(taskId);
+  }
+
+  putHeard(heard: Answer): void {
+    this.heard = heard;
   }
 
   putManagers(managers: readonly RememberedManager[]): void {
@@ -163,6 +186,7 @@ export class MemoryJournal implements Journal {
   async clear(): Promise<void> {
     this.tasks.clear();
     this.managers = [];
+    this.heard = undefined;
   }
 }
 

@@ -10,7 +10,7 @@ import type { ManagerKind } from './dispatcher-client.ts';
 import { type NodeForTasks, nodeIdLabel, taskIdLabel } from './engine/container-spec.ts';
 import type { ContainerState, Engine, EngineEvent } from './engine/engine.ts';
 import { Gate } from './gate.ts';
-import { IsolationWatch } from './isolation.ts';
+import { type Answer, IsolationWatch } from './isolation.ts';
 import type { Journal, JournalEntry } from './journal.ts';
 import { Networks } from './network/network.ts';
 import type { Reporter } from './reporter.ts';
@@ -90,10 +90,11 @@ export class Worker {
   }
 
   /**
-   * Takes up what the journal knows and begins to watch the engine. Tasks that were not started yet wait for the
+   * Takes up what the journal knows, when the managers were heard last included, and begins to watch the engine. Tasks that were not started yet wait for the
    * managers: only they have the secrets and the registry's credentials to go on with.
    */
-  start(known: readonly JournalEntry[]): void {
+  start(known: readonly JournalEntry[], heard?: Answer): void {
+    this.#isolation.resume(heard);
     for (const { task, status } of known) {
       if (taskStateRank[status.state] >= taskStateRank.starting) this.#drive(task, status);
       else this.#remembered.set(task.id ?? '', status);
@@ -136,6 +137,7 @@ export class Worker {
   /** The managers answered a request sent at `atMs` (monotonic), and expect the next one `periodMs` later. */
   heard(atMs: number, periodMs: number): void {
     this.#isolation.heard(atMs, periodMs);
+    if (this.#isolation.isMinded) this.#options.journal.putHeard({ atMs, periodMs });
   }
 
   /** A new stream of assignments begins with a complete set. */

@@ -8,9 +8,12 @@ import type { Clock, Log, Random, Timer } from '../proto/ports.ts';
 /** Node clamps longer delays to 1 ms; such a timer is set again until its time has come. */
 const longestTimerMs = 2 ** 31 - 1;
 
+/** Since the machine was booted, not this process: what one life of a daemon noted the next one can go by. */
+const startedMs = Number(process.hrtime.bigint()) / 1e6 - performance.now();
+
 export const realClock: Clock = {
   now: () => Date.now(),
-  monotonicMs: () => performance.now(),
+  monotonicMs: () => startedMs + performance.now(),
   after(delayMs, action): Timer {
     let handle: NodeJS.Timeout;
     const arm = (leftMs: number): void => {

@@ -18,8 +18,10 @@ export const shortestIsolationMs = 5_000;
 export const isolationMarginMs = 5_000;
 /** Heartbeat periods that an agent stays silent at least before it takes itself for isolated. */
 export const silentPeriods = 3;
-/** An agent that was restarted does not know when it was heard last: it has no more than the margin to be heard again. */
+/** An agent that was restarted has so long to be heard again, if that is over in time. */
 export const restartedIsolationMs = isolationMarginMs;
+/** What it may take of the managers' margin for that; the rest is for clocks and scheduling. */
+export const restartedMarginMs = isolationMarginMs - 1_000;
 /** The engine's grace when a service names none. */
 export const defaultGraceMs = 10_000;
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { IsolationWatch } from '../../agent/isolation.ts';
-import { isolationHoldMs, isolationLabel } from '../../proto/isolation.ts';
+import { isolationHoldMs, isolationLabel, restartedMarginMs } from '../../proto/isolation.ts';
 import { VirtualClock } from '../simulation/clock.ts';
 
 const labels = { [isolationLabel]: 'after:20s' };
@@ -53,6 +53,34 @@ describe('isolation', () => {
     assert.deepEqual(stopped, [['t1', 5_000]]);
   });
 
+  describe('of a daemon that was restarted', () => {
+    /** The managers were heard at 0, the daemon began anew `deadMs` later; when the task was stopped then. */
+    async function stoppedAfter(deadMs: number): Promise<number | undefined> {
+      const clock = new VirtualClock();
+      await pass(clock, deadMs);
+      const stopped: number[] = [];
+      const watch = new IsolationWatch(clock, () => stopped.push(clock.monotonicMs()));
+      watch.resume({ atMs: 0, periodMs: 1_000 });
+      watch.add('t1', labels);
+      await pass(clock, 100_000);
+      return stopped[0];
+    }
+
+    it('goes on counting, with a few seconds to be heard while the managers wait', async () => {
+      assert.equal(await stoppedAfter(500), 20_000);
+      assert.equal(await stoppedAfter(17_000), 22_000);
+      assert.equal(await stoppedAfter(22_000), 24_000);
+      assert.equal(await stoppedAfter(60_000), 60_000);
+    });
+
+    it('knows nothing after another boot of the machine', async () => {
+      const { clock, stopped, watch } = watched();
+      watch.resume({ atMs: 77_000, periodMs: 1_000 });
+      await pass(clock, 60_000);
+      assert.deepEqual(stopped, [['t1', 5_000]]);
+    });
+  });
+
   it('forgets tasks that are gone, and rings no more when it is stopped', async () => {
     const { clock, stopped, watch } = watched();
     watch.forget('t1');
@@ -72,11 +100,19 @@ describe('isolation', () => {
           graceMs: fc.integer({ min: 0, max: 60_000 }),
           /** How long the last answer's request took to arrive. */
           underwayMs: fc.integer({ min: 0, max: 3_000 }),
+          /** The daemon is dead from then on, and back after so long, within the agent's time and most of the margin. */
+          restart: fc.option(fc.double({ min: 0, max: 1, noNaN: true })),
         }),
-        async ({ limitMs, periodMs, graceMs, underwayMs }) => {
+        async ({ limitMs, periodMs, graceMs, underwayMs, restart }) => {
           const asked = { [isolationLabel]: `after:${limitMs}ms` };
           const { clock, stopped, watch } = watched(asked);
           watch.heard(0, periodMs);
+          if (restart !== null) {
+            watch.forget('t1');
+            await pass(clock, restart * (Math.max(limitMs, 3 * periodMs) + restartedMarginMs));
+            watch.resume({ atMs: 0, periodMs });
+            watch.add('t1', asked);
+          }
           await pass(clock, 1_000_000);
           const goneBy = stopped[0]![1] + graceMs;
           const downAt = underwayMs + 3.25 * periodMs;

@@ -171,6 +171,7 @@ describe('journal on disk', () => {
     journal.put({ task: wireTask('t2'), status });
     journal.drop('t2');
     journal.putManagers([{ nodeId: 'm', address: 'm:1', weight: 1 }]);
+    journal.putHeard({ atMs: 12.5, periodMs: 1_000 });
     await journal.flush();
     assert.deepEqual(readdirSync(join(folder, 'agent/tasks')), ['t1.json']);
     assert.doesNotMatch(readFileSync(join(folder, 'agent/tasks/t1.json'), 'utf8'), /credential/);
@@ -178,6 +179,7 @@ describe('journal on disk', () => {
     assert.equal(read.tasks[0]!.status.state, 'running');
     assert.deepEqual(read.tasks[0]!.task.spec?.container?.privileges?.seccomp?.profile, profile);
     assert.deepEqual(read.managers, [{ nodeId: 'm', address: 'm:1', weight: 1 }]);
+    assert.deepEqual(read.heard, { atMs: 12.5, periodMs: 1_000 });
     await journal.clear();
     assert.equal(existsSync(join(folder, 'agent')), false);
   });
