@@ -47,8 +47,8 @@ export type Propose = (changes: readonly Change[]) => Promise<number>;
 
 /** Reads both forms. */
 const packr = new Packr({ useRecords: false, moreTypes: false });
-/** Objects of equal fields name them once an entry: shorter and quicker, but only when there are many. */
-const recordPackr = new Packr({ useRecords: true, moreTypes: false });
+/** Objects of equal fields name them once an entry, and what many changes share stands there once: quicker when they are many. */
+const recordPackr = new Packr({ useRecords: true, moreTypes: false, structuredClone: true });
 const manyChanges = 256;
 
 /** The bytes of a log entry (msgpack; a long one with msgpackr's records). */

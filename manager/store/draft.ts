@@ -231,19 +231,23 @@ function refuse(code: Refusal['code'], message: string): Refusal {
 /**
  * A copy of the object with its fields replaced; one that is undefined is taken away, for a snapshot has no such field
  * and whoever goes on from one must have the same. Field by field where there are new ones: giving a spread copy a field
- * that the object did not have takes V8 twice as long as all the rest.
+ * that the object did not have takes V8 longer than all the rest.
  */
 function merge(object: AnyObject, fields: Partial<AnyObject>): AnyObject {
   const known = object as unknown as Readonly<Record<string, unknown>>;
   const replaced = fields as Readonly<Record<string, unknown>>;
-  let isNew = false;
-  for (const field in replaced) isNew ||= !(field in known);
-  const copy: Record<string, unknown> = isNew ? {} : { ...known };
-  if (isNew) for (const field in known) copy[field] = known[field];
+  let isAlike = true;
   for (const field in replaced) {
-    if (replaced[field] === undefined) delete copy[field];
-    else copy[field] = replaced[field];
+    if (known[field] === undefined || replaced[field] === undefined) isAlike = false;
   }
+  const copy: Record<string, unknown> = isAlike ? { ...known } : {};
+  if (!isAlike) {
+    for (const field in known) {
+      const isKept = known[field] !== undefined && !(field in replaced && replaced[field] === undefined);
+      if (isKept) copy[field] = known[field];
+    }
+  }
+  for (const field in replaced) if (replaced[field] !== undefined) copy[field] = replaced[field];
   return copy as unknown as AnyObject;
 }
 
