@@ -5,7 +5,7 @@ import { type Change, decodeEntry, encodeEntry, mayBecomeDesired } from '../../.
 import { Store } from '../../../manager/store/store.ts';
 import { type AnyObject, type Kind, kinds, tables } from '../../../manager/store/tables.ts';
 import type { Commit } from '../../../manager/store/watch.ts';
-import type { ClusterNode, Secret, Task } from '../../../proto/docker.ts';
+import type { Secret, Task } from '../../../proto/docker.ts';
 import { isShoalError } from '../../../proto/errors.ts';
 import type { NodeId, SecretId, ServiceId, TaskId } from '../../../proto/ids.ts';
 import { type DesiredState, type TaskState, taskStates } from '../../../proto/task-state.ts';
@@ -365,24 +365,6 @@ describe('manager/store', () => {
   it('reads entries back as they were written', () => {
     const entry = { now, changes: [{ op: 'create', kind: 'secret', object: secret('a') }] } as const;
     assert.deepEqual(decodeEntry(encodeEntry(entry)), entry);
-  });
-
-  it('is byte for byte the same from a snapshot when fields came and went', () => {
-    const store = new Store();
-    create(store, 'node', makeNode('n1'));
-    const set = (of: Store, fields: Partial<ClusterNode>) =>
-      assert.deepEqual(apply(of, [{ op: 'merge', kind: 'node', id: 'n1' as NodeId, fields }]), { ok: true });
-    const ManagerStatus = { Reachability: 'reachable', Addr: '10.0.0.1:2377' } as const;
-    set(store, { ManagerStatus });
-    set(store, { ManagerStatus: undefined as never });
-    assert.equal('ManagerStatus' in store.get('node', 'n1' as NodeId)!, false);
-    const other = new Store();
-    other.restore(store.index, store.snapshot());
-    for (const one of [store, other]) {
-      set(one, { Attachments: [] });
-      set(one, { ManagerStatus });
-    }
-    assert.deepEqual(Buffer.from(store.snapshot()), Buffer.from(other.snapshot()));
   });
 
   it('reads long entries of mixed shapes back as they were written, in either form', () => {
