@@ -72,6 +72,8 @@ export interface AgentOptions {
     readonly encryption?: DataPlaneOptions['encryption'];
     /** Why it can't encrypt; absent where it can. */
     readonly encryptionMissing?: string | undefined;
+    /** What works otherwise than on other hosts for want of br_netfilter, in words; undefined where it is there. */
+    readonly limits?: string | undefined;
   };
   /** Why this node has none; absent where it has, or nobody asked for it. */
   readonly dataPlaneMissing?: string | undefined;
@@ -283,6 +285,7 @@ export class Agent {
     const upstreamsOf = networks.nameserversOf.bind(networks);
     const made = new DataPlane({
       ...dataPlane,
+      lacksBridgeFilter: dataPlane.limits !== undefined,
       ...{ networks, clock, log, folder, nodeId, attachments, upstreamsOf },
     });
     networks.useDataPlane(made);
@@ -314,6 +317,7 @@ export class Agent {
       dataPlaneMissing: this.#options.dataPlaneMissing,
       encryption: this.#options.dataPlane?.encryption?.kind,
       encryptionMissing: this.#options.dataPlane?.encryptionMissing,
+      dataPlaneLimits: this.#options.dataPlane?.limits,
       engine: this.#engine,
       unavailableBecause: this.#unavailableBecause,
       genericResources: genericResources ?? [],

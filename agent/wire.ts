@@ -6,6 +6,7 @@
 import {
   dataPathLabel,
   dataPlaneLabel,
+  dataPlaneLimitsLabel,
   dataPlaneMissingLabel,
   encryptionLabel,
   encryptionMissingLabel,
@@ -156,6 +157,8 @@ export interface NodeFacts {
   readonly encryption?: string | undefined;
   /** Why not, in words; undefined where it can, or has no networks between hosts. */
   readonly encryptionMissing?: string | undefined;
+  /** What of the data plane works otherwise than on other hosts. */
+  readonly dataPlaneLimits?: string | undefined;
 }
 
 /** A node's description. A node whose engine never answered has no resources, so that nothing is placed there. */
@@ -167,6 +170,7 @@ export function describeNode(facts: NodeFacts): WireDescription {
   if (hasDataPlane === true) labels[dataPlaneLabel] = 'vxlan';
   if (facts.encryption !== undefined) labels[encryptionLabel] = facts.encryption;
   if (facts.encryptionMissing !== undefined) labels[encryptionMissingLabel] = facts.encryptionMissing;
+  if (facts.dataPlaneLimits !== undefined) labels[dataPlaneLimitsLabel] = facts.dataPlaneLimits;
   if (facts.dataPlaneMissing !== undefined) labels[dataPlaneMissingLabel] = facts.dataPlaneMissing;
   if (dataPathAddress !== undefined) labels[dataPathLabel] = dataPathAddress;
   return {

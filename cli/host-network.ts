@@ -18,6 +18,7 @@ export type HostNetwork =
       readonly encryption: { readonly kind: EncryptionKind; readonly rotateEveryMs: number } | undefined;
       /** Why it can't encrypt; undefined where it can. */
       readonly encryptionMissing?: string;
+      readonly limits: string | undefined;
     }
   /** reason: undefined where nobody asked for it. */
   | { readonly kind: 'none'; readonly reason: string | undefined };
@@ -37,12 +38,14 @@ export async function hostNetworkOf(flags: Flags, log: Log): Promise<HostNetwork
     log.warn({ reason: probe.reason }, 'this node has no networks between hosts');
     return { kind: 'none', reason: probe.reason };
   }
+  const { limits } = probe;
+  if (limits !== undefined) log.warn({ reason: limits }, 'this node’s networks between hosts have limits');
   const encryption = await probeEncryption(kernel);
   if ('kind' in encryption) {
-    return { kind: 'possible', kernel, encryption: { kind: encryption.kind, rotateEveryMs } };
+    return { kind: 'possible', kernel, limits, encryption: { kind: encryption.kind, rotateEveryMs } };
   }
   log.info({ reason: encryption.reason }, 'this node takes no part in encrypted networks');
-  return { kind: 'possible', kernel, encryption: undefined, encryptionMissing: encryption.reason };
+  return { kind: 'possible', kernel, limits, encryption: undefined, encryptionMissing: encryption.reason };
 }
 
 /** The agent's share of it. `dataPathAddress`: where vxlan packets come from; undefined: the host's own choice. */
@@ -52,6 +55,6 @@ export function agentNetwork(
 ): Pick<AgentOptions, 'dataPlane' | 'dataPlaneMissing'> {
   if (network === undefined) return {};
   if (network.kind === 'none') return { dataPlaneMissing: network.reason };
-  const { kernel, encryption, encryptionMissing } = network;
-  return { dataPlane: { kernel, local: dataPathAddress ?? '', encryption, encryptionMissing } };
+  const { kernel, encryption, encryptionMissing, limits } = network;
+  return { dataPlane: { kernel, local: dataPathAddress ?? '', encryption, encryptionMissing, limits } };
 }

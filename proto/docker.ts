@@ -135,6 +135,8 @@ export const dataPlaneLabel = 'shoal.dataplane';
 export const encryptionLabel = 'shoal.dataplane.encryption';
 /** Label of our agents with a data plane that can't encrypt: why. */
 export const encryptionMissingLabel = 'shoal.dataplane.encryption.missing';
+/** Label of our agents whose data plane does something otherwise than on other hosts: what, and why. */
+export const dataPlaneLimitsLabel = 'shoal.dataplane.limits';
 /** Label of our agents without a data plane: why. */
 export const dataPlaneMissingLabel = 'shoal.dataplane.missing';
 /** Label that our agents put into Engine.Labels while their engine does not answer: why. */

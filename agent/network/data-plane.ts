@@ -75,6 +75,8 @@ export interface DataPlaneOptions {
   readonly local: string;
   /** How encrypted networks are encrypted, and how often keys are others; absent: they have no way to other hosts here. */
   readonly encryption?: { readonly kind: EncryptionKind; readonly rotateEveryMs: number } | undefined;
+  /** The kernel lacks br_netfilter. */
+  readonly lacksBridgeFilter?: boolean;
   /** See DnsOptions. */
   readonly upstreamsOf?: (networkId: string, address: string) => readonly string[];
   /** Containers that are no tasks, and the managers' word of them. */
@@ -354,7 +356,8 @@ export class DataPlane {
   }
 
   #planOptions(): PlanOptions {
-    return { nodeId: this.#options.nodeId(), local: this.#options.local, keys: this.#keyring?.keys() ?? [] };
+    const { nodeId, local, lacksBridgeFilter = false } = this.#options;
+    return { nodeId: nodeId(), local, lacksBridgeFilter, keys: this.#keyring?.keys() ?? [] };
   }
 
   /** What the kernel holds after a plan for `desired` was executed on `actual` without a fault. */

@@ -11,7 +11,8 @@ const lockName = '\0shoal-data-plane';
 const trialLink = 'shoal-trial';
 
 export type Probe =
-  | { readonly kind: 'possible'; readonly lock: Server }
+  /** limits: what works otherwise than on other hosts, and why; undefined: nothing does. */
+  | { readonly kind: 'possible'; readonly lock: Server; readonly limits: string | undefined }
   | { readonly kind: 'impossible'; readonly reason: string };
 
 /** Tries what a data plane is made of, and leaves nothing of it. */
@@ -21,7 +22,7 @@ export async function probeDataPlane(kernel: Kernel): Promise<Probe> {
     return { kind: 'impossible', reason: 'another shoald of this host has the networks between hosts' };
   }
   const reason = await missing(kernel);
-  if (reason === undefined) return { kind: 'possible', lock };
+  if (reason === undefined) return { kind: 'possible', lock, limits: await limitsOf(kernel) };
   lock.close();
   return { kind: 'impossible', reason };
 }
@@ -47,7 +48,12 @@ async function missing(kernel: Kernel): Promise<string | undefined> {
   } catch (error) {
     return `the kernel makes no vxlan interface: ${messageOf(error)}`;
   }
-  const settings = await kernel.settings(['net/bridge/bridge-nf-call-iptables']);
-  if (settings.size === 0) return 'the kernel lacks br_netfilter (try "modprobe br_netfilter")';
   return undefined;
+}
+
+/** Without br_netfilter answers between two ports of a bridge pass no rules: they have to come by way of the host. */
+async function limitsOf(kernel: Kernel): Promise<string | undefined> {
+  const settings = await kernel.settings(['net/bridge/bridge-nf-call-iptables']);
+  if (settings.size > 0) return undefined;
+  return 'the kernel lacks br_netfilter (try "modprobe br_netfilter"): behind virtual addresses tasks see the address of the node that a connection comes from, not the client\'s';
 }

@@ -42,6 +42,8 @@ export type Ruleset = ReadonlyMap<string, Table>;
 
 export interface RulesetOptions {
   readonly nodeId: string;
+  /** The kernel lacks br_netfilter: what passes between two ports of a bridge passes no rules. */
+  readonly lacksBridgeFilter?: boolean;
 }
 
 export const inetTable = 'inet shoal';
@@ -60,6 +62,8 @@ const isOfConnection = 'ct state 0x2,0x4';
 /** A vxlan packet's network. */
 const vxlanIdField = '@th,96,24';
 const isLocalAddress = 'fib daddr type 2';
+/** What stays on its bridge: the answer would go to the client past the rules, from an address that it did not ask. */
+const translatesAll = `iifname . oifname @same ${isRewritten} masquerade`;
 const verdictOfPort = 'meta l4proto . th dport vmap @ports';
 
 interface Draft {
@@ -102,7 +106,7 @@ export function rulesetOf(desired: Desired, options: RulesetOptions): Ruleset {
     for (const port of service.ports) addPort(draft, service, ingress.id, port, options);
   }
   return new Map([
-    [inetTable, inetRules(draft, desired)],
+    [inetTable, inetRules(draft, desired, options)],
     [bridgeTable, bridgeRules(draft)],
   ]);
 }
@@ -185,7 +189,7 @@ function rewrite(family: 0 | 1, addresses: readonly string[], port?: number): st
   return `${verb} numgen inc mod ${addresses.length} map { ${list} }`;
 }
 
-function inetRules(draft: Draft, desired: Desired): Table {
+function inetRules(draft: Draft, desired: Desired, { lacksBridgeFilter }: RulesetOptions): Table {
   const underlays = [...new Set(desired.networks.flatMap(({ peers }) => peers.map((peer) => peer.underlay)))];
   const peersOf = (family: 0 | 1) =>
     new Map(underlays.filter((address) => familyOf(address) === family).map((address) => [address, '']));
@@ -213,6 +217,10 @@ function inetRules(draft: Draft, desired: Desired): Table {
     ['secret', { kind: 'set', type: `typeof ${vxlanIdField}`, elements: secret }],
     ['same', { kind: 'set', type: 'type ifname . ifname', elements: ownPairs }],
   ]);
+  const post = [
+    ...(lacksBridgeFilter ? [translatesAll] : []),
+    ...sourceRules(ingress && bridgeName(ingress)),
+  ];
   const published = `${isLocalAddress} ${verdictOfPort}`;
   const destinations = ['iifname . ip daddr vmap @vips4', 'iifname . ip6 daddr vmap @vips6', published];
   const chains = new Map<string, Chain>([
@@ -221,7 +229,7 @@ function inetRules(draft: Draft, desired: Desired): Table {
     ['leave', { hook: hook('filter', 'output', -300), rules: [inTheClear('oifname', desired.dataPathPort)] }],
     ['pre', { hook: hook('nat', 'prerouting', -110), rules: destinations }],
     ['out', { hook: hook('nat', 'output', -110), rules: [published] }],
-    ['post', { hook: hook('nat', 'postrouting', 90), rules: sourceRules(ingress && bridgeName(ingress)) }],
+    ['post', { hook: hook('nat', 'postrouting', 90), rules: post }],
     ['in', { hook: hook('filter', 'input', -10), rules: refusalRules() }],
     ['through', { hook: hook('filter', 'forward', -10), rules: isolationRules(desired.networks) }],
     ...draft.chains,

@@ -314,6 +314,17 @@ describe('a plan in a kernel', () => {
     }
   });
 
+  it('translates what stays on its bridge where the kernel lacks br_netfilter, and else does not', async () => {
+    const lacking = { ...options, lacksBridgeFilter: true };
+    const plan = async () => planDataPlane(sample, await readActual(kernel, sample), lacking);
+    await applyOperations(kernel, await plan());
+    assert.deepEqual(await plan(), []);
+    const chain = () => kernel.run('nft', ['list', 'chain', 'inet', 'shoal', 'post']);
+    assert.match(await chain(), /iifname \. oifname @same ct status dnat masquerade/);
+    await reconcile(sample);
+    assert.ok(!(await chain()).includes('@same'));
+  });
+
   it('heals what was taken away or changed by others', async () => {
     for (const damage of [
       () => kernel.nft(['flush chain inet shoal pre']),
