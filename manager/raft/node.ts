@@ -13,6 +13,12 @@ import { recover } from './recovery.ts';
 import { createSealer, type DataKeys } from './seal.ts';
 
 const megabyte = 2 ** 20;
+/**
+ * One that was away for long is sent what it missed in messages of so much, with so much under way: the leader encodes
+ * them between the commits of others, and each of a megabyte would hold those up for several milliseconds.
+ */
+const messageBytes = 2 ** 16;
+const inflightBytes = megabyte / 4;
 
 export interface RaftNodeOptions {
   readonly start: RaftStart;
@@ -70,11 +76,11 @@ export async function createRaftNode(options: RaftNodeOptions): Promise<RaftNode
     heartbeatTicks: settings.heartbeatTicks,
     storage: recovered.storage,
     applied: recovered.storage.snapshot().metadata.index,
-    maxSizePerMessageBytes: megabyte,
+    maxSizePerMessageBytes: messageBytes,
     maxCommittedSizePerReadyBytes: 16 * megabyte,
     maxUncommittedEntriesSizeBytes: 64 * megabyte,
     maxInflightMessages: 256,
-    maxInflightBytes: 16 * megabyte,
+    maxInflightBytes: inflightBytes,
     checkQuorum: true,
     preVote: true,
     readOnly: 'safe',

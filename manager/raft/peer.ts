@@ -18,7 +18,8 @@ import { chunksOf } from './snapshot.ts';
 const firstBackoffMs = 100;
 const longestBackoffMs = 1_000;
 const maxQueuedBytes = 32 * 2 ** 20;
-const chunkBytes = 2 ** 20;
+/** Of a snapshot: some are under way at a time, each is copied several times, and others wait meanwhile. */
+const chunkBytes = 2 ** 17;
 const snapshotTimeoutMs = 600_000;
 /** How long an ended link may take to deliver its last frames. */
 const lingerMs = 5_000;

@@ -35,15 +35,20 @@ export function payloadSizeBytes(entries: readonly Entry[]): number {
   return size;
 }
 
-/** How many of `entries` fit into `maxBytes`: at least one, if there is one. */
-export function countWithin(entries: readonly Entry[], maxBytes: number): number {
-  if (maxBytes === Number.POSITIVE_INFINITY || entries.length === 0) return entries.length;
-  let size = entrySizeBytes(entries[0]!);
-  for (let count = 1; count < entries.length; count++) {
-    size += entrySizeBytes(entries[count]!);
-    if (size > maxBytes) return count;
+/** How many of `entries`, of those from `from` to before `end`, fit into `maxBytes`: at least one, if there is one. */
+export function countWithin(
+  entries: readonly Entry[],
+  maxBytes: number,
+  from = 0,
+  end = entries.length,
+): number {
+  if (maxBytes === Number.POSITIVE_INFINITY || end <= from) return Math.max(0, end - from);
+  let size = entrySizeBytes(entries[from]!);
+  for (let at = from + 1; at < end; at++) {
+    size += entrySizeBytes(entries[at]!);
+    if (size > maxBytes) return at - from;
   }
-  return entries.length;
+  return end - from;
 }
 
 function limited(entries: readonly Entry[], maxBytes: number): readonly Entry[] {

@@ -49,9 +49,10 @@ export class MemoryStorage implements Storage {
   entries(low: number, high: number, maxBytes: number): readonly Entry[] {
     if (low <= this.#baseIndex) throw new CompactedError(low);
     if (high > this.lastIndex() + 1) throw new UnavailableError(`entry ${high - 1}`);
-    const entries = this.#entries.slice(low - this.#baseIndex - 1, high - this.#baseIndex - 1);
-    entries.length = countWithin(entries, maxBytes);
-    return entries;
+    const from = low - this.#baseIndex - 1;
+    // One that was away asks for the rest of a long log again and again, and is given a little of it each time.
+    const count = countWithin(this.#entries, maxBytes, from, high - this.#baseIndex - 1);
+    return this.#entries.slice(from, from + count);
   }
 
   /** The last snapshot applied or created; one with index 0 when there is none. */
