@@ -280,6 +280,8 @@ export interface AutoscaleState {
   Advice: readonly { readonly At: number; readonly Replicas: number }[];
   /** When the number was changed last. */
   ChangedAt?: number;
+  /** What that was, for a person. */
+  Change?: string;
   /** The number in the spec that its owner gave last. */
   Asked: number;
   /** What Reason is about, to tell news from the same in other figures. */

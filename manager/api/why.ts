@@ -58,13 +58,14 @@ export function whyRoutes(host: ApiHost): Router {
 function serviceReasons(view: View, service: Service): string[] {
   const status = service.UpdateStatus;
   const update = status && !status.State.endsWith('completed') ? [`${status.State}: ${status.Message}`] : [];
-  const scaling = service.Private.Autoscale?.Reason;
-  return [
-    ...update,
-    ...unmetOf(view, service),
-    ...(scaling ? [`autoscale: ${scaling}`] : []),
-    ...problemsWith(view, service),
-  ];
+  return [...update, ...unmetOf(view, service), ...scalingOf(service), ...problemsWith(view, service)];
+}
+
+/** Why it has as many tasks as it has, and how that came, where its scaling has something newer to say. */
+function scalingOf({ Private }: Service): string[] {
+  const { Reason, Change } = Private.Autoscale ?? {};
+  if (!Reason) return [];
+  return [`autoscale: ${Reason}`, ...(Change && Change !== Reason ? [`autoscale: it ${Change}`] : [])];
 }
 
 function taskWhy(view: View, task: Task, now: number): TaskWhy {

@@ -293,7 +293,7 @@ function windowEnd(moments: Moments, replicas: number, current: number, options:
 
 function changed(state: AutoscaleState, replicas: number, from: number, why: string, now: number): Decision {
   const Reason = `went from ${from} to ${replicas} at ${new Date(now).toISOString()}: ${why}`;
-  return { replicas, state: { ...state, ChangedAt: now, Kind: 'changed', Reason } };
+  return { replicas, state: { ...state, ChangedAt: now, Change: Reason, Kind: 'changed', Reason } };
 }
 
 /** Nothing changes; what is new to a person is kept. The word of a change stays until something else is the matter. */

@@ -125,6 +125,31 @@ describe('api: plans', () => {
     assert.equal((await api.get('/services/app_web')).json.Spec.TaskTemplate.ContainerSpec.Image, 'web:1');
   });
 
+  it('another content of a config is told as a new version, and its plan has the same version each time', async () => {
+    const given = (text: string) => {
+      const File = { Name: '/conf', UID: '0', GID: '0', Mode: 0o444 };
+      const Configs = [{ ConfigName: 'app_conf', ConfigID: '', File }];
+      const TaskTemplate = { ContainerSpec: { Image: 'web:1', Configs } };
+      const conf = { Name: 'app_conf', Labels: own, Data: Buffer.from(text).toString('base64') };
+      return {
+        Source: 's',
+        Compiled: { Services: [service('web', 'web:1', { TaskTemplate })], Configs: [conf] },
+      };
+    };
+    assert.equal((await api.put('/stacks/app', given('one'))).status, 200);
+    task('t1', 1, 'n2');
+    const shown = (await api.post('/stacks/app/plan', given('two'))).json;
+    assert.deepEqual(
+      shown.Updated.map((one: { Kind: string }) => one.Kind),
+      ['config', 'service'],
+    );
+    assert.match(shown.Services[0].Differences[0], /^ContainerSpec\.Configs: .*"ConfigID":"a new version"/);
+    assert.equal(shown.Services[0].Replaced.length, 1);
+    assert.equal((await api.post('/stacks/app/plan', given('two'))).json.Version, shown.Version);
+    assert.equal((await api.put(`/stacks/app?planVersion=${shown.Version}`, given('two'))).status, 200);
+    assert.equal((await api.get('/configs/app_conf')).json.Spec.Data, Buffer.from('two').toString('base64'));
+  });
+
   it('an update of a service is told as well', async () => {
     await api.put('/stacks/app', body(service('web', 'web:1')));
     task('t1', 1, 'n2');

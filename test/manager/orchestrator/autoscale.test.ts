@@ -216,6 +216,7 @@ describe('autoscale: services', () => {
     use(world, 30 * second, 0.2e9);
     world.newLeader();
     assert.equal(replicas(world), 4);
+    assert.match(world.service('web').Private.Autoscale?.Change ?? '', /^went from 2 to 4 at .*: cpu is 90%/);
     assert.match(
       world.service('web').Private.Autoscale?.Reason ?? '',
       /cpu is 5% a task, target 50%: wants 1/,
