@@ -11,7 +11,7 @@ import type { Clock, Log, Random, Timer } from '../../proto/ports.ts';
 import type { ReadyNetwork } from './desired.ts';
 
 const answerTimeoutMs = 10_000;
-const lookEveryMs = 30_000;
+const lookEveryMs = 10_000;
 /** Between the managers' word and the container that is made with it. */
 const makingMs = 120_000;
 const idBytes = 12;

@@ -5,7 +5,7 @@ import { silentLog } from '../../../proto/ports.ts';
 import { settle, VirtualClock } from '../../simulation/clock.ts';
 import { seededRandom } from '../../simulation/random.ts';
 
-const lookMs = 30_000;
+const lookMs = 10_000;
 const makingMs = 120_000;
 
 function begin(used = new Set<string>()) {
