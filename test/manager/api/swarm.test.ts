@@ -4,6 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Membership } from '../../../manager/api/contract.ts';
+import { isEngines } from '../../../manager/api/endpoints.ts';
 import { createRoot } from '../../../manager/ca/root.ts';
 import type { Change } from '../../../manager/store/change.ts';
 import { lockedMessage } from '../../../proto/identity.ts';
@@ -22,7 +23,8 @@ function clusterRoutes(): { method: string; path: string }[] {
       ([, method, path]) => ({ method: method!.toUpperCase(), path: path! }),
     ),
   );
-  return routes.filter(({ method, path }) => !answeredAnyway.test(`${method} ${path}`));
+  // What the engine answers, too (a command in a container), is passed on to it while there is no cluster to ask.
+  return routes.filter(({ method, path }) => !isEngines(path) && !answeredAnyway.test(`${method} ${path}`));
 }
 
 describe('api: membership', () => {
