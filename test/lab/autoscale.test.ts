@@ -67,7 +67,8 @@ describe('lab: autoscaling', () => {
     await waitFor('another leader', 60_000, async () => (await leaderHost(lab, witness)) !== leader);
     await leader.startShoald();
     await reaches(witness, 'web', 3, () => busy(witness, true));
-    await reaches(witness, 'web', 1, () => busy(witness, false));
+    await busy(witness, false);
+    await reaches(witness, 'web', 1);
     host = witness;
     await host.shoal('service', 'rm', 'web');
   });
