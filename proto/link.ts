@@ -96,7 +96,7 @@ export class SocketLink implements Link {
     socket.on('close', () => this.#closed());
     this.#timer = this.#timing.clock.after(this.#timing.timeMs, () => this.#watch());
     // Tells the other side that the link stands, before there is anything to say.
-    if (this.#side === 'accepting') socket.write(signOfLife);
+    if (this.#side === 'accepting') this.#giveSign();
   }
 
   write(frame: Uint8Array): boolean {
@@ -154,7 +154,7 @@ export class SocketLink implements Link {
       if (has < this.#neededBytes) break;
       at += this.#neededBytes;
       if (length > 0) this.#handlers?.frame(bytes.subarray(at - length, at));
-      else if (this.#side === 'accepting') this.#socket.write(signOfLife);
+      else if (this.#side === 'accepting') this.#giveSign();
     }
     if (at >= bytes.length) return;
     this.#pieces = [at === 0 ? bytes : bytes.subarray(at)];
@@ -165,7 +165,9 @@ export class SocketLink implements Link {
     if (this.#isClosed) return;
     const { clock, timeMs, timeoutMs } = this.#timing;
     const silentMs = clock.monotonicMs() - this.#heardMs;
-    if (silentMs > timeMs + timeoutMs) {
+    // One who has said its last gets no more signs, only answers: how long it waits for them is its owner's matter.
+    const hasEnded = this.#side === 'opening' && this.#socket.writableEnded;
+    if (silentMs > timeMs + timeoutMs && !hasEnded) {
       const heardMs = this.#heardMs;
       this.#timer = clock.after(graceMs, () => {
         if (this.#heardMs === heardMs) this.#give(`nothing heard for ${Math.round(silentMs)} ms`);
@@ -173,8 +175,12 @@ export class SocketLink implements Link {
       });
       return;
     }
-    if (this.#side === 'opening' && this.#isHeard) this.#socket.write(signOfLife);
+    if (this.#side === 'opening' && this.#isHeard) this.#giveSign();
     this.#timer = clock.after(timeMs, () => this.#watch());
+  }
+
+  #giveSign(): void {
+    if (this.#socket.writable) this.#socket.write(signOfLife);
   }
 
   #give(problem: string): void {
