@@ -2,9 +2,9 @@
  * What leaves for the other members, in groups; the leader's notices of commits wait a moment for company.
  *
  * In: messages. Out: the same, at once, but for appends without entries: these tell a follower only how far the log is
- * committed, which the next append tells as well, and each costs four times a message's work on the two sides. A notice
- * leaves within a bounded time, or is dropped when a newer append to that member says as much. The consensus core
- * bears both: to it the network was slow, or lost one of two.
+ * committed, which the next append tells as well, and each costs both sides a message and its answer. A notice leaves
+ * within a bounded time, or is dropped when a newer append to that member says as much. The consensus core bears both:
+ * to it the network was slow, or lost one of two.
  */
 import type { Clock, Timer } from '../../proto/ports.ts';
 import type { MemberId, Message } from './core/types.ts';
