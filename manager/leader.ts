@@ -53,7 +53,7 @@ export function decisions(usage: UsageOf): Decisions {
       ...reconcilers,
       autoscaler(usage),
       schedulerReconciler(),
-      rebalancer,
+      rebalancer(),
       rootRotation,
       networkKeyRotation,
     ],

@@ -7,14 +7,15 @@
  * By itself only for services that ask for it (`shoal.rebalance`), so many tasks at a time; a key is such a service.
  */
 import type { Service, Task } from '../../proto/docker.ts';
-import { asId, type NodeId, type ServiceId } from '../../proto/ids.ts';
+import { asId, type NodeId, type ServiceId, type TaskId } from '../../proto/ids.ts';
 import type { Change } from '../store/change.ts';
 import { nothing, type Reconciler } from '../store/reconciler.ts';
 import { serviceOption } from '../store/service-options.ts';
 import type { View } from '../store/store.ts';
 import { modeName } from '../store/tables.ts';
+import type { StoreEvent } from '../store/watch.ts';
 import { checksOf, isAvailable, pickGeneric } from './filters.ts';
-import { claimOf, isWanted, type NodeEntry, NodeTable } from './node-table.ts';
+import { type Claim, claimOf, isWanted, type NodeEntry, NodeTable } from './node-table.ts';
 import { failuresToAvoid, labelReader } from './spread.ts';
 
 export interface Move {
@@ -30,14 +31,49 @@ interface Place {
   readonly path: readonly string[];
 }
 
-/** The moves that would even a replicated service out, the best first, at most `most`; none while it is not at rest. */
-export function movesOf(view: View, service: Service, now: number, most = Number.POSITIVE_INFINITY): Move[] {
+/**
+ * The moves that would even a replicated service out, the best first, at most `most`; none while it is not at rest.
+ * `known` is the table of what is in `view`, for who has it; it is left as it was given.
+ */
+export function movesOf(
+  view: View,
+  service: Service,
+  now: number,
+  most = Number.POSITIVE_INFINITY,
+  known?: NodeTable,
+): Move[] {
   const wanted = view.find('task', 'service', service.ID).filter(isWanted);
   const isAtRest = wanted.every((task) => task.Status.State === 'running');
   // A slot that is bound to its volumes would only come back.
   const isBound = serviceOption(service.Spec.Labels, 'volume.sticky');
   if (modeName(service.Spec.Mode) !== 'Replicated' || isBound || !isAtRest || wanted.length === 0) return [];
-  const table = NodeTable.build(view);
+  const table = known ?? NodeTable.build(view);
+  const moves: Move[] = [];
+  const before = new Map<TaskId, Claim>();
+  try {
+    for (const move of bestMoves(view, service, now, wanted, table)) {
+      if (moves.length >= most) break;
+      moves.push(move);
+      const { task, to } = move;
+      before.set(task.ID, table.claim(task.ID)!);
+      const entry = table.nodes.get(to)!;
+      const demand = table.demandOf(service.Private.RevisionID, service.Spec);
+      table.place(task.ID, claimOf(task, demand, entry, pickGeneric(entry, service.Spec)));
+    }
+  } finally {
+    for (const [id, claim] of before) table.place(id, claim);
+  }
+  return moves;
+}
+
+/** One move after the other; each is counted in the table before the next one is looked for. */
+function* bestMoves(
+  view: View,
+  service: Service,
+  now: number,
+  wanted: readonly Task[],
+  table: NodeTable,
+): Generator<Move, void> {
   const spec = service.Spec;
   const readers = (spec.TaskTemplate.Placement?.Preferences ?? []).map((one) =>
     labelReader(one.Spread.SpreadDescriptor),
@@ -49,8 +85,7 @@ export function movesOf(view: View, service: Service, now: number, most = Number
   });
   const checks = checksOf({ view, table, task: wanted[0]!, spec });
   const stay = new Set(wanted.filter((task) => task.Private.Move !== undefined).map((task) => task.ID));
-  const moves: Move[] = [];
-  while (moves.length < most) {
+  for (;;) {
     const weights = weigh(places, service.ID);
     const targets = places.filter(
       ({ entry }) =>
@@ -59,15 +94,12 @@ export function movesOf(view: View, service: Service, now: number, most = Number
     );
     const target = leastOf(targets, weights);
     const found = target && heaviestFor(target, places, weights, wanted, stay);
-    if (!found) return moves;
+    if (!found) return;
     const { task, from } = found;
     stay.add(task.ID);
-    const demand = table.demandOf(service.Private.RevisionID, spec);
-    table.place(task.ID, claimOf(task, demand, target.entry, pickGeneric(target.entry, spec)));
     const reason = `node ${nameOf(target.entry)} has less to do than node ${nameOf(from.entry)}`;
-    moves.push({ task, from: from.entry.id, to: target.entry.id, reason });
+    yield { task, from: from.entry.id, to: target.entry.id, reason };
   }
-  return moves;
 }
 
 /** What marks the tasks of moves. */
@@ -153,33 +185,48 @@ function budgetOf(service: Service | undefined): number {
   return service ? serviceOption(service.Spec.Labels, 'rebalance') : 0;
 }
 
-export const rebalancer: Reconciler = {
-  name: 'rebalance',
-  keysFor(event, view) {
-    if (event.kind === 'service')
-      return event.op !== 'remove' && budgetOf(event.object) > 0 ? [event.object.ID] : [];
-    if (event.kind === 'task') {
-      const service = view.get('service', event.object.ServiceID);
-      return service && budgetOf(service) > 0 ? [service.ID] : [];
-    }
-    if (event.kind !== 'node') return [];
-    const isSame =
-      event.previous?.Status.State === event.object.Status.State &&
-      event.previous?.Spec === event.object.Spec;
-    return isSame ? [] : rebalanced(view);
-  },
-  allKeys: rebalanced,
-  reconcile(view, key, now) {
-    const service = view.get('service', asId<ServiceId>(key));
-    const budget = budgetOf(service);
-    if (!service || budget === 0) return nothing;
-    const underWay = view
-      .find('task', 'service', service.ID)
-      .filter((task) => isWanted(task) && task.Private.Move !== undefined).length;
-    if (underWay > 0) return nothing;
-    return { changes: changesOfMoves(movesOf(view, service, now, budget)) };
-  },
-};
+/** The rebalancer as the loop drives it. Its table of nodes follows the events, from when a service first asks for it. */
+export function rebalancer(): Reconciler {
+  let table: NodeTable | undefined;
+  return {
+    name: 'rebalance',
+    keysFor(event, view) {
+      table?.note(event, view);
+      return keysFor(event, view);
+    },
+    allKeys(view) {
+      table = undefined;
+      return rebalanced(view);
+    },
+    reconcile(view, key, now) {
+      const service = view.get('service', asId<ServiceId>(key));
+      const budget = budgetOf(service);
+      if (!service || budget === 0) return nothing;
+      const isUnderWay = view
+        .find('task', 'service', service.ID)
+        .some((task) => isWanted(task) && task.Private.Move !== undefined);
+      if (isUnderWay) return nothing;
+      table ??= NodeTable.build(view);
+      return { changes: changesOfMoves(movesOf(view, service, now, budget, table)) };
+    },
+  };
+}
+
+const none: readonly string[] = [];
+
+function keysFor(event: StoreEvent, view: View): readonly string[] {
+  if (event.kind === 'service') {
+    return event.op !== 'remove' && budgetOf(event.object) > 0 ? [event.object.ID] : none;
+  }
+  if (event.kind === 'task') {
+    const service = view.get('service', event.object.ServiceID);
+    return service && budgetOf(service) > 0 ? [service.ID] : none;
+  }
+  if (event.kind !== 'node') return none;
+  const isSame =
+    event.previous?.Status.State === event.object.Status.State && event.previous?.Spec === event.object.Spec;
+  return isSame ? none : rebalanced(view);
+}
 
 function rebalanced(view: View): string[] {
   return view.list('service').flatMap((service) => (budgetOf(service) > 0 ? [service.ID] : []));

@@ -54,11 +54,34 @@ describe('rebalancing', () => {
     world.service('db', replicas(6));
     for (let each = 0; each < 6; each += 1) world.running('web', 'h1').running('db', 'h1');
     world.node('h2');
-    assert.deepEqual(rebalancer.allKeys(world.store), ['web']);
-    const first = rebalancer.reconcile(world.store, 'web', now, noIds).changes;
+    const reconciler = rebalancer();
+    assert.deepEqual(reconciler.allKeys(world.store), ['web']);
+    const first = reconciler.reconcile(world.store, 'web', now, noIds).changes;
     assert.equal(first.length, 2);
     world.apply(first);
-    assert.deepEqual(rebalancer.reconcile(world.store, 'web', now, noIds).changes, []);
+    assert.deepEqual(reconciler.reconcile(world.store, 'web', now, noIds).changes, []);
+  });
+
+  it('decides from the table that followed the events as from one that is made anew', () => {
+    const label = { Labels: { 'shoal.rebalance': '2' } };
+    const world = new World().node('h1').node('h2').service('web', replicas(8, label));
+    const following = rebalancer();
+    world.store.onCommit((commit) => {
+      assert.equal(commit.kind, 'changed');
+      if (commit.kind === 'changed') for (const event of commit.events) following.keysFor(event, world.store);
+    });
+    const decided = () => {
+      const { changes } = following.reconcile(world.store, 'web', now, noIds);
+      assert.deepEqual(changes, rebalancer().reconcile(world.store, 'web', now, noIds).changes);
+      return changes.length;
+    };
+    for (let each = 0; each < 8; each += 1) world.running('web', each % 2 === 0 ? 'h1' : 'h2');
+    assert.equal(decided(), 0);
+    world.node('h3');
+    assert.equal(decided(), 2);
+    assert.equal(decided(), 2, 'asking left the table as it was');
+    world.node('h4').service('db', replicas(1)).running('db', 'h3');
+    assert.equal(decided(), 2);
   });
 
   it('comes to rest, wherever tasks are', () => {
