@@ -11,6 +11,7 @@ import { Manager, type ManagerOptions } from '../../manager/manager.ts';
 import type { Disk, RaftStart } from '../../manager/raft/contract.ts';
 import { segmentNumber } from '../../manager/raft/segment.ts';
 import type { Change } from '../../manager/store/change.ts';
+import { isShoalError } from '../../proto/errors.ts';
 import type { NodeId } from '../../proto/ids.ts';
 import { silentLog } from '../../proto/ports.ts';
 import { testKeys } from '../manager/raft/log-fixture.ts';
@@ -72,6 +73,8 @@ export class Machine {
   agent: RunningAgent | undefined;
   /** A manager was here and its log is on the disk. */
   hasLog = false;
+  /** A manager has run on this log. */
+  #hasRun = false;
   /** Why the manager that ran here cannot go on. */
   failure: unknown;
   /** Set while it is to stay down. */
@@ -130,7 +133,7 @@ export class Machine {
     const transport = raftTransport(places, self, () => this.manager);
     const random = seededRandom((seed * 64 + Number(this.name.slice(1))) * 1024 + this.#starts);
     const disk = diskOf(process, this.#rawDisk());
-    const manager = await process.hold(
+    const starting = process.hold(
       Manager.start({
         nodeId: this.nodeId,
         start,
@@ -151,6 +154,15 @@ export class Machine {
         },
       }),
     );
+    const manager = await starting.catch((error: unknown) => {
+      // It was killed while it joined, before anything of its log was durable: it joins anew, as the daemon does.
+      const isToJoin = isShoalError(error, 'failed-precondition') && error.details.reason === 'no-log';
+      if (!isToJoin || this.#hasRun) throw error;
+      this.killManager();
+      this.hasLog = false;
+    });
+    if (manager === undefined) return;
+    this.#hasRun = true;
     this.manager = { machine: this.name, process, manager };
     const watch = (): void => invariants.raftMoved(this.name, manager.raft.status());
     manager.raft.onChange(watch);
@@ -195,6 +207,7 @@ export class Machine {
     this.killManager();
     for (const name of await this.disk.list()) await this.disk.remove(name);
     this.hasLog = false;
+    this.#hasRun = false;
     this.damage = undefined;
     this.isDamageCertain = false;
   }
