@@ -75,6 +75,8 @@ export interface AgentOptions {
     /** What works otherwise than on other hosts for want of br_netfilter, in words; undefined where it is there. */
     readonly limits?: string | undefined;
   };
+  /** Hears how long each update of networks took from its arrival until its rules stood. */
+  readonly onProgrammed?: (tookMs: number) => void;
   /** Why this node has none; absent where it has, or nobody asked for it. */
   readonly dataPlaneMissing?: string | undefined;
   /** In place of gRPC, the journal on disk and the files in memory. */
@@ -227,6 +229,11 @@ export class Agent {
     return this.#session.state;
   }
 
+  /** Networks between hosts, to be looked at; undefined where there are none. */
+  get dataPlane(): Pick<DataPlane, 'figures' | 'kernelFigures'> | undefined {
+    return this.#dataPlane;
+  }
+
   /** Addresses of the managers, as last heard of. */
   get managers(): readonly { readonly nodeId: string; readonly address: string }[] {
     return this.#remotes.list();
@@ -269,7 +276,7 @@ export class Agent {
   }
 
   #makeDataPlane(): DataPlane | undefined {
-    const { dataPlane, clock, random, log, dataDir, engine } = this.#options;
+    const { dataPlane, clock, random, log, dataDir, engine, onProgrammed } = this.#options;
     if (dataPlane === undefined) return undefined;
     const { networks } = this.#worker;
     const folder = join(dataDir, 'agent');
@@ -286,7 +293,7 @@ export class Agent {
     const made = new DataPlane({
       ...dataPlane,
       lacksBridgeFilter: dataPlane.limits !== undefined,
-      ...{ networks, clock, log, folder, nodeId, attachments, upstreamsOf },
+      ...{ networks, clock, log, folder, nodeId, attachments, upstreamsOf, onProgrammed },
     });
     networks.useDataPlane(made);
     this.#attachments = attachments;

@@ -2,6 +2,7 @@
 import type { Agent } from '../agent/agent.ts';
 import type { HeldIdentity } from '../agent/identity.ts';
 import type { ApiHost, Membership } from '../manager/api/contract.ts';
+import { createMetrics, type Metrics } from '../manager/metrics.ts';
 import type { ManagerServer } from '../manager/server.ts';
 import { assertNever, ShoalError } from '../proto/errors.ts';
 import type { NodeId } from '../proto/ids.ts';
@@ -48,6 +49,19 @@ export function membershipOf(state: State, nodeId: () => NodeId): Membership {
     default:
       return assertNever(state);
   }
+}
+
+/** The node's metrics, read from whatever it is when they are asked for. */
+export function metricsOf(state: () => State): Metrics {
+  const member = () => {
+    const now = state();
+    return now.kind === 'member' ? now : undefined;
+  };
+  return createMetrics({
+    store: () => member()?.manager?.manager.store,
+    raft: () => member()?.manager?.manager.raft.status(),
+    networks: () => member()?.agent.dataPlane,
+  });
 }
 
 /** The node that is locked: its key is sealed, or its log alone (it was sealed by an earlier version). */

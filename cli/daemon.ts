@@ -19,7 +19,7 @@ import type {
   SwarmJoinRequest,
 } from '../manager/api/contract.ts';
 import { gossipPort } from '../manager/gossip-relay.ts';
-import { createMetrics, type Metrics } from '../manager/metrics.ts';
+import type { Metrics } from '../manager/metrics.ts';
 import { ManagerServer, type ManagerStart } from '../manager/server.ts';
 import type { GenericResource } from '../proto/docker.ts';
 import { isShoalError, messageOf, ShoalError } from '../proto/errors.ts';
@@ -29,7 +29,7 @@ import { type Clock, delay, type Log, type Random } from '../proto/ports.ts';
 import { packageVersion } from '../proto/version.ts';
 import { hostOf, withPort } from './addresses.ts';
 import { type Beginning, newCluster, restoredCluster } from './beginnings.ts';
-import { attachContainer, lockedNode, membershipOf, type State } from './daemon-state.ts';
+import { attachContainer, lockedNode, membershipOf, metricsOf, type State } from './daemon-state.ts';
 import { waitForFirstNode, waitForSession } from './first-session.ts';
 import { endFormerLife, forgetLife } from './former-life.ts';
 import { agentNetwork, type HostNetwork } from './host-network.ts';
@@ -99,10 +99,7 @@ export class Daemon implements ApiHost {
       onShutOut: (error) => void this.shutOut(error),
     });
     this.identity.onChange((held) => this.onIdentity(held));
-    this.metrics = createMetrics({
-      store: () => this.managerServer()?.manager.store,
-      raft: () => this.managerServer()?.manager.raft.status(),
-    });
+    this.metrics = metricsOf(() => this.state);
   }
 
   /** Goes on where the daemon stopped, if this node is part of a cluster. */
@@ -358,6 +355,7 @@ export class Daemon implements ApiHost {
       genericResources: this.options.genericResources ?? [],
       dataPathAddress,
       managers: remotes,
+      onProgrammed: (tookMs) => this.metrics.observeProgramming(tookMs),
       ...agentNetwork(this.options.hostNetwork, dataPathAddress),
     });
     agent.onSessionMessage((message) => this.onSessionMessage(message));

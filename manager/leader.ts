@@ -38,6 +38,7 @@ export interface LeaderOptions {
   readonly random: Random;
   readonly log: Log;
   readonly observeSchedulingDelay: (delayMs: number) => void;
+  readonly observeConvergence?: ((tookMs: number) => void) | undefined;
   /** What decides; `decisions` when absent. */
   readonly decide?: (usage: UsageOf) => Decisions;
 }
@@ -76,7 +77,8 @@ export class Leader {
   constructor(options: LeaderOptions) {
     this.options = options;
     const { store, propose, clock, random, log } = options;
-    this.dispatcher = new Dispatcher({ store, propose, clock, random, log });
+    const { observeConvergence } = options;
+    this.dispatcher = new Dispatcher({ store, propose, clock, random, log, observeConvergence });
     this.logs = new LogBroker({ store, clock, random });
     this.summons = new Summons(store);
     this.usage = new UsageBoard({ store, clock });

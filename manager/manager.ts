@@ -55,6 +55,7 @@ export interface ManagerOptions {
   readonly log: Log;
   readonly observeCommit?: (latencyMs: number) => void;
   readonly observeSchedulingDelay?: (delayMs: number) => void;
+  readonly observeConvergence?: (tookMs: number) => void;
   /** The member can't go on (a damaged log, a disk error): the process should end. */
   readonly onFailure: (error: unknown) => void;
   /** The store to fill, an empty one; made when absent. */
@@ -389,6 +390,7 @@ export class Manager {
       random,
       log,
       observeSchedulingDelay: this.options.observeSchedulingDelay ?? (() => {}),
+      observeConvergence: this.options.observeConvergence,
       ...(this.options.decide ? { decide: this.options.decide } : {}),
     });
     this.leader.start();

@@ -3,17 +3,40 @@
  * so that existing dashboards work. Gauges are read off the store when they are asked for; nothing is
  * counted twice.
  */
-import { Gauge, Histogram, Registry } from 'prom-client';
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import { taskStates } from '../proto/task-state.ts';
 import type { RaftStatus } from './raft/contract.ts';
 import type { Store } from './store/store.ts';
 import { kinds } from './store/tables.ts';
 
-/** What the gauges are read from; undefined members: this node manages nothing now. */
+/** What the gauges are read from; undefined members: this node manages nothing now, has no networks between hosts. */
 export interface MetricsSource {
   store(): Store | undefined;
   raft(): RaftStatus | undefined;
+  networks(): NetworkSource | undefined;
 }
+
+/** Networks between hosts, as this node's data plane tells of them. */
+export interface NetworkSource {
+  figures(): {
+    readonly networks: number;
+    readonly services: number;
+    readonly endpoints: number;
+    readonly problems: number;
+    readonly revision: number;
+    readonly lagMs: number;
+  };
+  /** Asks the kernel. */
+  kernelFigures(): Promise<{
+    readonly connections: Readonly<Record<(typeof destinations)[number], number>>;
+    readonly drops: Readonly<Record<(typeof dropReasons)[number], number>>;
+    readonly tracked: number;
+    readonly trackedMax: number;
+  }>;
+}
+
+const destinations = ['virtual_address', 'published_port'] as const;
+const dropReasons = ['stranger', 'unencrypted', 'isolated', 'refused'] as const;
 
 export interface Metrics {
   readonly registry: Registry;
@@ -21,7 +44,13 @@ export interface Metrics {
   observeCommit(latencyMs: number): void;
   /** Time from a task's creation to its assignment to a node. */
   observeSchedulingDelay(delayMs: number): void;
+  /** Time from an update's arrival at this node's data plane until its rules stood. */
+  observeProgramming(tookMs: number): void;
+  /** Time from a change's being applied by the leader to a node's word that its kernel holds it. */
+  observeConvergence(tookMs: number): void;
 }
+
+const networkBuckets = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 
 const nodeStates = ['unknown', 'down', 'ready', 'disconnected'] as const;
 
@@ -40,13 +69,109 @@ export function createMetrics(source: MetricsSource): Metrics {
     buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60],
     registers: [registry],
   });
+  const programming = new Histogram({
+    name: 'shoal_network_programming_seconds',
+    help: 'From an update of networks arriving at this node to its rules standing in the kernel',
+    buckets: networkBuckets,
+    registers: [registry],
+  });
+  const convergence = new Histogram({
+    name: 'shoal_network_convergence_seconds',
+    help: 'On the leader: from a change being applied to a node confirming that its kernel holds it',
+    buckets: networkBuckets,
+    registers: [registry],
+  });
   addRaftGauges(registry, source);
   addObjectGauges(registry, source);
+  addNetworkGauges(registry, source);
+  addKernelFigures(registry, source);
   return {
     registry,
     observeCommit: (latencyMs) => commit.observe(latencyMs / 1000),
     observeSchedulingDelay: (delayMs) => scheduling.observe(delayMs / 1000),
+    observeProgramming: (tookMs) => programming.observe(tookMs / 1000),
+    observeConvergence: (tookMs) => convergence.observe(tookMs / 1000),
   };
+}
+
+function addNetworkGauges(registry: Registry, source: MetricsSource): void {
+  const gauge = (
+    name: string,
+    help: string,
+    read: (figures: ReturnType<NetworkSource['figures']>) => number,
+  ): void => {
+    new Gauge({
+      name,
+      help,
+      registers: [registry],
+      collect() {
+        const figures = source.networks()?.figures();
+        this.set(figures ? read(figures) : 0);
+      },
+    });
+  };
+  gauge('shoal_network_networks', 'Networks between hosts that this node holds', (f) => f.networks);
+  gauge('shoal_network_services', 'Services that the rules of this node know', (f) => f.services);
+  gauge('shoal_network_endpoints', 'Tasks that the rules of this node lead to', (f) => f.endpoints);
+  gauge('shoal_network_problems', 'What this node can not do of what the managers want', (f) => f.problems);
+  gauge('shoal_network_revision', 'Revision of the last update that the kernel holds', (f) => f.revision);
+  gauge(
+    'shoal_network_reconcile_lag_seconds',
+    'How long the oldest update waits that the kernel does not hold yet',
+    (f) => f.lagMs / 1000,
+  );
+}
+
+/** What the kernel counted: it is asked once for all that are collected together. */
+function addKernelFigures(registry: Registry, source: MetricsSource): void {
+  let reading: ReturnType<NetworkSource['kernelFigures']> | undefined;
+  const read = () => {
+    reading ??= source
+      .networks()
+      ?.kernelFigures()
+      .finally(() => {
+        reading = undefined;
+      });
+    return reading;
+  };
+  new Counter({
+    name: 'shoal_network_connections_total',
+    help: 'Connections to virtual addresses and published ports that this node sent on, by which of them',
+    labelNames: ['to'],
+    registers: [registry],
+    async collect() {
+      const figures = await read();
+      this.reset();
+      for (const to of destinations) this.inc({ to }, figures?.connections[to] ?? 0);
+    },
+  });
+  new Counter({
+    name: 'shoal_network_drops_total',
+    help: 'Packets that the rules of this node let go no further, by reason',
+    labelNames: ['reason'],
+    registers: [registry],
+    async collect() {
+      const figures = await read();
+      this.reset();
+      for (const reason of dropReasons) this.inc({ reason }, figures?.drops[reason] ?? 0);
+    },
+  });
+  new Gauge({
+    name: 'shoal_network_conntrack_entries',
+    help: 'Connections that the kernel of this host tracks now',
+    registers: [registry],
+    async collect() {
+      this.set((await read())?.tracked ?? 0);
+    },
+  });
+  new Gauge({
+    name: 'shoal_network_conntrack_entries_limit',
+    help: 'Connections that the kernel of this host can track',
+    registers: [registry],
+    async collect() {
+      this.set((await read())?.trackedMax ?? 0);
+    },
+  });
 }
 
 function addRaftGauges(registry: Registry, source: MetricsSource): void {

@@ -140,6 +140,7 @@ export class ManagerServer {
         log,
         observeCommit: (latencyMs) => metrics.observeCommit(latencyMs),
         observeSchedulingDelay: (delayMs) => metrics.observeSchedulingDelay(delayMs),
+        observeConvergence: (tookMs) => metrics.observeConvergence(tookMs),
         onFailure: options.onFailure,
       });
       const made = new ManagerServer(options, server, peers, manager, shown);

@@ -23,11 +23,13 @@ import {
   withUpdate,
 } from './desired.ts';
 import { DnsServer } from './dns.ts';
+import { type KernelFigures, readFigures } from './figures.ts';
 import { portKey } from './held-ports.ts';
 import type { Kernel } from './kernel.ts';
 import { type EncryptionKind, Keyring } from './keyring.ts';
 import { LastState } from './last-state.ts';
 import { linksOf } from './links.ts';
+import { Pace } from './pace.ts';
 import { PriorSettings } from './prior-settings.ts';
 import { answerTo } from './questions.ts';
 import {
@@ -63,6 +65,19 @@ export type SendReport = (report: EndpointsReport) => void;
 
 type BesideRules = Omit<Actual, 'ruleset'>;
 
+/** How a data plane stands. */
+export interface DataPlaneFigures {
+  readonly networks: number;
+  readonly services: number;
+  /** Tasks that rules and names here lead to. */
+  readonly endpoints: number;
+  readonly problems: number;
+  /** Of the last update that the kernel holds; 0: none. */
+  readonly revision: number;
+  /** How long the oldest update waits that it does not hold yet. */
+  readonly lagMs: number;
+}
+
 export interface DataPlaneOptions {
   readonly kernel: Kernel;
   readonly networks: EngineNetworks;
@@ -73,6 +88,8 @@ export interface DataPlaneOptions {
   readonly nodeId: () => string;
   /** This node's address that vxlan packets come from; empty: the host's own choice for each peer. */
   readonly local: string;
+  /** Hears how long each update took from its arrival until its rules stood. */
+  readonly onProgrammed?: ((tookMs: number) => void) | undefined;
   /** How encrypted networks are encrypted, and how often keys are others; absent: they have no way to other hosts here. */
   readonly encryption?: { readonly kind: EncryptionKind; readonly rotateEveryMs: number } | undefined;
   /** The kernel lacks br_netfilter. */
@@ -99,6 +116,7 @@ export class DataPlane {
   readonly #options: DataPlaneOptions;
   readonly #dns: DnsServer;
   readonly #rules: Rules;
+  readonly #pace: Pace;
   readonly #keyring: Keyring | undefined;
   readonly #prior: PriorSettings;
   readonly #last: LastState;
@@ -141,6 +159,7 @@ export class DataPlane {
     this.#prior = new PriorSettings(options.folder);
     this.#last = new LastState(options);
     this.#rules = new Rules(options.kernel, () => this.#planOptions());
+    this.#pace = new Pace(options.clock, (tookMs) => options.onProgrammed?.(tookMs));
     const { upstreamsOf } = options;
     this.#dns = new DnsServer({
       clock: options.clock,
@@ -200,6 +219,7 @@ export class DataPlane {
     if (update.has_attachments) this.#options.attachments?.answered(update.attachments ?? []);
     const before = this.#desired;
     this.#desired = withUpdate(before, update);
+    this.#pace.told(this.#desired.revision, update.complete === true);
     if (before.networks !== this.#desired.networks) this.#doubt();
     this.#dns.know(this.#desired);
     this.#changeRules();
@@ -225,6 +245,7 @@ export class DataPlane {
     this.#confirmed = this.#confirmed.then(async () => {
       await this.#forgetFlows(desired);
       this.#programmed = desired.revision;
+      this.#pace.held(desired.revision);
       this.#report();
     });
     return this.#confirmed;
@@ -250,6 +271,25 @@ export class DataPlane {
       const waiting: Waiting = { resolve, reject, timer };
       set.add(waiting);
     });
+  }
+
+  /** How it stands, by what is known without asking the kernel. */
+  figures(): DataPlaneFigures {
+    const { networks = [], services = [] } = this.#rules.standing ?? {};
+    const serving = services.flatMap(({ endpoints }) => endpoints.filter(({ isDraining }) => !isDraining));
+    return {
+      networks: networks.length,
+      services: services.length,
+      endpoints: serving.length,
+      problems: this.#problems.length + this.#rules.refusedPorts.size,
+      revision: Number(this.#programmed || 0),
+      lagMs: this.#pace.lagMs(),
+    };
+  }
+
+  /** What the kernel counted. */
+  kernelFigures(): Promise<KernelFigures> {
+    return readFigures(this.#options.kernel);
   }
 
   /** What is to be here, and what stands here now. */

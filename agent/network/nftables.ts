@@ -48,6 +48,7 @@ function parseTable(lines: readonly string[]): Table {
     const [kind = '', name = ''] = head.split(' ');
     if (kind === 'chain') chains.set(name, parseChain(body));
     if (kind === 'map' || kind === 'set') collections.set(name, parseCollection(kind, body));
+    if (kind === 'counter') collections.set(name, { kind, type: '', elements: new Map() });
   }
   return { collections, chains };
 }
@@ -105,7 +106,8 @@ function canBecome(before: Table, after: Table): boolean {
 function tableCommands(table: string, before: Table, after: Table): string[] {
   const commands: string[] = [];
   for (const [name, { kind, type }] of after.collections) {
-    if (!before.collections.has(name)) commands.push(`add ${kind} ${table} ${name} { ${type}; }`);
+    if (before.collections.has(name)) continue;
+    commands.push(`add ${kind} ${table} ${name}${type === '' ? '' : ` { ${type}; }`}`);
   }
   for (const [name, { hook }] of after.chains) {
     if (!before.chains.has(name))

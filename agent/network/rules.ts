@@ -28,6 +28,11 @@ export class Rules {
     this.#options = options;
   }
 
+  /** The state whose rules stand in the kernel; undefined: not known. */
+  get standing(): Desired | undefined {
+    return this.#standing;
+  }
+
   /** Published ports that are someone else's on this host, as `tcp/8080`, and why. */
   get refusedPorts(): ReadonlyMap<string, string> {
     return this.#refused;

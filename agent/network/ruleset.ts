@@ -19,9 +19,12 @@ import {
 } from './desired.ts';
 import { tunnelPattern } from './tunnel.ts';
 
-/** A map or set: the words behind its name, and its elements, key → verdict ('' for a set's). */
+/**
+ * A map or set: the words behind its name, and its elements, key → verdict ('' for a set's). A counter has neither: what
+ * it counted is the kernel's.
+ */
 export interface Collection {
-  readonly kind: 'map' | 'set';
+  readonly kind: 'map' | 'set' | 'counter';
   readonly type: string;
   readonly elements: ReadonlyMap<string, string>;
 }
@@ -48,6 +51,26 @@ export interface RulesetOptions {
 
 export const inetTable = 'inet shoal';
 export const bridgeTable = 'bridge shoal';
+
+/** What is counted: connections that rules sent on, and packets that they let go no further. */
+export const counters = {
+  /** New connections to a virtual address or a published port, all of them. */
+  sentOn: 'sent_on',
+  /** Those of them that were to a virtual address. */
+  sentOnVirtual: 'sent_on_virtual',
+  /** Packets of vxlan from who is no peer. */
+  strangers: 'strangers',
+  /** Packets of encrypted networks outside of a tunnel. */
+  unencrypted: 'unencrypted',
+  /** Packets from one network into another, or out of an internal one. */
+  isolated: 'isolated',
+  /** Packets to a virtual address or published port that nobody stands behind, or that the asker has no way to. */
+  refused: 'refused',
+} as const;
+
+function counted(name: (typeof counters)[keyof typeof counters]): string {
+  return `counter name "${name}"`;
+}
 
 /** Label of a service: a published port answers only on nodes that run a task of it, to which the client is known. */
 export const ingressOption = 'shoal.ingress';
@@ -216,6 +239,9 @@ function inetRules(draft: Draft, desired: Desired, { lacksBridgeFilter }: Rulese
     ['peers6', { kind: 'set', type: 'type ipv6_addr', elements: peersOf(1) }],
     ['secret', { kind: 'set', type: `typeof ${vxlanIdField}`, elements: secret }],
     ['same', { kind: 'set', type: 'type ifname . ifname', elements: ownPairs }],
+    ...Object.values(counters).map(
+      (name) => [name, { kind: 'counter', type: '', elements: new Map() }] as const,
+    ),
   ]);
   const post = [
     ...(lacksBridgeFilter ? [translatesAll] : []),
@@ -246,19 +272,26 @@ function guardRules(port: number): string[] {
     inTheClear('iifname', port),
     // What comes out of a tunnel was sent by who holds its key.
     `iifname "${tunnelPattern}" accept`,
-    `udp dport ${port} ip saddr != @peers4 drop`,
-    `udp dport ${port} ip6 saddr != @peers6 drop`,
+    `udp dport ${port} ip saddr != @peers4 ${counted(counters.strangers)} drop`,
+    `udp dport ${port} ip6 saddr != @peers6 ${counted(counters.strangers)} drop`,
   ];
 }
 
 /** Packets of encrypted networks outside of a tunnel: there are none, and if there were they would go no further. */
 function inTheClear(side: 'iifname' | 'oifname', port: number): string {
-  return `${side} != "${tunnelPattern}" udp dport ${port} ${vxlanIdField} @secret drop`;
+  return `${side} != "${tunnelPattern}" udp dport ${port} ${vxlanIdField} @secret ${counted(counters.unencrypted)} drop`;
 }
 
-/** Whose source address is rewritten too: who reaches itself, and who was let in here to a task elsewhere. */
+/**
+ * Whose source address is rewritten too: who reaches itself, and who was let in here to a task elsewhere. Each connection
+ * comes here once, and is counted.
+ */
 function sourceRules(ingressBridge: string | undefined): string[] {
+  const sentOn = `oifname "shoal*" ${isRewritten}`;
   const rules = [
+    `${sentOn} ${counted(counters.sentOn)}`,
+    `${sentOn} ct original ip daddr @all4 ${counted(counters.sentOnVirtual)}`,
+    `${sentOn} ct original ip6 daddr @all6 ${counted(counters.sentOnVirtual)}`,
     `${isRewritten} ip saddr . ip daddr @self4 masquerade`,
     `${isRewritten} ip6 saddr . ip6 daddr @self6 masquerade`,
   ];
@@ -280,10 +313,10 @@ function isolationRules(networks: readonly DesiredNetwork[]): string[] {
   const internal = networks.filter(({ isInternal }) => isInternal).map(bridgeName);
   return [
     'iifname . oifname @same accept',
-    ...internal.map((bridge) => `iifname "${bridge}" drop`),
+    ...internal.map((bridge) => `iifname "${bridge}" ${counted(counters.isolated)} drop`),
     `${isOfConnection} accept`,
     `${isRewritten} accept`,
-    'oifname "shoal*" drop',
+    `oifname "shoal*" ${counted(counters.isolated)} drop`,
   ];
 }
 
@@ -292,14 +325,15 @@ function isolationRules(networks: readonly DesiredNetwork[]): string[] {
  * not on its network; else it would fall through to the host's own listeners. Neighbours' questions are no connection.
  */
 function refusalRules(): string[] {
+  const refused = counted(counters.refused);
   return [
     `${solicitation} accept`,
-    'ip daddr @all4 meta l4proto 6 reject with tcp reset',
-    'ip daddr @all4 reject with icmp 3',
-    'ip6 daddr @all6 meta l4proto 6 reject with tcp reset',
-    'ip6 daddr @all6 reject with icmpv6 4',
-    `${isLocalAddress} meta l4proto . th dport @closed meta l4proto 6 reject with tcp reset`,
-    `${isLocalAddress} meta l4proto . th dport @closed reject`,
+    `ip daddr @all4 meta l4proto 6 ${refused} reject with tcp reset`,
+    `ip daddr @all4 ${refused} reject with icmp 3`,
+    `ip6 daddr @all6 meta l4proto 6 ${refused} reject with tcp reset`,
+    `ip6 daddr @all6 ${refused} reject with icmpv6 4`,
+    `${isLocalAddress} meta l4proto . th dport @closed meta l4proto 6 ${refused} reject with tcp reset`,
+    `${isLocalAddress} meta l4proto . th dport @closed ${refused} reject`,
   ];
 }
 

@@ -50,6 +50,8 @@ export interface DispatcherOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  /** Hears how long it took from a change of networks to a node's word that its kernel holds it. */
+  readonly observeConvergence?: ((tookMs: number) => void) | undefined;
 }
 
 /** A session that stands. */
@@ -102,6 +104,7 @@ export class Dispatcher {
       log: options.log,
       onWithdrawn: (task) => this.wakeTask(task.NodeID, task.ID),
       commit: (change) => this.batch.add(change),
+      observeConvergence: options.observeConvergence,
     });
     this.table = new SessionTable(options.clock, (missed) => this.onMissed(missed));
   }

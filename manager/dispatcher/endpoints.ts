@@ -37,6 +37,8 @@ import { Withdrawals, withdrawalTimeoutMs } from './withdrawals.ts';
 
 /** Changes that come close together are told as one. */
 const gatherMs = 10;
+/** Of a node that confirms nothing for long no more are measured. */
+const maxUnconfirmed = 1_000;
 
 export interface EndpointsOptions {
   readonly store: View;
@@ -44,6 +46,8 @@ export interface EndpointsOptions {
   readonly log: Log;
   /** The task's endpoint is withdrawn everywhere: its agent may be told to stop it. */
   readonly onWithdrawn: (task: Task) => void;
+  /** Hears how long it took from a change to a node's word that its kernel holds it. */
+  readonly observeConvergence?: ((tookMs: number) => void) | undefined;
   /** Resolves when the change is committed. */
   readonly commit: (change: StatusChange) => Promise<void>;
 }
@@ -68,6 +72,10 @@ interface Watcher {
   sent: number;
   /** Index of the newest update that its kernel holds. */
   confirmed: number;
+  /** When the first of the changes was that are to be told next. */
+  changedAtMs: number | undefined;
+  /** Updates that it was told and has not confirmed, and when their changes were. */
+  unconfirmed: { readonly revision: number; readonly atMs: number }[];
 }
 
 /** An item as it was sent, and with which update. */
@@ -134,6 +142,8 @@ export class EndpointsBoard {
       isFirst: true,
       sent: 0,
       confirmed: 0,
+      changedAtMs: undefined,
+      unconfirmed: [],
       pump: new Pump(
         () => this.step(watcher),
         (error) => {
@@ -234,6 +244,8 @@ export class EndpointsBoard {
       for (const id of services) watcher.dirtyServices.add(id);
       if (watcher.dirtyNetworks !== 'all') for (const id of networks) watcher.dirtyNetworks.add(id);
     }
+    const now = this.options.clock.monotonicMs();
+    for (const watcher of this.watchers.values()) watcher.changedAtMs ??= now;
     this.flush ??= this.options.clock.after(gatherMs, () => {
       this.flush = undefined;
       for (const watcher of this.watchers.values()) watcher.pump.wake();
@@ -295,10 +307,19 @@ export class EndpointsBoard {
     const key = report.wireguard_public_key ?? '';
     if (key !== (this.publicKeys.get(watcher.nodeId) ?? '')) this.onPublicKey(watcher.nodeId, key);
     watcher.confirmed = Number(report.revision || 0);
+    this.observeConfirmed(watcher);
     this.withdrawals.confirmed(watcher.nodeId, watcher.confirmed);
     if (report.answer) this.questions.answered(watcher.nodeId, report.answer);
     if (report.attachments_known) this.attachments.ask(watcher.nodeId, report.attachments ?? []);
     if (report.problems_known) this.problems.tell(watcher.nodeId, report.problems ?? []);
+  }
+
+  /** What a node is told when it begins to listen is no change: it is not measured. */
+  private observeConfirmed({ confirmed, unconfirmed }: Watcher): void {
+    const now = this.options.clock.monotonicMs();
+    while (unconfirmed[0] !== undefined && unconfirmed[0].revision <= confirmed) {
+      this.options.observeConvergence?.(now - unconfirmed.shift()!.atMs);
+    }
   }
 
   private onPublicKey(nodeId: NodeId, key: string): void {
@@ -330,8 +351,12 @@ export class EndpointsBoard {
       ...(update?.removed_services ?? []),
     ]);
     this.withdrawals.told(watcher.nodeId, index, (id) => told.has(id));
+    const atMs = watcher.changedAtMs;
+    watcher.changedAtMs = undefined;
     if (update === undefined) return undefined;
     watcher.sent = index;
+    const isMeasured = !update.complete && watcher.unconfirmed.length < maxUnconfirmed;
+    if (atMs !== undefined && isMeasured) watcher.unconfirmed.push({ revision: index, atMs });
     return watcher.sink.send({
       ...update,
       revision: String(index),

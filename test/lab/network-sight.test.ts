@@ -5,7 +5,7 @@ import type { NetworkTrace } from '../../manager/api/network-trace.ts';
 import type { ServiceWhy } from '../../manager/api/why.ts';
 import type { NodeProblem } from '../../proto/docker.ts';
 import { clientOf, formCluster, runningTasks, tasksOf } from './cluster.ts';
-import { Lab, labMissing, waitFor } from './lab.ts';
+import { Lab, type LabHost, labMissing, waitFor } from './lab.ts';
 
 const server = [
   'busybox:lab',
@@ -239,6 +239,76 @@ describe('lab: networks are seen through', () => {
     );
     await waitFor('the node to heal it', boundMs, async () => (await trace('web:80')).Outcome === 'reached');
     assert.deepEqual(await connects(), Array(6).fill('yes'));
+  });
+
+  it('what nodes hold, send on and drop is measured', async () => {
+    const [first, second] = [lab.host(1), lab.host(2)];
+    /** Values by name with labels. */
+    const scrape = async (host: LabHost) => {
+      const { stdout } = await host.exec('curl', '-s', 'http://127.0.0.1:9323/metrics');
+      const lines = stdout.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+      return new Map(lines.map((line) => line.split(/ (?=\S+$)/) as [string, string]));
+    };
+    const value = async (name: string, host = second) => Number((await scrape(host)).get(name));
+    const rises = async (name: string, by: number, what: () => Promise<unknown>) => {
+      const before = await value(name);
+      await what();
+      assert.equal((await value(name)) - before, by, name);
+    };
+    await waitFor(
+      'the node to hold all there is',
+      boundMs,
+      async () => (await value('shoal_network_reconcile_lag_seconds')) === 0,
+    );
+    const own = await scrape(second);
+    // Three tasks of web and three of client; that of hidden where it shares the network.
+    assert.match(own.get('shoal_network_endpoints') ?? '', /^[67]$/);
+    assert.match(own.get('shoal_network_networks') ?? '', /^[23]$/);
+    assert.equal(own.get('shoal_network_problems'), '0');
+    assert.ok(Number(own.get('shoal_network_programming_seconds_count')) > 0);
+    assert.ok(Number(own.get('shoal_network_conntrack_entries_limit')) > 0);
+    const convergences = await Promise.all(
+      lab.hosts.map((host) => value('shoal_network_convergence_seconds_count', host)),
+    );
+    assert.ok(
+      convergences.some((count) => count > 0),
+      convergences.join(),
+    );
+    await rises('shoal_network_connections_total{to="published_port"}', 5, async () => {
+      for (let count = 0; count < 5; count += 1) {
+        await lab.script('exec', 'sw', 'curl', '-s', '-m', '5', `http://${second.address}:8080/`);
+      }
+    });
+    const { stdout: id } = await second.engine(
+      'ps',
+      '-q',
+      '--filter',
+      'label=com.docker.swarm.service.name=client',
+    );
+    const ask = `a=$(nslookup -type=a web | sed -n 's/^Address: //p' | head -1)
+      for i in 1 2 3; do printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 $a 80 >/dev/null; done`;
+    await rises('shoal_network_connections_total{to="virtual_address"}', 3, () =>
+      second.engine('exec', id.trim(), 'sh', '-c', ask),
+    );
+    // The switch is no peer of anybody.
+    await rises('shoal_network_drops_total{reason="stranger"}', 4, () =>
+      lab.script(
+        'exec',
+        'sw',
+        'bash',
+        '-c',
+        `for i in 1 2 3 4; do echo x > /dev/udp/${second.address}/4789; done`,
+      ),
+    );
+    const before = await value('shoal_network_drops_total{reason="refused"}');
+    await first.shoal('service', 'scale', '--detach', 'hidden=0');
+    await first.shoal('service', 'update', '--publish-add', '8090:80', '--detach', 'hidden');
+    await waitFor('a published port without a task to refuse', boundMs, async () => {
+      await lab
+        .script('exec', 'sw', 'curl', '-s', '-m', '1', `http://${second.address}:8090/`)
+        .catch(() => {});
+      return (await value('shoal_network_drops_total{reason="refused"}')) > before;
+    });
   });
 
   it('a node without networks between hosts says so, and has no other problems', async () => {

@@ -80,7 +80,7 @@ export class ManagersOnPorts {
       clock: realClock,
       random: realRandom,
       log: silentLog,
-      metrics: createMetrics({ store: () => undefined, raft: () => undefined }),
+      metrics: createMetrics({ store: () => undefined, raft: () => undefined, networks: () => undefined }),
       onFailure: (error) => this.failures.push(error),
     });
     return seat.server;

@@ -57,6 +57,8 @@ describe('a data plane', function () {
   let folder: string;
   let plane: DataPlane;
   let reports: EndpointsReport[];
+  /** How long each update took. */
+  let tookMs: number[];
   /** What the engine's work waits for. */
   let engineIsFree: Promise<void>;
 
@@ -81,7 +83,9 @@ describe('a data plane', function () {
       folder,
       nodeId: () => 'n1',
       local: '192.0.2.1',
+      onProgrammed: (ms) => tookMs.push(ms),
     });
+    tookMs = [];
     reports = [];
     one.connect((report) => reports.push(report));
     return one;
@@ -269,6 +273,23 @@ describe('a data plane', function () {
     await plane.leave();
     assert.equal(await value(), '0');
     await assert.rejects(readFile(join(folder, 'settings-before.json')), { code: 'ENOENT' });
+  });
+
+  it('tells how it stands, and what the kernel counted', async () => {
+    plane.follow(whole(1, web(['10.60.1.11', '10.60.1.12'])));
+    await settled();
+    plane.follow({ revision: '2', services: [web(['10.60.1.12'])] });
+    assert.ok(plane.figures().lagMs >= 0);
+    await confirmed(2);
+    const { revision, endpoints, services, networks: count, problems, lagMs } = plane.figures();
+    assert.deepEqual([revision, endpoints, services, count, problems, lagMs], [2, 1, 1, 1, 0, 0]);
+    assert.equal(tookMs.length, 2);
+    const before = await plane.kernelFigures();
+    assert.deepEqual(before.drops, { stranger: 0, unencrypted: 0, isolated: 0, refused: 0 });
+    assert.ok(before.trackedMax > 0);
+    // The host asks for a virtual address, which answers on its own network alone.
+    await kernel.run('sh', ['-c', 'ip link set lo up; curl -s -m 5 http://10.60.1.2/ || true']);
+    assert.ok((await plane.kernelFigures()).drops.refused > 0);
   });
 
   it('answers what a manager asks with a report, and changes nothing by it', async () => {

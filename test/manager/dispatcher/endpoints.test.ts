@@ -18,6 +18,7 @@ import { fill, networkId, overlayLabels, overlayTask } from './endpoint-objects.
 const gatheredMs = 20;
 
 class Harness extends TestBed {
+  readonly convergenceMs: number[] = [];
   dispatcher = this.lead();
 
   constructor(nodes = 2) {
@@ -34,6 +35,7 @@ class Harness extends TestBed {
       clock: this.clock,
       random: seededRandom(1),
       log: silentLog,
+      observeConvergence: (tookMs) => this.convergenceMs.push(tookMs),
     });
   }
 
@@ -211,6 +213,24 @@ describe('who holds what', () => {
     bed.commit({ op: 'merge', kind: 'task', id: asId('t2'), fields: { Labels: { a: 'b' } } });
     await bed.pass(gatheredMs);
     assert.deepEqual(heldBy(bed), ['n1 network service', 'n2 network service']);
+  });
+});
+
+describe('the time until nodes hold a change', () => {
+  it('is from the change to each node’s word; a node that begins to listen is not measured', async () => {
+    const bed = new Harness();
+    const [one, two] = [await bed.watcher('n1'), await bed.watcher('n2')];
+    await one.confirm();
+    await two.confirm();
+    assert.deepEqual(bed.convergenceMs, []);
+    const stopping = bed.stopTask('t1');
+    await stopping;
+    one.handle.report({ revision: one.sink.messages.at(-1)?.revision ?? '' });
+    assert.deepEqual(bed.convergenceMs, [gatheredMs]);
+    await bed.pass(100);
+    two.handle.report({ revision: two.sink.messages.at(-1)?.revision ?? '' });
+    two.handle.report({ revision: two.sink.messages.at(-1)?.revision ?? '' });
+    assert.deepEqual(bed.convergenceMs, [gatheredMs, gatheredMs + 100]);
   });
 });
 
