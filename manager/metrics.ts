@@ -16,23 +16,29 @@ export interface MetricsSource {
   networks(): NetworkSource | undefined;
 }
 
+/** How a node's networks between hosts stand. */
+interface NetworkFigures {
+  readonly networks: number;
+  readonly services: number;
+  readonly endpoints: number;
+  readonly problems: number;
+  readonly revision: number;
+  readonly lagMs: number;
+}
+
+/** What its kernel counted. */
+interface KernelFigures {
+  readonly connections: Readonly<Record<(typeof destinations)[number], number>>;
+  readonly drops: Readonly<Record<(typeof dropReasons)[number], number>>;
+  readonly tracked: number;
+  readonly trackedMax: number;
+}
+
 /** Networks between hosts, as this node's data plane tells of them. */
 export interface NetworkSource {
-  figures(): {
-    readonly networks: number;
-    readonly services: number;
-    readonly endpoints: number;
-    readonly problems: number;
-    readonly revision: number;
-    readonly lagMs: number;
-  };
+  figures(): NetworkFigures;
   /** Asks the kernel. */
-  kernelFigures(): Promise<{
-    readonly connections: Readonly<Record<(typeof destinations)[number], number>>;
-    readonly drops: Readonly<Record<(typeof dropReasons)[number], number>>;
-    readonly tracked: number;
-    readonly trackedMax: number;
-  }>;
+  kernelFigures(): Promise<KernelFigures>;
 }
 
 const destinations = ['virtual_address', 'published_port'] as const;
@@ -95,11 +101,7 @@ export function createMetrics(source: MetricsSource): Metrics {
 }
 
 function addNetworkGauges(registry: Registry, source: MetricsSource): void {
-  const gauge = (
-    name: string,
-    help: string,
-    read: (figures: ReturnType<NetworkSource['figures']>) => number,
-  ): void => {
+  const gauge = (name: string, help: string, read: (figures: NetworkFigures) => number): void => {
     new Gauge({
       name,
       help,
@@ -122,56 +124,69 @@ function addNetworkGauges(registry: Registry, source: MetricsSource): void {
   );
 }
 
+type ReadKernel = () => Promise<KernelFigures | undefined>;
+
 /** What the kernel counted: it is asked once for all that are collected together. */
 function addKernelFigures(registry: Registry, source: MetricsSource): void {
-  let reading: ReturnType<NetworkSource['kernelFigures']> | undefined;
-  const read = () => {
-    reading ??= source
-      .networks()
-      ?.kernelFigures()
-      .finally(() => {
-        reading = undefined;
-      });
+  let reading: Promise<KernelFigures | undefined> | undefined;
+  const read: ReadKernel = () => {
+    reading ??= Promise.resolve(source.networks()?.kernelFigures()).finally(() => {
+      reading = undefined;
+    });
     return reading;
   };
-  new Counter({
-    name: 'shoal_network_connections_total',
-    help: 'Connections to virtual addresses and published ports that this node sent on, by which of them',
-    labelNames: ['to'],
-    registers: [registry],
-    async collect() {
-      const figures = await read();
-      this.reset();
-      for (const to of destinations) this.inc({ to }, figures?.connections[to] ?? 0);
-    },
-  });
-  new Counter({
-    name: 'shoal_network_drops_total',
-    help: 'Packets that the rules of this node let go no further, by reason',
-    labelNames: ['reason'],
-    registers: [registry],
-    async collect() {
-      const figures = await read();
-      this.reset();
-      for (const reason of dropReasons) this.inc({ reason }, figures?.drops[reason] ?? 0);
-    },
-  });
-  new Gauge({
-    name: 'shoal_network_conntrack_entries',
-    help: 'Connections that the kernel of this host tracks now',
-    registers: [registry],
-    async collect() {
-      this.set((await read())?.tracked ?? 0);
-    },
-  });
-  new Gauge({
-    name: 'shoal_network_conntrack_entries_limit',
-    help: 'Connections that the kernel of this host can track',
-    registers: [registry],
-    async collect() {
-      this.set((await read())?.trackedMax ?? 0);
-    },
-  });
+  addConnections(registry, read);
+  addDrops(registry, read);
+  const name = 'shoal_network_conntrack_entries';
+  const now = async () => (await read())?.tracked ?? 0;
+  const limit = async () => (await read())?.trackedMax ?? 0;
+  addKernelGauge(registry, name, 'Connections that the kernel of this host tracks now', now);
+  addKernelGauge(registry, `${name}_limit`, 'Connections that the kernel of this host can track', limit);
+}
+
+function addConnections(registry: Registry, read: ReadKernel): void {
+  registry.registerMetric(
+    new Counter({
+      name: 'shoal_network_connections_total',
+      help: 'Connections to virtual addresses and published ports that this node sent on, by which of them',
+      labelNames: ['to'],
+      registers: [],
+      async collect() {
+        const figures = await read();
+        this.reset();
+        for (const to of destinations) this.inc({ to }, figures?.connections[to] ?? 0);
+      },
+    }),
+  );
+}
+
+function addDrops(registry: Registry, read: ReadKernel): void {
+  registry.registerMetric(
+    new Counter({
+      name: 'shoal_network_drops_total',
+      help: 'Packets that the rules of this node let go no further, by reason',
+      labelNames: ['reason'],
+      registers: [],
+      async collect() {
+        const figures = await read();
+        this.reset();
+        for (const reason of dropReasons) this.inc({ reason }, figures?.drops[reason] ?? 0);
+      },
+    }),
+  );
+}
+
+function addKernelGauge(registry: Registry, name: string, help: string, read: () => Promise<number>): void {
+  registry.registerMetric(
+    new Gauge({
+      name,
+      help,
+      registers: [],
+      async collect() {
+        this.set(await read());
+      },
+    }),
+  );
 }
 
 function addRaftGauges(registry: Registry, source: MetricsSource): void {

@@ -243,7 +243,9 @@ function inetRules(draft: Draft, desired: Desired, { lacksBridgeFilter }: Rulese
       (name) => [name, { kind: 'counter', type: '', elements: new Map() }] as const,
     ),
   ]);
+  // Counted first: a masquerade is the last that is done with a connection.
   const post = [
+    ...countingRules(),
     ...(lacksBridgeFilter ? [translatesAll] : []),
     ...sourceRules(ingress && bridgeName(ingress)),
   ];
@@ -282,16 +284,19 @@ function inTheClear(side: 'iifname' | 'oifname', port: number): string {
   return `${side} != "${tunnelPattern}" udp dport ${port} ${vxlanIdField} @secret ${counted(counters.unencrypted)} drop`;
 }
 
-/**
- * Whose source address is rewritten too: who reaches itself, and who was let in here to a task elsewhere. Each connection
- * comes here once, and is counted.
- */
-function sourceRules(ingressBridge: string | undefined): string[] {
+/** Each connection that was sent on comes here once. */
+function countingRules(): string[] {
   const sentOn = `oifname "shoal*" ${isRewritten}`;
-  const rules = [
+  return [
     `${sentOn} ${counted(counters.sentOn)}`,
     `${sentOn} ct original ip daddr @all4 ${counted(counters.sentOnVirtual)}`,
     `${sentOn} ct original ip6 daddr @all6 ${counted(counters.sentOnVirtual)}`,
+  ];
+}
+
+/** Whose source address is rewritten too: who reaches itself, and who was let in here to a task elsewhere. */
+function sourceRules(ingressBridge: string | undefined): string[] {
+  const rules = [
     `${isRewritten} ip saddr . ip daddr @self4 masquerade`,
     `${isRewritten} ip6 saddr . ip6 daddr @self6 masquerade`,
   ];
