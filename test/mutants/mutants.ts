@@ -225,7 +225,7 @@ const members: readonly Mutant[] = [
   ),
   raft(
     'a learner votes before it has caught up',
-    'member',
+    'contacts',
     "known.state === 'replicate' && known.match + promotionLagEntries >= applied",
     'true',
   ),
