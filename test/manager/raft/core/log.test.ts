@@ -308,6 +308,27 @@ describe('raft storage in memory', () => {
     assert.throws(() => storage.append(entriesOf(9, 3)), UnavailableError);
   });
 
+  it('gives as many entries as fit, at least one, from wherever it is asked', () => {
+    const sizes = fc.array(fc.nat(20), { minLength: 1, maxLength: 30 });
+    fc.assert(
+      fc.property(sizes, fc.nat(30), fc.nat(30), fc.nat(100), fc.nat(5), (lengths, at, count, max, gone) => {
+        const storage = new MemoryStorage();
+        const all = entriesOf(1, ...lengths.map(() => 1)).map((entry, i) => ({
+          ...entry,
+          data: new Uint8Array(lengths[i]!),
+        }));
+        storage.append(all);
+        const base = Math.min(gone, all.length - 1);
+        if (base > 0) storage.compact(base);
+        const low = Math.min(base + 1 + at, all.length);
+        const high = Math.min(low + count, all.length + 1);
+        const expected = all.slice(low - 1, high - 1);
+        while (expected.length > 1 && entriesSizeBytes(expected) > max) expected.pop();
+        assert.deepEqual(storage.entries(low, high, max), expected);
+      }),
+    );
+  });
+
   it('refuses a snapshot that is not newer', () => {
     const storage = new MemoryStorage();
     storage.append(entriesOf(1, 1, 1));
