@@ -48,9 +48,22 @@ export interface AgentIdentityOptions {
   readonly managers: () => readonly string[];
   /** A certificate that this node's manager makes with the cluster's key; undefined on a node that has none. */
   readonly issueToSelf?: () => Promise<NodeIdentity | undefined>;
+  /** Where the identity is kept and how managers are asked for another; the disk and gRPC when absent. */
+  readonly files?: Pick<CertificateFiles, keyof CertificateFiles>;
+  readonly calls?: IdentityCalls;
   /** The certificate has expired and the managers will not take the node back, for the reason given. */
   readonly onShutOut?: (error: ShoalError) => void;
 }
+
+/** What becomes of requests and certificates outside of this node. */
+export interface IdentityCalls {
+  readonly makeRequest: typeof makeRequest;
+  readonly requestCertificate: typeof requestCertificate;
+  readonly requestReturn: typeof requestReturn;
+  readonly verifyIdentity: typeof verifyIdentity;
+}
+
+const realCalls: IdentityCalls = { makeRequest, requestCertificate, requestReturn, verifyIdentity };
 
 export interface JoinOptions {
   readonly token: string;
@@ -61,7 +74,8 @@ export interface JoinOptions {
 
 export class AgentIdentity {
   private readonly options: AgentIdentityOptions;
-  private readonly files: CertificateFiles;
+  private readonly files: Pick<CertificateFiles, keyof CertificateFiles>;
+  private readonly calls: IdentityCalls;
   private readonly listeners = new Set<(held: HeldIdentity) => void>();
   private held: HeldIdentity | undefined;
   /** The unlock key that the key on disk is sealed under; undefined while it lies in the clear. */
@@ -70,6 +84,8 @@ export class AgentIdentity {
   private stored: NodeIdentity | undefined;
   /** False from a manager's word that TLS does not take the certificate, to the next one. */
   private isTaken = true;
+  /** The managers' last answer to a node that wanted to come back. */
+  private refusal: unknown;
   private renewing: Promise<HeldIdentity> | undefined;
   /** The last of the changes to what is held, which go one after the other. */
   private lastChange: Promise<unknown> = Promise.resolve();
@@ -77,7 +93,8 @@ export class AgentIdentity {
 
   constructor(options: AgentIdentityOptions) {
     this.options = options;
-    this.files = new CertificateFiles(options.directory);
+    this.files = options.files ?? new CertificateFiles(options.directory);
+    this.calls = options.calls ?? realCalls;
   }
 
   /** The identity held; undefined before load or obtain found one. */
@@ -105,7 +122,7 @@ export class AgentIdentity {
     const stored = await this.files.read(unlockKey);
     if (!stored) return undefined;
     const { identity } = stored;
-    const certificate = verifyIdentity(identity);
+    const certificate = this.calls.verifyIdentity(identity);
     this.sealedUnder = stored.sealedUnder;
     this.held = { identity, certificate };
     return this.held;
@@ -137,13 +154,13 @@ export class AgentIdentity {
     const parsed = parseJoinToken(token);
     const context = { clock: this.options.clock, version: this.options.version, signal };
     // One request for all addresses: a manager that committed it knows it again when its answer got lost.
-    const request = await makeRequest();
+    const request = await this.calls.makeRequest();
     const identity = await fromFirst(
       addresses,
       async (address) => {
         const rootsPem = await fetchRoots(address, parsed, context);
         const enrolment: Enrolment = { ...request, rootsPem, token: token.trim(), availability };
-        return requestCertificate(address, enrolment, context);
+        return this.calls.requestCertificate(address, enrolment, context);
       },
       signal,
     );
@@ -165,7 +182,7 @@ export class AgentIdentity {
   }
 
   private async keep(identity: NodeIdentity, unlockKey = this.sealedUnder): Promise<HeldIdentity> {
-    const certificate = verifyIdentity(identity);
+    const certificate = this.calls.verifyIdentity(identity);
     refuseExpired(certificate, this.options.clock.now());
     // A worker comes up without being asked for a key.
     const sealedUnder = certificate.role === 'manager' ? unlockKey : undefined;
@@ -197,7 +214,7 @@ export class AgentIdentity {
   private async renewOnce(): Promise<HeldIdentity> {
     await this.issueToSelf();
     const { identity, certificate } = this.mustHold();
-    const request = await makeRequest();
+    const request = await this.calls.makeRequest();
     const renewed = isExpired(certificate, this.options.clock.now())
       ? await this.comeBack(request)
       : await this.renewByTls(request, identity).catch((error) => {
@@ -222,7 +239,7 @@ export class AgentIdentity {
     if (!own) return;
     await this.inTurn(async () => {
       this.stored ??= this.mustHold().identity;
-      this.hold({ identity: own, certificate: verifyIdentity(own) });
+      this.hold({ identity: own, certificate: this.calls.verifyIdentity(own) });
     });
     log.warn({}, "this manager's certificate had expired; it issued itself a new one");
   }
@@ -232,11 +249,21 @@ export class AgentIdentity {
     const { clock, version, managers } = this.options;
     const known = this.stored ?? this.mustHold().identity;
     return fromFirst(managers(), (address) =>
-      requestReturn(address, request, known, { clock, version }),
+      this.calls.requestReturn(address, request, known, { clock, version }),
     ).catch((error) => {
-      if (isShoalError(error, 'not-supported')) refuseExpired(this.mustHold().certificate, clock.now());
-      throw error;
+      this.refusal = isShoalError(error, 'not-supported') ? this.expiry() : error;
+      throw this.refusal;
     });
+  }
+
+  /** What a certificate's end means where the managers know no way back: those of a Docker Swarm. */
+  private expiry(): unknown {
+    try {
+      refuseExpired(this.mustHold().certificate, this.options.clock.now());
+    } catch (error) {
+      return error;
+    }
+    return new ShoalError('unavailable', 'the managers do not take this node’s certificate');
   }
 
   private renewByTls(
@@ -251,7 +278,9 @@ export class AgentIdentity {
       availability: 'active',
       identity,
     };
-    return fromFirst(managers(), (address) => requestCertificate(address, enrolment, { clock, version }));
+    return fromFirst(managers(), (address) =>
+      this.calls.requestCertificate(address, enrolment, { clock, version }),
+    );
   }
 
   /** Renews at a random point between half and four fifths of each certificate's life, until stop. */
@@ -352,7 +381,7 @@ export class AgentIdentity {
   private isShutOut(error: unknown): error is ShoalError {
     const { held, options } = this;
     const isHopeless = held !== undefined && isExpired(held.certificate, options.clock.now());
-    return isHopeless && isShoalError(error) && !error.retriable;
+    return error === this.refusal && isHopeless && isShoalError(error) && !error.retriable;
   }
 
   private hasWantedRole(): boolean {

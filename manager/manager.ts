@@ -14,8 +14,7 @@ import { allocate } from './allocator/allocate.ts';
 import type { ManagedCluster } from './api/contract.ts';
 import type { BackupFacts } from './backup/backup.ts';
 import type { RestoredState } from './backup/restore.ts';
-import { issueLocally } from './ca/root.ts';
-import { CertificateService } from './ca/service.ts';
+import { type Authority, CertificateService, x509Authority } from './ca/service.ts';
 import type { Dispatcher } from './dispatcher/dispatcher.ts';
 import { Leader, type LeaderOptions } from './leader.ts';
 import type { CompactionPolicy } from './raft/compaction.ts';
@@ -63,6 +62,8 @@ export interface ManagerOptions {
   /** What decides while this manager leads; that of leader.ts when absent. */
   readonly decide?: LeaderOptions['decide'];
   /** Raft's settings where they are not the defaults; see RaftNodeOptions. */
+  /** How certificates are made and read; by the cluster's key when absent. */
+  readonly authority?: Authority;
   readonly tuning?: {
     readonly tickMs?: number;
     readonly electionTicks?: number;
@@ -111,6 +112,7 @@ export class Manager {
       clock,
       random,
       log,
+      authority: options.authority,
     });
     this.unlockKey = options.sealedUnder;
     const stopStore = store.onCommit(() => this.sealKeys());
@@ -242,7 +244,7 @@ export class Manager {
         'this node’s certificate has expired before it had received the cluster: run `shoal swarm leave --force` and join again with a current token',
       );
     }
-    const issued = await issueLocally(
+    const issued = await (this.options.authority ?? x509Authority).issueLocally(
       cluster,
       { nodeId: this.nodeId, role: 'manager' },
       { now: clock.now(), random },

@@ -100,7 +100,7 @@ function hasVote({ ManagerStatus }: ClusterNode): boolean {
 }
 
 /** The node goes and its tasks are orphaned in one entry, so that nothing is left pointing at it. */
-function removal(view: View, node: ClusterNode, force: boolean, now: number): Change[] {
+export function removal(view: View, node: ClusterNode, force: boolean, now: number): Change[] {
   if (node.Spec.Role === 'manager' && node.ManagerStatus) {
     throw swarmError(
       'failed-precondition',

@@ -28,6 +28,27 @@ export interface ReturnRequest {
   readonly signature: Uint8Array;
 }
 
+/** Reads and checks certificates in PEM: x509Reader, but for the simulation, whose certificates are simpler. */
+export interface CertificateReader {
+  /** What the first certificate says; throws 'invalid-argument' when it is no node's. */
+  read(certificatePem: string): NodeCertificate;
+  /** By what a certificate is known again when it is not the last one any more. */
+  digest(certificatePem: string): string;
+  leadsToRoots(certificatePem: string, rootsPem: string): boolean;
+  /** Whether the request is signed with the certificate's key. */
+  isSigned(brought: ReturnRequest): boolean;
+}
+
+export const x509Reader: CertificateReader = {
+  read: readNodeCertificate,
+  digest: (pem) => createHash('sha256').update(new X509Certificate(pem).raw).digest('hex'),
+  leadsToRoots,
+  isSigned({ certificatePem, requestPem, signature }) {
+    const { publicKey } = new X509Certificate(certificatePem);
+    return verify('sha256', returnStatement(certificatePem, requestPem), publicKey, signature);
+  },
+};
+
 /** How long after its certificate's end a node may come back, in ms. Throws 'invalid-argument' for what is no duration. */
 export function readReturnWithinMs(labels: Labels): number {
   const text = labels[returnWithinLabel];
@@ -40,22 +61,23 @@ export function readReturnWithinMs(labels: Labels): number {
   );
 }
 
-/** By what a certificate is known again when it is not the last one any more. */
-export function digestOf(certificatePem: string): string {
-  return createHash('sha256').update(new X509Certificate(certificatePem).raw).digest('hex');
-}
-
 /**
  * Throws unless `node` may have a certificate for what it brought: 'permission-denied' when that proves nothing,
  * 'unauthenticated' when it comes too late.
  */
-export function judgeReturn(cluster: Cluster, node: ClusterNode, brought: ReturnRequest, now: number): void {
-  const certificate = readNodeCertificate(brought.certificatePem);
+export function judgeReturn(
+  cluster: Cluster,
+  node: ClusterNode,
+  brought: ReturnRequest,
+  now: number,
+  reader: CertificateReader = x509Reader,
+): void {
+  const certificate = reader.read(brought.certificatePem);
   if (certificate.clusterId !== cluster.ID || certificate.nodeId !== node.ID)
     throw refused(node, 'it is not of this cluster');
-  if (!isKnown(cluster, node, brought.certificatePem, certificate))
+  if (!isKnown(cluster, node, brought.certificatePem, reader))
     throw refused(node, 'it is not the last one that this cluster gave it');
-  if (!isSigned(brought)) throw refused(node, 'the request is not signed with its key');
+  if (!reader.isSigned(brought)) throw refused(node, 'the request is not signed with its key');
   const withinMs = readReturnWithinMs(cluster.Spec.Labels);
   if (now > certificate.notAfterMs + withinMs) {
     const ended = new Date(certificate.notAfterMs).toISOString();
@@ -76,16 +98,13 @@ function refused(node: ClusterNode, fault: string): ShoalError {
   );
 }
 
-function isKnown(cluster: Cluster, node: ClusterNode, pem: string, shown: NodeCertificate): boolean {
+function isKnown(cluster: Cluster, node: ClusterNode, pem: string, reader: CertificateReader): boolean {
   const record = node.Private.Certificate;
   if (!record?.Pem) return false;
-  const digest = digestOf(pem);
-  if (digest === digestOf(record.Pem) || digest === record.FormerDigest) return true;
+  const digest = reader.digest(pem);
+  if (digest === reader.digest(record.Pem) || digest === record.FormerDigest) return true;
   const roots = cluster.TLSInfo.TrustRoot + (cluster.Private.RootRotation?.CaCertPem ?? '');
-  return leadsToRoots(pem, roots) && shown.notBeforeMs > readNodeCertificate(record.Pem).notBeforeMs;
-}
-
-function isSigned({ certificatePem, requestPem, signature }: ReturnRequest): boolean {
-  const { publicKey } = new X509Certificate(certificatePem);
-  return verify('sha256', returnStatement(certificatePem, requestPem), publicKey, signature);
+  return (
+    reader.leadsToRoots(pem, roots) && reader.read(pem).notBeforeMs > reader.read(record.Pem).notBeforeMs
+  );
 }

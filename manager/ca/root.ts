@@ -96,6 +96,12 @@ export async function signNodeCertificate(
   return leaf + intermediatesPem;
 }
 
+/** How certificates are made: by the cluster's key, but for the simulation, whose certificates are simpler. */
+export interface Issuer {
+  readonly sign: typeof signNodeCertificate;
+  readonly issueLocally: typeof issueLocally;
+}
+
 /** What a manager that holds the cluster's key issues to itself. */
 export interface LocalIssue {
   readonly requestPem: string;
@@ -115,3 +121,6 @@ export async function issueLocally(
   const certificatePem = await signNodeCertificate(cluster, { requestPem, ...node }, context);
   return { requestPem, identity: { certificatePem, keyPem, rootsPem: cluster.TLSInfo.TrustRoot } };
 }
+
+/** By the cluster's key. */
+export const x509Issuer: Issuer = { sign: signNodeCertificate, issueLocally };

@@ -6,7 +6,6 @@
  * changed by proposals. It never decides a node's role (an operator does, and the leader when), never tells a
  * secret in an error, and keeps nothing that is not in the store. rpc.ts puts it on the wire.
  */
-import { readNodeCertificate } from '../../proto/certificate.ts';
 import type { Cluster, ClusterNode, NodeAvailability, NodeRole } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import { asId, type NodeId, newId } from '../../proto/ids.ts';
@@ -15,9 +14,9 @@ import type { Propose } from '../store/change.ts';
 import type { View } from '../store/store.ts';
 import type { Commit } from '../store/watch.ts';
 import { newNode } from './bootstrap.ts';
-import { digestOf, judgeReturn, type ReturnRequest } from './returning.ts';
+import { type CertificateReader, judgeReturn, type ReturnRequest, x509Reader } from './returning.ts';
 import { roleToCertify } from './roles.ts';
-import { signNodeCertificate } from './root.ts';
+import { type Issuer, x509Issuer } from './root.ts';
 import { roleOfToken } from './tokens.ts';
 
 const statusWaitMs = 20_000;
@@ -32,7 +31,12 @@ export interface CertificateServiceOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  /** How certificates are made and read. */
+  readonly authority?: Authority | undefined;
 }
+
+export type Authority = Issuer & CertificateReader;
+export const x509Authority: Authority = { ...x509Issuer, ...x509Reader };
 
 /** Who asks: someone with a join token, or a node whose client certificate was verified. */
 export type Applicant =
@@ -60,9 +64,11 @@ export interface IssuedCertificate {
 
 export class CertificateService {
   private readonly options: CertificateServiceOptions;
+  private readonly authority: Authority;
 
   constructor(options: CertificateServiceOptions) {
     this.options = options;
+    this.authority = options.authority ?? x509Authority;
   }
 
   /** PEM of the root(s) that nodes trust: exactly the bytes whose digest the join tokens carry. */
@@ -155,10 +161,10 @@ export class CertificateService {
       throw new ShoalError('too-large', `the certificate is larger than ${certificateMaxBytes} bytes`);
     }
     await this.options.readBarrier();
-    const { nodeId } = readNodeCertificate(brought.certificatePem);
+    const { nodeId } = this.authority.read(brought.certificatePem);
     const cluster = this.cluster();
     const node = this.member(nodeId);
-    judgeReturn(cluster, node, brought, this.options.clock.now());
+    judgeReturn(cluster, node, brought, this.options.clock.now(), this.authority);
     const role = roleToCertify(node);
     const certificatePem = await this.replace(cluster, node, role, brought.requestPem);
     this.options.log.info({ nodeId, role }, 'a node came back with a certificate of before: renewed');
@@ -178,7 +184,7 @@ export class CertificateService {
       State: 'issued' as const,
       Csr: requestPem,
       Pem: certificatePem,
-      ...(former ? { FormerDigest: digestOf(former) } : {}),
+      ...(former ? { FormerDigest: this.authority.digest(former) } : {}),
     };
     const fields = { Private: { ...node.Private, Role: role, Certificate } };
     await this.options.propose([{ op: 'merge', kind: 'node', id: node.ID, fields }]);
@@ -187,7 +193,7 @@ export class CertificateService {
 
   private sign(cluster: Cluster, requestPem: string, nodeId: NodeId, role: NodeRole): Promise<string> {
     const { clock, random } = this.options;
-    return signNodeCertificate(cluster, { requestPem, nodeId, role }, { now: clock.now(), random });
+    return this.authority.sign(cluster, { requestPem, nodeId, role }, { now: clock.now(), random });
   }
 
   private issuedLater(nodeId: string, signal: AbortSignal | undefined): Promise<IssuedCertificate> {

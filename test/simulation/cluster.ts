@@ -16,6 +16,7 @@ import { VirtualClock } from './clock.ts';
 import { Invariants } from './invariants.ts';
 import { Machine, type RunningManager, type Tuning } from './machine.ts';
 import { Network } from './network.ts';
+import { firstCertificate, Newcomers } from './newcomers.ts';
 import { seededRandom } from './random.ts';
 import { type Scope, type ScopeOptions, scopeOf } from './scope.ts';
 import type { Plant } from './surroundings.ts';
@@ -43,6 +44,7 @@ export class SimulatedCluster {
   readonly invariants: Invariants;
   readonly places: Places;
   #byAddress = new Map<string, string>();
+  readonly #newcomers = new Newcomers(this);
 
   constructor(options: ClusterOptions) {
     const { seed, plant } = options;
@@ -66,6 +68,9 @@ export class SimulatedCluster {
       isExact: scope.isExact,
       machineAt: (address) => this.#byAddress.get(address) ?? '',
       managerOn: (name) => this.machine(name).manager,
+      shownBy: (name) => this.machine(name).shown,
+      onStranger: (name, nodeId) =>
+        this.invariants.violate('removed-stays-out', `${name} took in node ${nodeId}, which is no more`),
       machineOf: (raftId) =>
         this.managers().find(({ manager }) => manager.raft.status().raftId === raftId)?.machine,
       onDelivered: (from, to, messages) => {
@@ -193,6 +198,12 @@ export class SimulatedCluster {
   onNewHistory: (index: number, begun: Promise<void>) => void = () => {};
 
   #histories = 0;
+
+  /** Nothing that was acknowledged was lost with machines. */
+  get hasOneHistory(): boolean {
+    return this.#histories === 0;
+  }
+
   #forced: { readonly machine: Machine; readonly done: () => void } | undefined;
 
   /** The manager on `machine`, which had applied everything up to `index`, goes on alone by force. */
@@ -290,6 +301,7 @@ export class SimulatedCluster {
       this.#forced = undefined;
     }
     for (const machine of this.machines) {
+      this.#newcomers.tend(machine);
       const role = machine.manager?.manager.raft.status().role;
       if (machine.manager) this.#connect(machine.manager);
       if (role === 'removed') {
@@ -372,16 +384,23 @@ export class SimulatedCluster {
         ...base.Spec,
         Dispatcher: { HeartbeatPeriod: 1e9 },
         Orchestration: { TaskHistoryRetentionLimit: 1 + integer(4) },
+        ...this.scope.certificates,
       },
+      JoinTokens: { Worker: 'worker-token', Manager: 'manager-token' },
     };
     const nodes = this.machines.map((machine, at): Change => {
       const role = at < this.scope.managers ? 'manager' : 'worker';
+      const { requestPem, identity } = firstCertificate(cluster, machine, role, this.clock.now());
+      machine.become(identity);
       const object: ClusterNode = {
         ...newMeta(machine.nodeId),
         Spec: { Labels: {}, Role: role, Availability: 'active' },
         Description: emptyDescription,
         Status: { State: 'unknown', Addr: '' },
-        Private: { Role: role },
+        Private: {
+          Role: role,
+          Certificate: { State: 'issued', Csr: requestPem, Pem: identity.certificatePem },
+        },
       };
       return { op: 'create', kind: 'node', object };
     });

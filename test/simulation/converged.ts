@@ -4,10 +4,14 @@ import { makeContext } from '../../manager/orchestrator/context.ts';
 import type { Store } from '../../manager/store/store.ts';
 import { slotKey } from '../../manager/store/tables.ts';
 import type { Service, Task } from '../../proto/docker.ts';
+import { simulatedAuthority } from './certificates.ts';
 import type { SimulatedCluster } from './cluster.ts';
 import { isWanted, short } from './invariants.ts';
 import type { Machine } from './machine.ts';
 import { hopelessLabel } from './specs.ts';
+
+/** A certificate that lasts this long is not renewed while a run comes to rest. */
+const longMs = 86_400_000;
 
 /** What differs still from what is asked; empty when nothing does. */
 export function differences(cluster: SimulatedCluster): string[] {
@@ -16,6 +20,7 @@ export function differences(cluster: SimulatedCluster): string[] {
   const { store } = leader.manager;
   return [
     ...managersOf(cluster, store),
+    ...cluster.machines.flatMap((machine) => ofNode(cluster, store, machine)),
     ...store
       .list('node')
       .flatMap((node) =>
@@ -26,6 +31,18 @@ export function differences(cluster: SimulatedCluster): string[] {
     ...store.list('service').flatMap((service) => ofService(store, service)),
     ...store.list('task').flatMap((task) => ofTask(store, task)),
     ...cluster.machines.flatMap((machine) => ofEngine(store, machine)),
+  ];
+}
+
+function ofNode({ clock }: SimulatedCluster, store: Store, { name, nodeId, shown }: Machine): string[] {
+  const node = store.get('node', nodeId);
+  if (!node) return [`${name} is no node of the cluster`];
+  const record = node.Private.Certificate?.Pem;
+  if (record === undefined) return [];
+  const { notAfterMs } = simulatedAuthority.read(record);
+  return [
+    ...(notAfterMs > clock.now() + longMs ? [] : [`the certificate of ${name} is to be renewed soon`]),
+    ...(shown?.certificatePem === record ? [] : [`${name} shows another certificate than it was given last`]),
   ];
 }
 

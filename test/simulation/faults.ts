@@ -3,6 +3,7 @@
  * clocks go wrong, engines and containers fail, managers come and go. Everything drawn from the seed; everything
  * can be put right at once.
  */
+import { removal } from '../../manager/api/nodes.ts';
 import type { ClusterNode } from '../../proto/docker.ts';
 import { messageOf } from '../../proto/errors.ts';
 import { asId, type NodeId } from '../../proto/ids.ts';
@@ -54,6 +55,7 @@ export class Faults {
       transfer: [3, () => this.#transfer()],
       role: [4, (machine) => this.#changeRole(machine)],
       force: [1, (machine) => this.#force(machine)],
+      'remove-node': [2, (machine) => this.#removeNode(machine)],
     };
     const { has, hasServices, oldFormat } = cluster.scope;
     this.#kinds = Object.entries(kinds).filter(
@@ -309,6 +311,19 @@ export class Faults {
       await manager.propose([
         { op: 'update', kind: 'node', object: { ...node, Spec: { ...node.Spec, Role } } },
       ]);
+    });
+  }
+
+  /** As `docker node rm --force` asks, where the API would allow it: the node is told when it is back. */
+  #removeNode(machine: Machine): void {
+    const leader = this.#leader();
+    if (leader === undefined || machine.hasLog) return;
+    this.#ask(leader, `remove the node of ${machine.name}`, async (manager) => {
+      await manager.readBarrier();
+      const node = manager.store.get('node', machine.nodeId);
+      if (node === undefined || node.Spec.Role === 'manager' || node.ManagerStatus) return;
+      this.#note(machine, 'its node is removed');
+      await manager.propose(removal(manager.store, node, true, this.#cluster.clock.now()));
     });
   }
 

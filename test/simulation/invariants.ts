@@ -35,6 +35,8 @@ export type InvariantName =
   | 'manager-goes-on'
   | 'damage-refused'
   | 'everyone-answers'
+  | 'removed-stays-out'
+  | 'comes-back'
   | 'linearizable'
   | 'converges'
   | 'comes-to-rest'

@@ -5,6 +5,7 @@
 import { Agent } from '../../agent/agent.ts';
 import type { ContainerRequest } from '../../agent/engine/engine.ts';
 import { SimulatedEngine, type SimulatedEngineOptions } from '../../agent/engine/simulated.ts';
+import { AgentIdentity, type HeldIdentity } from '../../agent/identity.ts';
 import { MemoryJournal } from '../../agent/journal.ts';
 import { RememberedFiles } from '../../agent/secrets.ts';
 import { Manager, type ManagerOptions } from '../../manager/manager.ts';
@@ -14,7 +15,9 @@ import type { Change } from '../../manager/store/change.ts';
 import { isShoalError } from '../../proto/errors.ts';
 import type { NodeId } from '../../proto/ids.ts';
 import { silentLog } from '../../proto/ports.ts';
+import type { NodeIdentity } from '../../proto/rpc.ts';
 import { testKeys } from '../manager/raft/log-fixture.ts';
+import { identityCalls, MemoryFiles, simulatedAuthority } from './certificates.ts';
 import { SimulatedDisk } from './disk.ts';
 import type { Endpoint } from './network.ts';
 import { diskOf, engineOf, SimulatedProcess } from './process.ts';
@@ -63,7 +66,8 @@ class WatchedEngine extends SimulatedEngine {
 
 export class Machine {
   readonly name: string;
-  readonly nodeId: NodeId;
+  /** Another one after it left and joined anew. */
+  nodeId: NodeId;
   readonly address: string;
   readonly engine: SimulatedEngine;
   readonly disk: SimulatedDisk;
@@ -83,10 +87,16 @@ export class Machine {
   damage: string | undefined;
   /** The damage is such that the manager must not start on it. */
   isDamageCertain = false;
+  /** Why the managers would not have its node back. */
+  shutOut: string | undefined;
+  /** What is shown to others: the node's certificate and key. */
+  shown: NodeIdentity | undefined;
   #managerProcess: SimulatedProcess | undefined;
   readonly #around: Surroundings;
   readonly #journal = new MemoryJournal();
   readonly #files = new RememberedFiles();
+  readonly #certificates = new MemoryFiles();
+  #keys = 0;
   #starts = 0;
 
   constructor(number: number, around: Surroundings) {
@@ -147,6 +157,7 @@ export class Machine {
         store: new WatchedStore(this.name, invariants, plant?.isStoreBlind === true),
         ...(plant?.decide ? { decide: plant.decide } : {}),
         tuning,
+        authority: plant?.authority?.(simulatedAuthority) ?? simulatedAuthority,
         onFailure: (error) => {
           if (!process.isAlive) return;
           this.failure = error;
@@ -217,18 +228,43 @@ export class Machine {
     const process = new SimulatedProcess(clock, () => this.skewMs);
     const self: Endpoint = { machine: this.name, process };
     this.#starts += 1;
+    const random = seededRandom((seed * 64 + Number(this.name.slice(1))) * 1024 + 512 + this.#starts);
+    const addresses = (): string[] => {
+      const manager = this.manager?.manager;
+      const leader = manager?.leaderMember()?.address;
+      const members = manager?.managerAddresses().map(({ Addr }) => Addr) ?? [];
+      const heard = this.agent?.agent.managers.map(({ address }) => address) ?? managers;
+      return [...new Set([...(leader ? [leader] : []), ...heard, ...members])];
+    };
+    const identity = new AgentIdentity({
+      directory: '/nowhere',
+      clock: process,
+      random,
+      log: silentLog,
+      version: 'simulated',
+      managers: addresses,
+      issueToSelf: async () => this.manager?.manager.issueToSelf(),
+      files: this.#certificates,
+      calls: identityCalls(places, { ...self, clock: process }, () => this.newKey()),
+      onShutOut: (error) => {
+        this.shutOut = error.message;
+      },
+    });
+    const show = (held: HeldIdentity | undefined): void => {
+      if (process.isAlive) this.shown = held?.identity;
+    };
+    show(await process.hold(identity.load()));
+    identity.onChange(show);
     const agent = new Agent({
       identity: {
-        current: () => ({
-          identity: { certificatePem: '', keyPem: '', rootsPem: '' },
-          certificate: { nodeId: this.nodeId },
-        }),
+        current: () => identity.current(),
         tlsInfo: () => undefined,
-        onChange: () => () => {},
+        onChange: (listener) => identity.onChange(listener),
+        notTaken: () => identity.notTaken(),
       },
       engine: engineOf(process, this.#around.plant?.engine?.(this.engine) ?? this.engine),
       clock: process,
-      random: seededRandom((seed * 64 + Number(this.name.slice(1))) * 1024 + 512 + this.#starts),
+      random,
       log: silentLog,
       hostname: this.name,
       managers,
@@ -239,7 +275,31 @@ export class Machine {
       files: this.#files,
     });
     this.agent = { machine: this.name, process, agent };
+    identity.startRenewing();
     await process.hold(agent.start());
+  }
+
+  /** A key that no other has. */
+  newKey(): string {
+    this.#keys += 1;
+    return `key ${this.#keys} of ${this.name}`;
+  }
+
+  /** From now on the machine is the node that its certificate names; whatever ran as another does not any more. */
+  become(identity: NodeIdentity): void {
+    this.agent?.process.kill();
+    this.agent = undefined;
+    this.shutOut = undefined;
+    this.shown = identity;
+    this.nodeId = simulatedAuthority.read(identity.certificatePem).nodeId;
+    void this.#certificates.write(identity);
+  }
+
+  /** Why its agent is no node of the cluster any more, as it was told; undefined while it is one. */
+  toldOut(): string | undefined {
+    const session = this.agent?.agent.session;
+    if (session?.kind !== 'connecting') return undefined;
+    return this.shutOut ?? (/removed from the cluster/.test(session.reason) ? session.reason : undefined);
   }
 
   /** kill -9 of the agent; containers run on. `forgets`: some of its journal had not reached the disk. */

@@ -188,4 +188,8 @@ export const plants: Readonly<Record<string, Plant>> = {
   },
   'stale-read': { what: 'a read is answered from a point of long ago', transport: staleRead },
   'lost-remove': { what: 'the engine forgets to remove containers', engine: lostRemove, whole: true },
+  'no-way-back': {
+    what: 'managers take no signature of a node whose certificate has expired',
+    authority: (authority) => ({ ...authority, isSigned: () => false }),
+  },
 };

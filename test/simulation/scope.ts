@@ -3,6 +3,8 @@
  * most and what a long run would say of everything, many short ones say sooner; each leaves some kinds of faults out,
  * so that a kind which hides another does not always stand in its way.
  */
+import { returnWithinLabel } from '../../manager/ca/returning.ts';
+import type { SwarmSpec } from '../../proto/docker.ts';
 import { oldFormats } from '../manager/formats/formats.ts';
 import { seededRandom } from './random.ts';
 
@@ -27,6 +29,8 @@ export interface Scope {
   readonly faultsMs: number;
   /** Between one fault and the next. */
   readonly meanGapMs: number;
+  /** The parts of the cluster's spec that say how long certificates live, where not for ever. */
+  readonly certificates: Partial<Pick<SwarmSpec, 'CAConfig' | 'Labels'>>;
   /** Whether faults of a kind happen. */
   readonly has: (kind: string) => boolean;
 }
@@ -93,7 +97,16 @@ function draw({ seed, steps, whole, guarded }: ScopeOptions): Scope {
     missing.set(kind, known);
     return !known;
   };
+  const drawn = seededRandom(seed + 0x50000000);
+  const lifeMs = [undefined, undefined, 2_000, 6_000, 20_000][drawn.integer(5)];
+  // A manager that came back too late would take its vote with it: only where no worker becomes one.
+  const isStrict = lifeMs !== undefined && drawn.integer(3) === 0 && !has('role');
+  const certificates = {
+    ...(lifeMs === undefined ? {} : { CAConfig: { NodeCertExpiry: lifeMs * 1e6 } }),
+    ...(isStrict ? { Labels: { [returnWithinLabel]: '2s' } } : {}),
+  };
   return {
+    certificates,
     managers,
     workers,
     hasServices,

@@ -66,6 +66,7 @@ describe('simulation: planted bugs are caught', () => {
     'hasty-successor': ['never-two'],
     'stale-read': ['linearizable', 'acknowledged-kept'],
     'lost-remove': ['converges', 'one-container-a-task'],
+    'no-way-back': ['comes-back'],
   };
 
   it('every plant is expected here', () => {

@@ -1,5 +1,6 @@
 /** What every machine of a run is handed, and what a planted bug may wrap of it. */
 import type { Engine } from '../../agent/engine/engine.ts';
+import type { Authority } from '../../manager/ca/service.ts';
 import type { Decisions } from '../../manager/leader.ts';
 import type { Disk, RaftTransport } from '../../manager/raft/contract.ts';
 import type { VirtualClock } from './clock.ts';
@@ -21,6 +22,7 @@ export interface Plant {
   transport?(transport: RaftTransport, machine: Machine): RaftTransport;
   decide?(): Decisions;
   engine?(engine: Engine): Engine;
+  authority?(authority: Authority): Authority;
   /** Whether the store lets two objects have the same address: it would refuse what the others do wrong. */
   readonly isStoreBlind?: boolean;
 }

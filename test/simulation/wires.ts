@@ -12,8 +12,9 @@ import type { MemberId, Message } from '../../manager/raft/core/types.ts';
 import { encodeMessages, messagesOf, withSnapshotData } from '../../manager/raft/message-codec.ts';
 import { isShoalError, ShoalError } from '../../proto/errors.ts';
 import type { NodeId } from '../../proto/ids.ts';
-import { loadPackage } from '../../proto/rpc.ts';
+import { loadPackage, type NodeIdentity } from '../../proto/rpc.ts';
 import type { StreamHandle } from '../../proto/rpc-stream.ts';
+import { refuseClient, refuseServer } from './certificates.ts';
 import type { RunningManager } from './machine.ts';
 import { connectionRefused, type Endpoint, type Network, StreamPipe } from './network.ts';
 
@@ -30,6 +31,10 @@ export interface Places {
   machineAt(address: string): string;
   /** The manager that runs on a machine now. */
   managerOn(machine: string): RunningManager | undefined;
+  /** What a machine shows to those who connect to it. */
+  shownBy(machine: string): NodeIdentity | undefined;
+  /** A manager took in an agent whose node it does not know. */
+  onStranger(machine: string, nodeId: NodeId): void;
   /** The machine of a running member. */
   machineOf(raftId: MemberId): string | undefined;
   /** Every batch of Raft messages, as it arrives. */
@@ -137,15 +142,20 @@ function overWire<T>(method: string, half: 'request' | 'response', message: obje
 /** How the agent of `nodeId` at `self` reaches managers. */
 export function dispatcherOver(places: Places, self: Endpoint, nodeId: NodeId): ConnectDispatcher {
   const { network } = places;
-  return (address) => {
+  return (address, identity) => {
     const to = places.machineAt(address);
+    const greeted = (server: RunningManager): Dispatcher => {
+      refuseServer(self.process, places.shownBy(to));
+      refuseClient(identity, server.process);
+      return dispatcherOf(server);
+    };
     const ask = <T>(timeoutMs: number, work: (dispatcher: Dispatcher) => T | Promise<T>): Promise<T> =>
       network.call(
         self,
         to,
         () => places.managerOn(to),
         timeoutMs,
-        (server) => work(dispatcherOf(server)),
+        (server) => work(greeted(server)),
       );
     const stream = <Message extends object>(
       method: string,
@@ -165,9 +175,12 @@ export function dispatcherOver(places: Places, self: Endpoint, nodeId: NodeId): 
         }
         server.process.run(() => {
           Promise.resolve()
-            .then(() => open(dispatcherOf(server), encoded))
+            .then(() => open(greeted(server), encoded))
             .then(
-              (handle) => pipe.accept(server, () => handle.close()),
+              (handle) => {
+                if (!server.manager.store.get('node', nodeId)) places.onStranger(to, nodeId);
+                pipe.accept(server, () => handle.close());
+              },
               (error: unknown) => pipe.end(asShoalError(error)),
             );
         });

@@ -8,27 +8,37 @@ import { join } from 'node:path';
 import { nodesSeenBy } from '../cluster.ts';
 import { type Lab, type LabHost, waitFor } from '../lab.ts';
 
-const libraries = ['x86_64-linux-gnu', 'aarch64-linux-gnu'].map(
-  (triplet) => `/usr/lib/${triplet}/faketime/libfaketime.so.1`,
-);
+/** libfaketime; undefined where it is not installed. */
+export const library = ['x86_64-linux-gnu', 'aarch64-linux-gnu']
+  .map((triplet) => `/usr/lib/${triplet}/faketime/libfaketime.so.1`)
+  .find((path) => existsSync(path));
 
 /** How far the wall clock of the host's daemon is off, in libfaketime's words. */
 export function clockFile(host: LabHost): string {
   return join(host.dataDir, '..', 'clock');
 }
 
+/** The environment of a daemon whose wall clock is off by what the host's clock file says. */
+export function ownClock(host: LabHost): string[] {
+  return [
+    `LD_PRELOAD=${library}`,
+    `FAKETIME_TIMESTAMP_FILE=${clockFile(host)}`,
+    'FAKETIME_NO_CACHE=1',
+    'FAKETIME_DONT_FAKE_MONOTONIC=1',
+  ];
+}
+
 export class Daemons {
   /** Why a manager had to join anew, for each time that one had to. */
   readonly rejoined: string[] = [];
   readonly #lab: Lab;
-  readonly #library = libraries.find((path) => existsSync(path));
 
   constructor(lab: Lab) {
     this.#lab = lab;
   }
 
   get canStepClocks(): boolean {
-    return this.#library !== undefined;
+    return library !== undefined;
   }
 
   /** Starts the host's daemon; one that refuses its log is made to join anew. */
@@ -46,16 +56,9 @@ export class Daemons {
   }
 
   async #launch(host: LabHost): Promise<void> {
-    const library = this.#library;
-    if (library === undefined) return host.startShoald();
+    if (!this.canStepClocks) return host.startShoald();
     writeFileSync(clockFile(host), '+0s');
-    const environment = [
-      `LD_PRELOAD=${library}`,
-      `FAKETIME_TIMESTAMP_FILE=${clockFile(host)}`,
-      'FAKETIME_NO_CACHE=1',
-      'FAKETIME_DONT_FAKE_MONOTONIC=1',
-    ];
-    await host.startShoald({ environment });
+    await host.startShoald({ environment: ownClock(host) });
   }
 
   async #joinAnew(host: LabHost): Promise<void> {

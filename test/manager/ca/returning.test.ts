@@ -3,10 +3,10 @@ import assert from 'node:assert/strict';
 import { sign } from 'node:crypto';
 import { bootstrapCluster } from '../../../manager/ca/bootstrap.ts';
 import {
-  digestOf,
   judgeReturn,
   readReturnWithinMs,
   returnWithinLabel,
+  x509Reader,
 } from '../../../manager/ca/returning.ts';
 import { createRoot, issueLocally, type LocalIssue } from '../../../manager/ca/root.ts';
 import type { Cluster, ClusterNode } from '../../../proto/docker.ts';
@@ -40,7 +40,7 @@ describe('a node that comes back', () => {
         State: 'issued',
         Csr: '',
         Pem: pem,
-        ...(formerPem ? { FormerDigest: digestOf(formerPem) } : {}),
+        ...(formerPem ? { FormerDigest: x509Reader.digest(formerPem) } : {}),
       },
     },
   });

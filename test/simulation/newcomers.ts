@@ -1,0 +1,104 @@
+/**
+ * What an operator does about nodes that are told that they are out, for they were removed or came back too late: they
+ * leave, join anew with a token, and the old node is removed.
+ */
+import { nodeIdLabel } from '../../agent/engine/container-spec.ts';
+import { removal } from '../../manager/api/nodes.ts';
+import type { Cluster, NodeRole } from '../../proto/docker.ts';
+import { messageOf } from '../../proto/errors.ts';
+import type { NodeId } from '../../proto/ids.ts';
+import type { NodeIdentity } from '../../proto/rpc.ts';
+import { certificateText } from './certificates.ts';
+import type { SimulatedCluster } from './cluster.ts';
+import type { Machine } from './machine.ts';
+
+/** What a machine has from the beginning; the cluster knows of it from its first entry on. */
+export function firstCertificate(
+  cluster: Cluster,
+  machine: Machine,
+  role: NodeRole,
+  now: number,
+): { requestPem: string; identity: NodeIdentity } {
+  const keyPem = machine.newKey();
+  const requestPem = `request for ${keyPem}`;
+  const { nodeId } = machine;
+  const certificatePem = certificateText(cluster, { requestPem, nodeId, role }, now);
+  return { requestPem, identity: { certificatePem, keyPem, rootsPem: '' } };
+}
+
+export class Newcomers {
+  readonly #cluster: SimulatedCluster;
+  readonly #busy = new Set<Machine>();
+  /** Ids that machines had before, whose nodes and containers are to go. */
+  readonly #former = new Map<NodeId, Machine>();
+
+  constructor(cluster: SimulatedCluster) {
+    this.#cluster = cluster;
+  }
+
+  tend(machine: Machine): void {
+    this.#clearAway(machine);
+    const reason = machine.toldOut();
+    if (reason === undefined || machine.hasLog || machine.isOff || this.#busy.has(machine)) return;
+    this.#refuseWithoutCause(machine);
+    this.#cluster.trace.note(`${machine.name}: is out (${reason.slice(0, 90)}): leaves and joins anew`);
+    this.#busy.add(machine);
+    this.#join(machine)
+      .catch((error: unknown) => this.#cluster.trace.note(`${machine.name}: not yet: ${messageOf(error)}`))
+      .finally(() => this.#busy.delete(machine));
+  }
+
+  /** Where a month is allowed nobody comes too late, and who was not removed is let in. */
+  #refuseWithoutCause(machine: Machine): void {
+    const { scope, invariants, hasOneHistory } = this.#cluster;
+    const node = this.#cluster.leader()?.manager.store.get('node', machine.nodeId);
+    if (machine.shutOut === undefined || scope.certificates.Labels || !hasOneHistory || !node) return;
+    invariants.violate('comes-back', `${machine.name} was not let in again: ${machine.shutOut}`);
+  }
+
+  async #join(machine: Machine): Promise<void> {
+    const leader = this.#cluster.leader();
+    const agent = machine.agent?.agent;
+    if (leader === undefined || agent === undefined) return;
+    const keyPem = machine.newKey();
+    const requestPem = `request for ${keyPem}`;
+    const old = machine.nodeId;
+    const certificatePem = await this.#cluster.ask(this.#cluster.machine(leader.machine), async (manager) => {
+      await manager.readBarrier();
+      const token = manager.store.cluster()!.JoinTokens.Worker;
+      const nodeId = await manager.certificates.issue({
+        applicant: { kind: 'joiner', token },
+        requestPem,
+        availability: 'active',
+        isShoal: true,
+      });
+      return (await manager.certificates.status(nodeId)).certificatePem;
+    });
+    await agent.leave();
+    this.#former.set(old, machine);
+    machine.become({ certificatePem, keyPem, rootsPem: '' });
+    this.#cluster.startAgent(machine);
+  }
+
+  /** An engine that did not answer when its node left still has that node's containers; the managers may have the node. */
+  #clearAway(machine: Machine): void {
+    for (const [id, owner] of this.#former) {
+      if (owner !== machine) continue;
+      const left = machine.engine.states().filter(({ labels }) => labels[nodeIdLabel] === id);
+      for (const container of left) void machine.engine.remove(container.id).catch(() => {});
+      const leader = this.#cluster.leader();
+      const node = leader?.manager.store.get('node', id);
+      if (leader && node && node.Status.State === 'down' && !this.#busy.has(machine)) {
+        this.#busy.add(machine);
+        this.#cluster
+          .ask(this.#cluster.machine(leader.machine), async (manager) => {
+            await manager.readBarrier();
+            const known = manager.store.get('node', id);
+            if (known) await manager.propose(removal(manager.store, known, true, this.#cluster.clock.now()));
+          })
+          .catch(() => {})
+          .finally(() => this.#busy.delete(machine));
+      }
+    }
+  }
+}
