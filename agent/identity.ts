@@ -63,7 +63,8 @@ export interface IdentityCalls {
   readonly verifyIdentity: typeof verifyIdentity;
 }
 
-const realCalls: IdentityCalls = { makeRequest, requestCertificate, requestReturn, verifyIdentity };
+/** Over gRPC, with X.509. */
+export const realCalls: IdentityCalls = { makeRequest, requestCertificate, requestReturn, verifyIdentity };
 
 export interface JoinOptions {
   readonly token: string;
@@ -231,7 +232,7 @@ export class AgentIdentity {
    */
   private async issueToSelf(): Promise<void> {
     const { clock, log, issueToSelf } = this.options;
-    if (!issueToSelf || !isExpired(this.mustHold().certificate, clock.now())) return;
+    if (!issueToSelf || !this.held || !isExpired(this.held.certificate, clock.now())) return;
     const own = await issueToSelf().catch((error) => {
       log.warn({ error: messageOf(error) }, 'this manager could not issue itself a certificate');
       return undefined;
@@ -361,6 +362,9 @@ export class AgentIdentity {
     try {
       await this.renew();
     } catch (error) {
+      if (this.upkeep !== upkeep) return;
+      // It may have expired only while the managers were asked.
+      await this.issueToSelf();
       if (this.upkeep !== upkeep) return;
       if (this.isShutOut(error)) {
         this.stop();

@@ -78,6 +78,7 @@ const bootstrapIndex = 1;
 const raftIdBytes = 6;
 const applyPollMs = 5;
 const sealRetryMs = 5_000;
+const selfIssueTimeoutMs = 10_000;
 /** How often addresses that others took meanwhile are given out anew for one proposal. */
 const maxAllocations = 10;
 
@@ -236,7 +237,13 @@ export class Manager {
   async issueToSelf(): Promise<NodeIdentity> {
     const { clock, random } = this.options;
     const { commitIndex } = this.raft.status();
-    while (this.raft.status().appliedIndex < commitIndex) await delay(clock, applyPollMs);
+    const endMs = clock.monotonicMs() + selfIssueTimeoutMs;
+    while (this.raft.status().appliedIndex < commitIndex) {
+      if (this.stopped || clock.monotonicMs() > endMs) {
+        throw new ShoalError('unavailable', 'this manager has not yet applied what its log holds');
+      }
+      await delay(clock, applyPollMs);
+    }
     const cluster = this.store.cluster();
     if (!cluster) {
       throw new ShoalError(

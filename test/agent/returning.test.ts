@@ -4,10 +4,11 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CertificateFiles } from '../../agent/certificate-files.ts';
-import { AgentIdentity } from '../../agent/identity.ts';
+import { AgentIdentity, type IdentityCalls, realCalls } from '../../agent/identity.ts';
 import { returnWithinLabel } from '../../manager/ca/returning.ts';
 import { issueLocally } from '../../manager/ca/root.ts';
 import { beginRotation, rotationStep } from '../../manager/ca/rotation.ts';
+import { ShoalError } from '../../proto/errors.ts';
 import { newTokenSecret } from '../../proto/identity.ts';
 import { silentLog } from '../../proto/ports.ts';
 import type { NodeIdentity } from '../../proto/rpc.ts';
@@ -54,7 +55,7 @@ describe('identity of an agent whose certificate TLS does not take any more', ()
 
   const hourMs = 3_600_000;
   const shutOut: Error[] = [];
-  const away = (issueToSelf?: () => Promise<NodeIdentity>) => {
+  const away = (issueToSelf?: () => Promise<NodeIdentity>, calls: Partial<IdentityCalls> = {}) => {
     const identity = new AgentIdentity({
       directory,
       clock: authority.clock,
@@ -64,6 +65,7 @@ describe('identity of an agent whose certificate TLS does not take any more', ()
       managers: () => managers,
       onShutOut: (error) => shutOut.push(error),
       ...(issueToSelf ? { issueToSelf } : {}),
+      calls: { ...realCalls, ...calls },
     });
     made.push(identity);
     return identity;
@@ -159,6 +161,25 @@ describe('identity of an agent whose certificate TLS does not take any more', ()
     await identity.setRoots(TrustRoot);
     assert.equal(identity.current()?.identity.rootsPem, TrustRoot);
     await identity.renew();
+  });
+
+  it('is not shut out as a manager when its certificate expires while the others are asked', async () => {
+    const first = await enter(away(), authority.cluster.JoinTokens.Manager);
+    const { nodeId } = first.certificate;
+    const refuse = async (): Promise<never> => {
+      await later(2 * hourMs + 1_000);
+      throw new ShoalError('unauthenticated', 'it comes too late');
+    };
+    const issueToSelf = async () => {
+      const context = { now: authority.clock.now(), random: authority.random };
+      return (await issueLocally(authority.cluster, { nodeId, role: 'manager' }, context)).identity;
+    };
+    const identity = away(issueToSelf, { requestCertificate: refuse, requestReturn: refuse });
+    await identity.load();
+    identity.startRenewing();
+    identity.renewSoon();
+    await waitFor(() => identity.current()?.identity.keyPem !== first.identity.keyPem, 'its own');
+    assert.deepEqual(shutOut, []);
   });
 
   it('goes on as a manager with one that it makes itself, until the others know of a newer one', async () => {

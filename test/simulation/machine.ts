@@ -12,7 +12,7 @@ import { Manager, type ManagerOptions } from '../../manager/manager.ts';
 import type { Disk, RaftStart } from '../../manager/raft/contract.ts';
 import { segmentNumber } from '../../manager/raft/segment.ts';
 import type { Change } from '../../manager/store/change.ts';
-import { isShoalError } from '../../proto/errors.ts';
+import { isShoalError, ShoalError } from '../../proto/errors.ts';
 import type { NodeId } from '../../proto/ids.ts';
 import { silentLog } from '../../proto/ports.ts';
 import type { NodeIdentity } from '../../proto/rpc.ts';
@@ -243,7 +243,7 @@ export class Machine {
       log: silentLog,
       version: 'simulated',
       managers: addresses,
-      issueToSelf: async () => this.manager?.manager.issueToSelf(),
+      issueToSelf: () => this.#issueToSelf(process),
       files: this.#certificates,
       calls: identityCalls(places, { ...self, clock: process }, () => this.newKey()),
       onShutOut: (error) => {
@@ -277,6 +277,18 @@ export class Machine {
     this.agent = { machine: this.name, process, agent };
     identity.startRenewing();
     await process.hold(agent.start());
+  }
+
+  /** The daemon's agent asks the manager in its own process; here that may die alone. */
+  #issueToSelf(process: SimulatedProcess): Promise<NodeIdentity | undefined> {
+    const running = this.manager;
+    if (running === undefined) return Promise.resolve(undefined);
+    return process.hold(
+      new Promise((resolve, reject) => {
+        running.process.onDeath(() => reject(new ShoalError('unavailable', 'the manager died')));
+        running.manager.issueToSelf().then(resolve, reject);
+      }),
+    );
   }
 
   /** A key that no other has. */
