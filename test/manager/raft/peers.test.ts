@@ -224,9 +224,12 @@ describe('managers over gRPC', function () {
     );
     for (const [number, outcome] of outcomes.entries()) {
       const count = lines.filter((line) => line === texts[number]).length;
-      if (outcome.status === 'fulfilled') assert.equal(count, 1, texts[number]);
+      if (outcome.status === 'fulfilled') assert.equal(count, 1, texts[number]?.slice(0, 40));
       else {
-        assert.ok(count <= 1 && (mayLose || termOf() !== term), `${texts[number]}: ${outcome.reason}`);
+        assert.ok(
+          count <= 1 && (mayLose || termOf() !== term),
+          `${texts[number]?.slice(0, 40)}: ${outcome.reason}`,
+        );
         assert.ok(isShoalError(outcome.reason) && outcome.reason.retriable, String(outcome.reason));
       }
     }
@@ -288,7 +291,8 @@ describe('managers over gRPC', function () {
     const follower = [...managers.values()].find(({ node }) => node.status().role !== 'leader')!;
     const large = 'z'.repeat(3 * 2 ** 20);
     const texts = Array.from({ length: 6 }, (_, number) => `${number} ${large}`);
-    assert.ok((await proposeAll(texts, [follower])) > 0);
+    // A busy machine may take the connection for lost over so much.
+    assert.ok((await proposeAll(texts, [follower], true)) > 0);
   });
 
   it('go on when the leader stops', async () => {
