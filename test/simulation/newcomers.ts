@@ -29,6 +29,8 @@ export function firstCertificate(
 export class Newcomers {
   readonly #cluster: SimulatedCluster;
   readonly #busy = new Set<Machine>();
+  /** Machines that are to join anew, and the key of their request. */
+  readonly #requests = new Map<Machine, string>();
   /** Ids that machines had before, whose nodes and containers are to go. */
   readonly #former = new Map<NodeId, Machine>();
 
@@ -39,11 +41,15 @@ export class Newcomers {
   tend(machine: Machine): void {
     this.#clearAway(machine);
     const reason = machine.toldOut();
-    if (reason === undefined || machine.hasLog || machine.isOff || this.#busy.has(machine)) return;
-    this.#refuseWithoutCause(machine);
-    this.#cluster.trace.note(`${machine.name}: is out (${reason.slice(0, 90)}): leaves and joins anew`);
+    if (reason !== undefined && !this.#requests.has(machine) && !machine.hasLog) {
+      this.#refuseWithoutCause(machine);
+      this.#cluster.trace.note(`${machine.name}: is out (${reason.slice(0, 90)}): leaves and joins anew`);
+      this.#requests.set(machine, machine.newKey());
+    }
+    const keyPem = this.#requests.get(machine);
+    if (keyPem === undefined || machine.isOff || this.#busy.has(machine)) return;
     this.#busy.add(machine);
-    this.#join(machine)
+    this.#join(machine, keyPem)
       .catch((error: unknown) => this.#cluster.trace.note(`${machine.name}: not yet: ${messageOf(error)}`))
       .finally(() => this.#busy.delete(machine));
   }
@@ -56,16 +62,27 @@ export class Newcomers {
     invariants.violate('comes-back', `${machine.name} was not let in again: ${machine.shutOut}`);
   }
 
-  async #join(machine: Machine): Promise<void> {
+  /** Asked until it works; by the same request, which the managers know again. */
+  async #join(machine: Machine, keyPem: string): Promise<void> {
     const leader = this.#cluster.leader();
-    const agent = machine.agent?.agent;
-    if (leader === undefined || agent === undefined) return;
-    const keyPem = machine.newKey();
+    if (leader === undefined) return;
+    const { agent } = machine;
+    if (agent && agent.agent.session.kind !== 'stopped') {
+      await new Promise<void>((resolve, reject) => {
+        agent.process.onDeath(() => reject(new Error('the agent died while it left')));
+        agent.agent.leave().then(resolve, reject);
+      });
+    }
     const requestPem = `request for ${keyPem}`;
-    const old = machine.nodeId;
     const certificatePem = await this.#cluster.ask(this.#cluster.machine(leader.machine), async (manager) => {
       await manager.readBarrier();
-      const token = manager.store.cluster()!.JoinTokens.Worker;
+      const { ID: id, JoinTokens } = manager.store.cluster()!;
+      // What an earlier version wrote may know of none.
+      const token = JoinTokens.Worker || 'worker-token';
+      if (JoinTokens.Worker === '') {
+        const fields = { JoinTokens: { ...JoinTokens, Worker: token } };
+        await manager.propose([{ op: 'merge', kind: 'cluster', id, fields }]);
+      }
       const nodeId = await manager.certificates.issue({
         applicant: { kind: 'joiner', token },
         requestPem,
@@ -74,8 +91,8 @@ export class Newcomers {
       });
       return (await manager.certificates.status(nodeId)).certificatePem;
     });
-    await agent.leave();
-    this.#former.set(old, machine);
+    this.#requests.delete(machine);
+    this.#former.set(machine.nodeId, machine);
     machine.become({ certificatePem, keyPem, rootsPem: '' });
     this.#cluster.startAgent(machine);
   }

@@ -5,18 +5,11 @@ import { type Change, decodeEntry, encodeEntry, mayBecomeDesired } from '../../.
 import { Store } from '../../../manager/store/store.ts';
 import { type AnyObject, type Kind, kinds, tables } from '../../../manager/store/tables.ts';
 import type { Commit } from '../../../manager/store/watch.ts';
-import type { ClusterNode, Secret, Task } from '../../../proto/docker.ts';
+import type { Secret, Task } from '../../../proto/docker.ts';
 import { isShoalError } from '../../../proto/errors.ts';
 import type { NodeId, SecretId, ServiceId, TaskId } from '../../../proto/ids.ts';
 import { type DesiredState, type TaskState, taskStates } from '../../../proto/task-state.ts';
-import {
-  makeCluster,
-  makeNode,
-  makeRevision,
-  makeService,
-  makeSpec,
-  makeTask,
-} from '../orchestrator/objects.ts';
+import { makeCluster, makeRevision, makeService, makeSpec, makeTask } from '../orchestrator/objects.ts';
 
 const now = Date.UTC(2026, 5, 1);
 
@@ -305,24 +298,6 @@ describe('manager/store', () => {
       }),
       { numRuns: 100 },
     );
-  });
-
-  it('has the fields of an object in one order, whether or not a snapshot came between', () => {
-    const [one, late] = [new Store(), new Store()];
-    const object = makeNode('n1');
-    const merge = (fields: Partial<ClusterNode>): Change[] => [
-      { op: 'merge', kind: 'node', id: object.ID, fields },
-    ];
-    const ManagerStatus = { Reachability: 'reachable', Addr: '10.0.0.1:2377' } as const;
-    apply(one, [{ op: 'create', kind: 'node', object }]);
-    apply(one, merge({ ManagerStatus }));
-    apply(one, merge({ ManagerStatus: undefined } as unknown as Partial<ClusterNode>));
-    late.restore(one.index, one.snapshot());
-    for (const store of [one, late]) {
-      apply(store, merge({ Attachments: [] }));
-      apply(store, merge({ ManagerStatus }));
-    }
-    assert.deepEqual(late.snapshot(), one.snapshot());
   });
 
   it('brings everything back from a snapshot, and tells that it did', () => {
