@@ -9,7 +9,14 @@ import type { Secret, Task } from '../../../proto/docker.ts';
 import { isShoalError } from '../../../proto/errors.ts';
 import type { NodeId, SecretId, ServiceId, TaskId } from '../../../proto/ids.ts';
 import { type DesiredState, type TaskState, taskStates } from '../../../proto/task-state.ts';
-import { makeCluster, makeRevision, makeService, makeSpec, makeTask } from '../orchestrator/objects.ts';
+import {
+  makeCluster,
+  makeNode,
+  makeRevision,
+  makeService,
+  makeSpec,
+  makeTask,
+} from '../orchestrator/objects.ts';
 
 const now = Date.UTC(2026, 5, 1);
 
