@@ -117,12 +117,11 @@ function reconcileService(context: Context): Reconciliation {
   return reconciliation([...changes, ...update.changes], wakeAt);
 }
 
-/** Whether a task's change may let another task of the service leave its node. */
+/** Whether a task's change may let another task of the service leave its node: its slot's move may be over. */
 function isMoving(task: Task, view: View): boolean {
   if (task.Private.Cause === 'move' || isLeaving(task, view)) return true;
-  // One that took the place of a successor that failed, and finds no node.
-  const isWaiting = task.Status.State === 'pending' && task.Status.Err !== undefined;
-  return isWaiting && view.find('task', 'slot', slotKey(task)).some((other) => isLeaving(other, view));
+  // One that took the place of a successor that failed: it serves, or finds no node.
+  return view.find('task', 'slot', slotKey(task)).some((other) => isLeaving(other, view));
 }
 
 function isLeaving(task: Task, view: View): boolean {
