@@ -19,7 +19,8 @@ describe('demo', function () {
     rmSync(folder, { recursive: true });
     const { status, stdout, stderr } = spawnSync(process.execPath, [program, '--simulate'], {
       encoding: 'utf8',
-      env: { ...process.env, SHOAL_DEMO_FOLDER: folder },
+      // Where CI is set, programs take colours for wanted.
+      env: { ...process.env, SHOAL_DEMO_FOLDER: folder, NO_COLOR: '1' },
     });
     assert.equal(status, 0, `${stdout}\n${stderr}`);
     for (const act of [

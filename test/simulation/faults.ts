@@ -259,7 +259,9 @@ export class Faults {
     const voters = (leader?.raft.status().members ?? []).filter((member) => !member.isLearner);
     // One on its way out does not count: two that are left are one that is damaged and one without a quorum.
     const staying = voters.filter(
-      ({ nodeId }) => leader?.store.get('node', asId<NodeId>(nodeId))?.Spec.Role === 'manager',
+      ({ nodeId }) =>
+        leader?.store.get('node', asId<NodeId>(nodeId))?.Spec.Role === 'manager' &&
+        !this.#demoted.has(nodeId),
     );
     if (!machine.isManagerRunning || staying.length < 3 || this.#isMending()) return;
     this.#note(machine, 'the manager is killed, and a bit of its disk flips');
@@ -268,6 +270,9 @@ export class Faults {
     void machine.flipBit(this.#random.float(), this.#random.float());
     this.#later(300, 4_000, () => this.#cluster.startManager(machine));
   }
+
+  /** Nodes that were asked to be workers; the entry may be on its way still. */
+  readonly #demoted = new Set<string>();
 
   /** Machines whose manager may have to join anew, or had to. */
   readonly #damaged = new Set<Machine>();
@@ -308,6 +313,8 @@ export class Faults {
       if (isDemotion ? this.#isMending() || !mayBeDemoted(managers, node) : managers.length >= 5) return;
       const Role = isDemotion ? 'worker' : 'manager';
       this.#note(machine, `is to be a ${Role}`);
+      if (isDemotion) this.#demoted.add(machine.nodeId);
+      else this.#demoted.delete(machine.nodeId);
       await manager.propose([
         { op: 'update', kind: 'node', object: { ...node, Spec: { ...node.Spec, Role } } },
       ]);
