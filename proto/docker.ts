@@ -216,7 +216,7 @@ export interface ClusterNode extends Meta<NodeId> {
       /** PEM of the request and, once issued, of the certificate chain. */
       Csr: string;
       Pem: string;
-      /** SHA-256 (hex) of the certificate before, by which a node that did not receive this one may come back. */
+      /** SHA-256 (hex) of the certificate that the node held when it asked, with which it may come back if it did not receive this one. */
       FormerDigest?: string;
     };
   };

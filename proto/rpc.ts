@@ -5,6 +5,7 @@
  * be replaced while it listens. It never decides who may call what (requireRole only states what a verified
  * certificate says), never reads keys from disk and never logs.
  */
+import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import type { Http2SecureServer } from 'node:http2';
 import { dirname, join } from 'node:path';
@@ -281,6 +282,12 @@ export function peerIdentity(call: Pick<AuthenticatedCall, 'getAuthContext'>): P
   if (unit === 'swarm-manager') return { nodeId, clusterId, role: 'manager' };
   if (unit === 'swarm-worker') return { nodeId, clusterId, role: 'worker' };
   return undefined;
+}
+
+/** SHA-256 (hex) of the client certificate that TLS verified; undefined when there is none. */
+export function peerCertificateDigest(call: Pick<AuthenticatedCall, 'getAuthContext'>): string | undefined {
+  const certificate = call.getAuthContext().sslPeerCertificate?.raw;
+  return certificate && createHash('sha256').update(certificate).digest('hex');
 }
 
 /** details.reason of a refusal for want of a certificate that TLS verified: none, an expired one, or one of another root. */

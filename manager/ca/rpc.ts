@@ -5,7 +5,13 @@
 import type { NodeAvailability } from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import { versionMetadataKey } from '../../proto/identity.ts';
-import { type HandlersOf, peerIdentity, type RequireCaller, requireRole } from '../../proto/rpc.ts';
+import {
+  type HandlersOf,
+  peerCertificateDigest,
+  peerIdentity,
+  type RequireCaller,
+  requireRole,
+} from '../../proto/rpc.ts';
 import { unaryHandler } from '../../proto/rpc-status.ts';
 import type { Applicant, CertificateService } from './service.ts';
 
@@ -62,7 +68,7 @@ function nodeHandlers(service: CertificateService): HandlersOf<'NodeCA'> {
       const caller = peerIdentity(call);
       const applicant: Applicant =
         token === '' && caller !== undefined
-          ? { kind: 'member', nodeId: caller.nodeId, clusterId: caller.clusterId }
+          ? { kind: 'member', ...caller, certificateDigest: peerCertificateDigest(call) ?? '' }
           : { kind: 'joiner', token };
       const nodeId = await service.issue({
         applicant,

@@ -41,7 +41,13 @@ export const x509Authority: Authority = { ...x509Issuer, ...x509Reader };
 /** Who asks: someone with a join token, or a node whose client certificate was verified. */
 export type Applicant =
   | { readonly kind: 'joiner'; readonly token: string }
-  | { readonly kind: 'member'; readonly nodeId: string; readonly clusterId: string };
+  | {
+      readonly kind: 'member';
+      readonly nodeId: string;
+      readonly clusterId: string;
+      /** SHA-256 (hex) of the certificate it showed, which is the one that it holds. */
+      readonly certificateDigest: string;
+    };
 
 export interface CertificateRequest {
   readonly applicant: Applicant;
@@ -101,9 +107,7 @@ export class CertificateService {
   async issue(request: CertificateRequest): Promise<NodeId> {
     await this.options.readBarrier();
     const { applicant } = request;
-    return applicant.kind === 'joiner'
-      ? this.join(applicant.token, request)
-      : this.renew(applicant.nodeId, applicant.clusterId, request);
+    return applicant.kind === 'joiner' ? this.join(applicant.token, request) : this.renew(applicant, request);
   }
 
   /**
@@ -138,7 +142,10 @@ export class CertificateService {
       .find((node) => node.Private.Certificate?.Csr === requestPem && node.Spec.Role === role);
   }
 
-  private async renew(nodeId: string, clusterId: string, request: CertificateRequest): Promise<NodeId> {
+  private async renew(
+    { nodeId, clusterId, certificateDigest }: Extract<Applicant, { kind: 'member' }>,
+    request: CertificateRequest,
+  ): Promise<NodeId> {
     const cluster = this.cluster();
     if (clusterId !== cluster.ID) {
       throw new ShoalError('permission-denied', `node ${nodeId} belongs to another cluster (${clusterId})`);
@@ -146,7 +153,7 @@ export class CertificateService {
     const node = this.member(nodeId);
     // A stock engine that was promoted keeps the only role it can fill, and its certificate with it.
     const role = request.isShoal ? roleToCertify(node) : 'worker';
-    await this.replace(cluster, node, role, request.requestPem);
+    await this.replace(cluster, node, role, { requestPem: request.requestPem, certificateDigest });
     this.member(nodeId);
     this.options.log.info({ nodeId, role }, 'certificate renewed');
     return node.ID;
@@ -166,25 +173,29 @@ export class CertificateService {
     const node = this.member(nodeId);
     judgeReturn(cluster, node, brought, this.options.clock.now(), this.authority);
     const role = roleToCertify(node);
-    const certificatePem = await this.replace(cluster, node, role, brought.requestPem);
+    const certificateDigest = this.authority.digest(brought.certificatePem);
+    const { requestPem } = brought;
+    const certificatePem = await this.replace(cluster, node, role, { requestPem, certificateDigest });
     this.options.log.info({ nodeId, role }, 'a node came back with a certificate of before: renewed');
     return certificatePem;
   }
 
-  /** Signs a request of a node that has a certificate already, and records it in the place of that one. */
+  /**
+   * Signs a request of a node that has a certificate already, and records it in the place of that one. What it holds
+   * stays known, however many answers get lost: not what was issued before, which it may never have seen.
+   */
   private async replace(
     cluster: Cluster,
     node: ClusterNode,
     role: NodeRole,
-    requestPem: string,
+    { requestPem, certificateDigest }: { requestPem: string; certificateDigest: string },
   ): Promise<string> {
     const certificatePem = await this.sign(cluster, requestPem, node.ID, role);
-    const former = node.Private.Certificate?.Pem;
     const Certificate = {
       State: 'issued' as const,
       Csr: requestPem,
       Pem: certificatePem,
-      ...(former ? { FormerDigest: this.authority.digest(former) } : {}),
+      FormerDigest: certificateDigest,
     };
     const fields = { Private: { ...node.Private, Role: role, Certificate } };
     await this.options.propose([{ op: 'merge', kind: 'node', id: node.ID, fields }]);

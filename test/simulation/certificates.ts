@@ -170,7 +170,11 @@ export function identityCalls(
   };
 }
 
-function memberOf({ certificatePem }: NodeIdentity): { nodeId: NodeId; clusterId: string } {
+function memberOf({ certificatePem }: NodeIdentity): {
+  nodeId: NodeId;
+  clusterId: string;
+  certificateDigest: string;
+} {
   const { nodeId, clusterId } = textOf(certificatePem);
-  return { nodeId, clusterId };
+  return { nodeId, clusterId, certificateDigest: certificatePem };
 }

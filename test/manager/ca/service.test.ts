@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { x509Reader } from '../../../manager/ca/returning.ts';
 import { withRotated } from '../../../manager/ca/tokens.ts';
 import { readNodeCertificate, rootDigestOf, verifyIdentity } from '../../../proto/certificate.ts';
 import type { NodeRole } from '../../../proto/docker.ts';
@@ -179,6 +180,13 @@ describe('certificate service', () => {
       assert.equal(authority.store.count('node'), 2);
     });
 
+    it('knows the one that it holds still, however many answers were lost on their way', async () => {
+      const digest = x509Reader.digest(identity.certificatePem);
+      for (const _ of [1, 2, 3]) await enrol('', { identity });
+      const { Certificate } = authority.node(nodeId).Private;
+      assert.equal(Certificate?.FormerDigest, digest);
+    });
+
     it('follows a promotion, and a demotion once it has left the managers’ group', async () => {
       await wish('manager');
       const manager = await enrol('', { identity });
@@ -259,7 +267,12 @@ describe('certificate service', () => {
       await refusal(call, 'unauthenticated', /valid certificate of this cluster/);
       await assert.rejects(
         authority.service.issue({
-          applicant: { kind: 'member', nodeId: other.first.node.ID, clusterId: other.cluster.ID },
+          applicant: {
+            kind: 'member',
+            nodeId: other.first.node.ID,
+            clusterId: other.cluster.ID,
+            certificateDigest: '',
+          },
           requestPem: (await makeRequest()).requestPem,
           availability: 'active',
           isShoal: true,
