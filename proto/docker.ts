@@ -216,8 +216,11 @@ export interface ClusterNode extends Meta<NodeId> {
       /** PEM of the request and, once issued, of the certificate chain. */
       Csr: string;
       Pem: string;
-      /** SHA-256 (hex) of the certificate that the node held when it asked, with which it may come back if it did not receive this one. */
-      FormerDigest?: string;
+      /**
+       * SHA-256 (hex) of the certificate that the node held when it asked, and of those issued between that and this
+       * one, in that order: with any of them it may come back, for it may not have received the later ones.
+       */
+      FormerDigests?: readonly string[];
     };
   };
 }

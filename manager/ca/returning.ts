@@ -3,8 +3,8 @@
  * root was replaced meanwhile. Pure. The node shows that certificate and signs its request with the key of it.
  *
  * What vouches for it is not the signature of a root, which may have been replaced because its key is known to
- * others, but the cluster's own record: only the certificate that the node was given last, or the one that it held
- * when it asked for that (it may not have received the last), opens the way, or a newer one of the present root (a manager may have issued it
+ * others, but the cluster's own record: only the certificate that the node was given last, or one that it may hold
+ * still because that one did not reach it, opens the way, or a newer one of the present root (a manager may have issued it
  * to itself; a backup may know of an older one). Asking twice does no harm: a request yields a certificate for its own
  * key alone, and nothing once the node has renewed.
  */
@@ -102,7 +102,7 @@ function isKnown(cluster: Cluster, node: ClusterNode, pem: string, reader: Certi
   const record = node.Private.Certificate;
   if (!record?.Pem) return false;
   const digest = reader.digest(pem);
-  if (digest === reader.digest(record.Pem) || digest === record.FormerDigest) return true;
+  if (digest === reader.digest(record.Pem) || record.FormerDigests?.includes(digest)) return true;
   const roots = cluster.TLSInfo.TrustRoot + (cluster.Private.RootRotation?.CaCertPem ?? '');
   return (
     reader.leadsToRoots(pem, roots) && reader.read(pem).notBeforeMs > reader.read(record.Pem).notBeforeMs

@@ -38,6 +38,9 @@ export interface CertificateServiceOptions {
 export type Authority = Issuer & CertificateReader;
 export const x509Authority: Authority = { ...x509Issuer, ...x509Reader };
 
+/** Certificates that a node asked for and may not have received, of which the cluster knows. */
+const mostLostAnswers = 4;
+
 /** Who asks: someone with a join token, or a node whose client certificate was verified. */
 export type Applicant =
   | { readonly kind: 'joiner'; readonly token: string }
@@ -195,11 +198,19 @@ export class CertificateService {
       State: 'issued' as const,
       Csr: requestPem,
       Pem: certificatePem,
-      FormerDigest: certificateDigest,
+      FormerDigests: this.stillHeld(node, certificateDigest),
     };
     const fields = { Private: { ...node.Private, Role: role, Certificate } };
     await this.options.propose([{ op: 'merge', kind: 'node', id: node.ID, fields }]);
     return certificatePem;
+  }
+
+  /** What a node may hold that holds `digest`, or did when it asked: a request can arrive after a later one. */
+  private stillHeld(node: ClusterNode, digest: string): string[] {
+    const { Pem, FormerDigests = [] } = node.Private.Certificate ?? {};
+    const issued = [...FormerDigests, ...(Pem ? [this.authority.digest(Pem)] : [])];
+    const since = issued.slice(issued.lastIndexOf(digest) + 1);
+    return [digest, ...(issued.includes(digest) ? since : []).slice(-mostLostAnswers)];
   }
 
   private sign(cluster: Cluster, requestPem: string, nodeId: NodeId, role: NodeRole): Promise<string> {

@@ -111,7 +111,14 @@ export class Newcomers {
           .ask(this.#cluster.machine(leader.machine), async (manager) => {
             await manager.readBarrier();
             const known = manager.store.get('node', id);
-            if (known) await manager.propose(removal(manager.store, known, true, this.#cluster.clock.now()));
+            if (known === undefined) return;
+            if (known.Spec.Role === 'worker') {
+              await manager.propose(removal(manager.store, known, true, this.#cluster.clock.now()));
+              return;
+            }
+            // It was let into the group again a moment before; it is taken out of that first.
+            const fields = { Spec: { ...known.Spec, Role: 'worker' as const } };
+            await manager.propose([{ op: 'merge', kind: 'node', id, fields }]);
           })
           .catch(() => {})
           .finally(() => this.#busy.delete(machine));

@@ -40,7 +40,7 @@ describe('a node that comes back', () => {
         State: 'issued',
         Csr: '',
         Pem: pem,
-        ...(formerPem ? { FormerDigest: x509Reader.digest(formerPem) } : {}),
+        ...(formerPem ? { FormerDigests: [x509Reader.digest(formerPem)] } : {}),
       },
     },
   });

@@ -181,10 +181,15 @@ describe('certificate service', () => {
     });
 
     it('knows the one that it holds still, however many answers were lost on their way', async () => {
-      const digest = x509Reader.digest(identity.certificatePem);
-      for (const _ of [1, 2, 3]) await enrol('', { identity });
-      const { Certificate } = authority.node(nodeId).Private;
-      assert.equal(Certificate?.FormerDigest, digest);
+      const issued = [identity];
+      for (const _ of [1, 2, 3]) issued.push(await enrol('', { identity }));
+      const digests = () => authority.node(nodeId).Private.Certificate?.FormerDigests;
+      const digest = (one: NodeIdentity) => x509Reader.digest(one.certificatePem);
+      assert.deepEqual(digests(), issued.slice(0, 3).map(digest));
+      const later = await enrol('', { identity: issued[2]! });
+      assert.deepEqual(digests(), issued.slice(2).map(digest), 'what came before is of no use any more');
+      await enrol('', { identity: later });
+      assert.deepEqual(digests(), [digest(later)]);
     });
 
     it('follows a promotion, and a demotion once it has left the managers’ group', async () => {
