@@ -209,8 +209,11 @@ export class CertificateService {
   private stillHeld(node: ClusterNode, digest: string): string[] {
     const { Pem, FormerDigests = [] } = node.Private.Certificate ?? {};
     const issued = [...FormerDigests, ...(Pem ? [this.authority.digest(Pem)] : [])];
-    const since = issued.slice(issued.lastIndexOf(digest) + 1);
-    return [digest, ...(issued.includes(digest) ? since : []).slice(-mostLostAnswers)];
+    const at = issued.lastIndexOf(digest);
+    // A manager that showed one of its own making keeps the one that it was given.
+    return at < 0
+      ? [...issued.slice(-mostLostAnswers), digest]
+      : issued.slice(at).slice(-1 - mostLostAnswers);
   }
 
   private sign(cluster: Cluster, requestPem: string, nodeId: NodeId, role: NodeRole): Promise<string> {

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { x509Reader } from '../../../manager/ca/returning.ts';
+import { issueLocally } from '../../../manager/ca/root.ts';
 import { withRotated } from '../../../manager/ca/tokens.ts';
 import { readNodeCertificate, rootDigestOf, verifyIdentity } from '../../../proto/certificate.ts';
 import type { NodeRole } from '../../../proto/docker.ts';
 import type { ErrorCode } from '../../../proto/errors.ts';
 import { parseJoinToken, versionMetadataKey } from '../../../proto/identity.ts';
+import { asId } from '../../../proto/ids.ts';
 import { createChannel, fetchUnverifiedRoot, type NodeIdentity } from '../../../proto/rpc.ts';
 import { makeRequest } from '../../../proto/x509.ts';
 import { TestAuthority } from './authority.ts';
@@ -190,6 +192,14 @@ describe('certificate service', () => {
       assert.deepEqual(digests(), issued.slice(2).map(digest), 'what came before is of no use any more');
       await enrol('', { identity: later });
       assert.deepEqual(digests(), [digest(later)]);
+      const { clock, random, cluster } = authority;
+      const self = await issueLocally(
+        cluster,
+        { nodeId: asId(nodeId), role: 'worker' },
+        { now: clock.now(), random },
+      );
+      await enrol('', { identity: self.identity });
+      assert.equal(digests()?.length, 3, 'beside one that it made itself, those that it was given');
     });
 
     it('follows a promotion, and a demotion once it has left the managers’ group', async () => {
