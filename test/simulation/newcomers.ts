@@ -105,7 +105,7 @@ export class Newcomers {
       for (const container of left) void machine.engine.remove(container.id).catch(() => {});
       const leader = this.#cluster.leader();
       const node = leader?.manager.store.get('node', id);
-      if (leader && node && node.Status.State === 'down' && !this.#busy.has(machine)) {
+      if (leader && node && node.Status.State !== 'ready' && !this.#busy.has(machine)) {
         this.#busy.add(machine);
         this.#cluster
           .ask(this.#cluster.machine(leader.machine), async (manager) => {
