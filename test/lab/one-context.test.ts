@@ -172,7 +172,6 @@ describe('lab: one docker context for the cluster and the engine', () => {
       '-c',
       'while true; do echo tick; sleep 0.1; done',
     );
-    const before = socketsOfShoald();
     const follows = [
       start('logs', '-f', 'talker'),
       start('attach', '--no-stdin', '--sig-proxy=false', 'talker'),
@@ -184,9 +183,10 @@ describe('lab: one docker context for the cluster and the engine', () => {
     await follows[2]!.until(/talker/);
     await docker('rename', 'talker', 'speaker');
     await follows[3]!.until(/container rename/);
-    assert.ok(socketsOfShoald() >= before + 8, 'a client’s and an engine’s for each');
+    const during = socketsOfShoald();
     await Promise.all(follows.map((one) => one.end()));
-    await waitFor('the connections to be let go', 20_000, () => socketsOfShoald() <= before + 1);
+    // A client's and an engine's for each; one of the agent's own may have come meanwhile.
+    await waitFor('the connections to be let go', 20_000, () => socketsOfShoald() <= during - 8 + 1);
     await docker('rm', '-f', 'speaker');
   });
 
