@@ -210,10 +210,10 @@ export class CertificateService {
     const { Pem, FormerDigests = [] } = node.Private.Certificate ?? {};
     const issued = [...FormerDigests, ...(Pem ? [this.authority.digest(Pem)] : [])];
     const at = issued.lastIndexOf(digest);
-    // A manager that showed one of its own making keeps the one that it was given.
-    return at < 0
-      ? [...issued.slice(-mostLostAnswers), digest]
-      : issued.slice(at).slice(-1 - mostLostAnswers);
+    const [oldest, ...later] = at < 0 ? issued : issued.slice(at);
+    // The first of them it holds for certain. A manager that showed one of its own making keeps those that it was given.
+    const known = [...(oldest === undefined ? [] : [oldest]), ...later.slice(-mostLostAnswers)];
+    return at < 0 ? [...known, digest] : known;
   }
 
   private sign(cluster: Cluster, requestPem: string, nodeId: NodeId, role: NodeRole): Promise<string> {
