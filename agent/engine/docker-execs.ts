@@ -1,7 +1,8 @@
 /** Commands in containers of a Docker Engine: requests of its API, typed. It remembers none of them. */
 import type { Duplex } from 'node:stream';
+import type { ExecCommand } from '../../proto/exec-command.ts';
 import type { DockerApi } from './docker-api.ts';
-import type { EngineExecs, ExecRequest } from './engine.ts';
+import type { EngineExecs } from './engine.ts';
 
 export class DockerExecs implements EngineExecs {
   readonly #api: DockerApi;
@@ -10,7 +11,7 @@ export class DockerExecs implements EngineExecs {
     this.#api = api;
   }
 
-  async make(containerId: string, request: ExecRequest): Promise<string> {
+  async make(containerId: string, request: ExecCommand): Promise<string> {
     const { Id } = await this.#api.json<{ Id: string }>({
       method: 'POST',
       path: `/containers/${encodeURIComponent(containerId)}/exec`,

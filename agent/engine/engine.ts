@@ -8,6 +8,7 @@
  */
 import type { Duplex } from 'node:stream';
 import type { GenericResource, Platform } from '../../proto/docker.ts';
+import type { ExecCommand } from '../../proto/exec-command.ts';
 
 /** What a container is to be, in the engine's own terms; made by container-spec.ts. */
 export interface ContainerRequest {
@@ -101,24 +102,10 @@ export interface EngineNetworkRequest {
   readonly options: Readonly<Record<string, string>>;
 }
 
-/** A command to be run in a container: Docker's POST /containers/{id}/exec. */
-export interface ExecRequest {
-  readonly command: readonly string[];
-  readonly env: readonly string[];
-  readonly user: string;
-  readonly workingDir: string;
-  readonly tty: boolean;
-  readonly stdin: boolean;
-  readonly stdout: boolean;
-  readonly stderr: boolean;
-  readonly detachKeys: string;
-  readonly privileged: boolean;
-}
-
 /** Commands in running containers. */
 export interface EngineExecs {
   /** Makes a command, which does not run yet; answers its id. 'already-exists' when the container does not run. */
-  make(containerId: string, request: ExecRequest): Promise<string>;
+  make(containerId: string, request: ExecCommand): Promise<string>;
   /**
    * Starts it. What follows goes both ways: its input, and its output in Docker's frames unless it has a terminal; ending
    * our side ends its input. It ends with the command or when the keys that detach are typed.

@@ -4,10 +4,11 @@
  */
 import { Duplex } from 'node:stream';
 import { ShoalError } from '../../proto/errors.ts';
-import type { EngineExecs, ExecRequest } from './engine.ts';
+import type { ExecCommand } from '../../proto/exec-command.ts';
+import type { EngineExecs } from './engine.ts';
 
 interface Exec {
-  readonly request: ExecRequest;
+  readonly request: ExecCommand;
   stream: Command | undefined;
   isRunning: boolean;
   exitCode: number;
@@ -24,7 +25,7 @@ export class SimulatedExecs implements EngineExecs {
     this.#isRunning = isRunning;
   }
 
-  async make(containerId: string, request: ExecRequest): Promise<string> {
+  async make(containerId: string, request: ExecCommand): Promise<string> {
     if (!(await this.#isRunning(containerId)))
       throw new ShoalError('already-exists', `Container ${containerId} is not running`);
     const id = `exec-${this.#execs.size + 1}`;
@@ -65,10 +66,10 @@ export class SimulatedExecs implements EngineExecs {
 
 /** A command's two ends. Without a terminal its output is in Docker's frames. */
 class Command extends Duplex {
-  readonly #request: ExecRequest;
+  readonly #request: ExecCommand;
   readonly #onEnd: (exitCode: number) => void;
 
-  constructor(request: ExecRequest, onEnd: (exitCode: number) => void) {
+  constructor(request: ExecCommand, onEnd: (exitCode: number) => void) {
     super({ allowHalfOpen: true });
     this.#request = request;
     this.#onEnd = onEnd;

@@ -4,12 +4,13 @@
  * engine and reads no byte. What it remembers is gone with the manager; commands go on, as an engine leaves them.
  */
 import { type ErrorCode, errorTable, isShoalError, ShoalError } from '../../proto/errors.ts';
+import type { ExecCommand } from '../../proto/exec-command.ts';
 import type { ExecOrder } from '../../proto/generated/shoal/v1/ExecOrder.ts';
 import type { ExecReport__Output as ExecReport } from '../../proto/generated/shoal/v1/ExecReport.ts';
 import type { NodeId } from '../../proto/ids.ts';
 import type { Clock, Random, Timer } from '../../proto/ports.ts';
 import type { Sink } from '../../proto/rpc-stream.ts';
-import type { ExecCommand, ExecFacts, ExecHandle, ExecOutput, ExecTask, TaskCommands } from './command.ts';
+import type { ExecFacts, ExecHandle, ExecOutput, ExecTask, TaskCommands } from './command.ts';
 
 /** An agent that was summoned has this long to come and make the command. */
 const makeTimeoutMs = 10_000;

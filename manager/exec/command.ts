@@ -1,5 +1,6 @@
 /** Commands in tasks, in plain terms: what the API asks of ExecBoard. */
 import type { ShoalError } from '../../proto/errors.ts';
+import type { ExecCommand } from '../../proto/exec-command.ts';
 import type { NodeId, TaskId } from '../../proto/ids.ts';
 
 /** A running task and where it is. */
@@ -8,22 +9,6 @@ export interface ExecTask {
   readonly nodeId: NodeId;
   /** For messages. */
   readonly nodeName: string;
-}
-
-/** As Docker's POST /containers/{id}/exec has it. */
-export interface ExecCommand {
-  readonly command: readonly string[];
-  /** NAME=VALUE. */
-  readonly env: readonly string[];
-  readonly user: string;
-  readonly workingDir: string;
-  readonly tty: boolean;
-  readonly stdin: boolean;
-  readonly stdout: boolean;
-  readonly stderr: boolean;
-  /** Empty: the engine's, ctrl-p and ctrl-q. */
-  readonly detachKeys: string;
-  readonly privileged: boolean;
 }
 
 export interface ExecFacts {

@@ -1,7 +1,8 @@
 /** What every engine must do alike: one suite, run for each implementation by engine.test.ts. */
 import assert from 'node:assert/strict';
-import type { ContainerRequest, Engine, EngineEvent, ExecRequest } from '../../../agent/engine/engine.ts';
+import type { ContainerRequest, Engine, EngineEvent } from '../../../agent/engine/engine.ts';
 import { type ErrorCode, isShoalError } from '../../../proto/errors.ts';
+import type { ExecCommand } from '../../../proto/exec-command.ts';
 
 export interface EngineUnderTest {
   readonly engine: Engine;
@@ -26,7 +27,7 @@ const mark = 'shoal.test.compliance';
 
 const isCode = (code: ErrorCode) => (error: unknown) => isShoalError(error, code);
 
-const execOf = (...command: string[]): ExecRequest => ({
+const execOf = (...command: string[]): ExecCommand => ({
   command,
   env: [],
   user: '',
