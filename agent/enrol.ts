@@ -6,7 +6,7 @@
 import { sign } from 'node:crypto';
 import { rootDigestOf, verifyIdentity } from '../proto/certificate.ts';
 import type { NodeAvailability } from '../proto/docker.ts';
-import { isShoalError, messageOf, ShoalError } from '../proto/errors.ts';
+import { type ErrorCode, isShoalError, messageOf, ShoalError } from '../proto/errors.ts';
 import { type JoinToken, returnStatement, versionMetadataKey } from '../proto/identity.ts';
 import { type Clock, delay } from '../proto/ports.ts';
 import { createChannel, fetchUnverifiedRoot, type NodeIdentity, type RpcChannel } from '../proto/rpc.ts';
@@ -144,9 +144,13 @@ function verified(certificatePem: string, { keyPem, rootsPem }: Enrolment): Node
 
 const wireAvailability = { active: 'ACTIVE', pause: 'PAUSE', drain: 'DRAIN' } as const;
 
+/** What a manager says of itself, not of who asks: that it was taken out of the group, is locked, or has failed. */
+const ofTheAskedAlone: ReadonlySet<ErrorCode> = new Set(['not-a-manager', 'locked', 'internal', 'corrupted']);
+
 /**
  * The first answer that `ask` gets from one of the addresses, asked in their order. A manager that can't be
- * reached is passed over; a refusal is final. The error names each address and its reason.
+ * reached, or can't answer for a reason of its own, is passed over; a refusal is final. The error names each address
+ * and its reason.
  */
 export async function fromFirst<T>(
   addresses: readonly string[],
@@ -160,10 +164,9 @@ export async function fromFirst<T>(
     } catch (error) {
       if (signal?.aborted) throw error;
       const text = `${address}: ${messageOf(error)}`;
-      if (!isShoalError(error) || !error.retriable) {
-        throw isShoalError(error)
-          ? new ShoalError(error.code, text, { cause: error, details: { ...error.details } })
-          : new ShoalError('internal', text, { cause: error });
+      if (!isShoalError(error)) throw new ShoalError('internal', text, { cause: error });
+      if (!error.retriable && !ofTheAskedAlone.has(error.code)) {
+        throw new ShoalError(error.code, text, { cause: error, details: { ...error.details } });
       }
       failures.push(text);
     }

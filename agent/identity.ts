@@ -229,20 +229,24 @@ export class AgentIdentity {
   /**
    * A manager whose certificate has expired goes on with one that it makes itself, for the others, perhaps in the same
    * state, would not even speak to it. The disk keeps the one that the others know, until they know a newer one.
+   * Answers whether it may yet make one, though it could not now.
    */
-  private async issueToSelf(): Promise<void> {
+  private async issueToSelf(): Promise<boolean> {
     const { clock, log, issueToSelf } = this.options;
-    if (!issueToSelf || !this.held || !isExpired(this.held.certificate, clock.now())) return;
+    if (!issueToSelf || !this.held || !isExpired(this.held.certificate, clock.now())) return false;
+    let mayYet = false;
     const own = await issueToSelf().catch((error) => {
       log.warn({ error: messageOf(error) }, 'this manager could not issue itself a certificate');
+      mayYet = isShoalError(error) && error.retriable;
       return undefined;
     });
-    if (!own) return;
+    if (!own) return mayYet;
     await this.inTurn(async () => {
       this.stored ??= this.mustHold().identity;
       this.hold({ identity: own, certificate: this.calls.verifyIdentity(own) });
     });
     log.warn({}, "this manager's certificate had expired; it issued itself a new one");
+    return false;
   }
 
   /** By the certificate that the managers know, and its key's signature. */
@@ -364,9 +368,9 @@ export class AgentIdentity {
     } catch (error) {
       if (this.upkeep !== upkeep) return;
       // It may have expired only while the managers were asked.
-      await this.issueToSelf();
+      const mayYetIssue = await this.issueToSelf();
       if (this.upkeep !== upkeep) return;
-      if (this.isShutOut(error)) {
+      if (!mayYetIssue && this.isShutOut(error)) {
         this.stop();
         this.options.onShutOut?.(error);
         return;

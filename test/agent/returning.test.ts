@@ -182,6 +182,57 @@ describe('identity of an agent whose certificate TLS does not take any more', ()
     assert.deepEqual(shutOut, []);
   });
 
+  it('is not shut out by managers that speak of themselves: removed, locked or failed ones', async () => {
+    const first = await enter(agent());
+    await later(2 * hourMs + 1_000);
+    const [removed, locked, failed] = ['removed:1', 'locked:1', 'failed:1'];
+    const words: Readonly<Record<string, ShoalError>> = {
+      [removed]: new ShoalError('not-a-manager', 'this manager was removed from the cluster'),
+      [locked]: new ShoalError('locked', 'this manager is locked'),
+      [failed]: new ShoalError('internal', 'this manager has failed'),
+    };
+    const identity = away(undefined, {
+      requestReturn: async (address, ...asked) => {
+        if (words[address]) throw words[address];
+        return realCalls.requestReturn(address, ...asked);
+      },
+    });
+    await identity.load();
+    managers = [removed, locked, failed];
+    await assert.rejects(identity.renew(), {
+      code: 'unavailable',
+      message: /removed:1: .*locked:1: .*failed/,
+    });
+    identity.startRenewing();
+    await authority.clock.run(1);
+    await waitFor(() => authority.clock.nextDueMs() !== undefined, 'another try');
+    assert.deepEqual(shutOut, []);
+    managers = [removed, locked, failed, authority.address];
+    await authority.clock.run(10_000);
+    await waitFor(() => identity.current()?.identity.keyPem !== first.identity.keyPem, 'renewal');
+  });
+
+  it('is not shut out as a manager that can make none just now', async () => {
+    await within('1h');
+    const first = await enter(away(), authority.cluster.JoinTokens.Manager);
+    const { nodeId } = first.certificate;
+    await later(4 * hourMs);
+    let hasCaughtUp = false;
+    const identity = away(async () => {
+      if (!hasCaughtUp) throw new ShoalError('unavailable', 'not yet applied what the log holds');
+      const context = { now: authority.clock.now(), random: authority.random };
+      return (await issueLocally(authority.cluster, { nodeId, role: 'manager' }, context)).identity;
+    });
+    await identity.load();
+    identity.startRenewing();
+    await authority.clock.run(1);
+    await waitFor(() => shutOut.length > 0 || authority.clock.nextDueMs() !== undefined, 'another try');
+    assert.deepEqual(shutOut, [], 'what the others say is not final for it');
+    hasCaughtUp = true;
+    await authority.clock.run(10_000);
+    await waitFor(() => (identity.current()?.certificate.notAfterMs ?? 0) > authority.clock.now(), 'its own');
+  });
+
   it('goes on as a manager with one that it makes itself, until the others know of a newer one', async () => {
     const first = await enter(agent(), authority.cluster.JoinTokens.Manager);
     const { nodeId } = first.certificate;

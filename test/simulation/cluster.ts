@@ -12,6 +12,7 @@ import type { ConfigId } from '../../proto/ids.ts';
 import { emptyDescription } from '../manager/dispatcher/cluster.ts';
 import { placeOldFormat } from '../manager/formats/formats.ts';
 import { makeCluster } from '../manager/orchestrator/objects.ts';
+import { refuseClient } from './certificates.ts';
 import { VirtualClock } from './clock.ts';
 import { Invariants } from './invariants.ts';
 import { Machine, type RunningManager, type Tuning } from './machine.ts';
@@ -356,9 +357,11 @@ export class SimulatedCluster {
     if (leader === undefined) return;
     this.#joining.add(machine);
     const history = this.#histories;
-    const joined = this.ask(this.machine(leader.machine), (manager) =>
-      manager.admit(machine.nodeId, machine.address),
-    ).then(async ({ raftId, members }) => {
+    const joined = this.ask(this.machine(leader.machine), async (manager) => {
+      // TLS lets nobody in whose certificate has expired: it renews that first, or comes too late.
+      if (machine.shown) refuseClient(machine.shown, leader.process);
+      return manager.admit(machine.nodeId, machine.address);
+    }).then(async ({ raftId, members }) => {
       if (machine.isOff || machine.hasLog || history !== this.#histories) return;
       const self = { raftId, nodeId: machine.nodeId, address: machine.address };
       this.trace.note(`${machine.name}: a manager joins as member ${raftId}`);

@@ -228,6 +228,7 @@ export class Machine {
     const process = new SimulatedProcess(clock, () => this.skewMs);
     const self: Endpoint = { machine: this.name, process };
     this.#starts += 1;
+    this.shutOut = undefined;
     const random = seededRandom((seed * 64 + Number(this.name.slice(1))) * 1024 + 512 + this.#starts);
     const addresses = (): string[] => {
       const manager = this.manager?.manager;
@@ -248,6 +249,8 @@ export class Machine {
       calls: identityCalls(places, { ...self, clock: process }, () => this.newKey()),
       onShutOut: (error) => {
         this.shutOut = error.message;
+        // As the daemon does: it waits for someone to make it leave and join.
+        this.killManager();
       },
     });
     const show = (held: HeldIdentity | undefined): void => {
@@ -279,10 +282,17 @@ export class Machine {
     await process.hold(agent.start());
   }
 
-  /** The daemon's agent asks the manager in its own process; here that may die alone. */
+  /**
+   * The daemon's agent asks the manager in its own process; here that may die alone. An agent that lives on without it
+   * must not take what the others say for final, for as a daemon it would have asked them with its manager only.
+   */
   #issueToSelf(process: SimulatedProcess): Promise<NodeIdentity | undefined> {
     const running = this.manager;
-    if (running === undefined) return Promise.resolve(undefined);
+    if (running === undefined) {
+      return this.hasLog
+        ? Promise.reject(new ShoalError('unavailable', 'the manager is dead'))
+        : Promise.resolve(undefined);
+    }
     return process.hold(
       new Promise((resolve, reject) => {
         running.process.onDeath(() => reject(new ShoalError('unavailable', 'the manager died')));
@@ -309,9 +319,10 @@ export class Machine {
 
   /** Why its agent is no node of the cluster any more, as it was told; undefined while it is one. */
   toldOut(): string | undefined {
-    const session = this.agent?.agent.session;
-    if (session?.kind !== 'connecting') return undefined;
-    return this.shutOut ?? (/removed from the cluster/.test(session.reason) ? session.reason : undefined);
+    if (this.agent === undefined || this.shutOut !== undefined) return this.agent && this.shutOut;
+    const { session } = this.agent.agent;
+    const isTold = session.kind === 'connecting' && /removed from the cluster/.test(session.reason);
+    return isTold ? session.reason : undefined;
   }
 
   /** kill -9 of the agent; containers run on. `forgets`: some of its journal had not reached the disk. */

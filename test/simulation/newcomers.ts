@@ -41,8 +41,11 @@ export class Newcomers {
   tend(machine: Machine): void {
     this.#clearAway(machine);
     const reason = machine.toldOut();
-    if (reason !== undefined && !this.#requests.has(machine) && !machine.hasLog) {
+    const isOut = reason !== undefined && (!machine.hasLog || machine.shutOut !== undefined);
+    if (isOut && !this.#requests.has(machine)) {
       this.#refuseWithoutCause(machine);
+      // A manager that had got nothing of the cluster yet when its certificate expired.
+      if (machine.hasLog) void machine.wipe();
       this.#cluster.trace.note(`${machine.name}: is out (${reason.slice(0, 90)}): leaves and joins anew`);
       this.#requests.set(machine, machine.newKey());
     }
