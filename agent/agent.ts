@@ -8,6 +8,7 @@ import type { GenericResource, TLSInfo } from '../proto/docker.ts';
 import { messageOf, ShoalError } from '../proto/errors.ts';
 import type { Clock, Log, Random, Timer } from '../proto/ports.ts';
 import type { NodeIdentity } from '../proto/rpc.ts';
+import { packageVersion } from '../proto/version.ts';
 import { type ConnectDispatcher, grpcDispatcher } from './dispatcher-client.ts';
 import type { NodeForTasks } from './engine/container-spec.ts';
 import type { Engine, EngineDescription, EngineEvent } from './engine/engine.ts';
@@ -15,9 +16,11 @@ import { ExecRunner } from './exec.ts';
 import { grpcExecDial } from './exec-client.ts';
 import { FileJournal, type Journal } from './journal.ts';
 import { LogForwarder } from './logs.ts';
-import { Attachments, type ContainerNetwork } from './network/attachments.ts';
+import { Attachments, type ContainerNetwork, holdsContainers } from './network/attachments.ts';
 import { DataPlane, type DataPlaneOptions } from './network/data-plane.ts';
+import { DnsServer } from './network/dns.ts';
 import type { Kernel } from './network/kernel.ts';
+import { NameProcess } from './network/name-process.ts';
 import { EndpointsWatch } from './network/watch.ts';
 import { Remotes } from './remotes.ts';
 import { Reporter } from './reporter.ts';
@@ -33,6 +36,8 @@ const describeTimeoutMs = 3_000;
 /** An engine that restarts is away for about a second: not worth telling the managers. */
 const tellUnavailableMs = 3_000;
 const leaveTimeoutMs = 60_000;
+/** An end is not held up for longer by an engine that does not answer. */
+const stopLookMs = 2_000;
 
 /** Who this node is, by its certificate; identity.ts is one. */
 export interface IdentityProvider {
@@ -72,6 +77,8 @@ export interface AgentOptions {
     readonly encryption?: DataPlaneOptions['encryption'];
     /** Why it can't encrypt; absent where it can. */
     readonly encryptionMissing?: string | undefined;
+    /** The program that answers names while this process is away; absent: this process answers them. */
+    readonly namesProgram?: readonly string[];
     /** What works otherwise than on other hosts for want of br_netfilter, in words; undefined where it is there. */
     readonly limits?: string | undefined;
   };
@@ -276,24 +283,35 @@ export class Agent {
   }
 
   #makeDataPlane(): DataPlane | undefined {
-    const { dataPlane, clock, random, log, dataDir, engine, onProgrammed } = this.#options;
+    const { dataPlane, clock, random, log, dataDir, runDir, engine, onProgrammed } = this.#options;
     if (dataPlane === undefined) return undefined;
     const { networks } = this.#worker;
     const folder = join(dataDir, 'agent');
+    const addressesInUse = async () => (await engine.addressesInUse?.()) ?? new Set<string>();
     const attachments = new Attachments({
       clock,
       random,
       log,
       ready: (id) => made.network(id),
       onChange: () => made.onAttachments(),
-      addressesInUse: async () => (await engine.addressesInUse?.()) ?? new Set(),
+      addressesInUse,
     });
     const nodeId = (): string => this.#nodeId;
-    const upstreamsOf = networks.nameserversOf.bind(networks);
-    const made = new DataPlane({
+    const { namesProgram: program } = dataPlane;
+    const names =
+      program === undefined
+        ? new DnsServer({ clock, log })
+        : new NameProcess({
+            ...{ program, clock, log, folder: runDir, version: packageVersion() },
+            onLost: () => made.onNamesLost(),
+          });
+    networks.onNameservers((servers) => names.useServers(servers));
+    const made: DataPlane = new DataPlane({
       ...dataPlane,
       lacksBridgeFilter: dataPlane.limits !== undefined,
-      ...{ networks, clock, log, folder, nodeId, attachments, upstreamsOf, onProgrammed },
+      ...{ networks, clock, log, folder, nodeId, attachments, onProgrammed, names },
+      hasContainers: async (desired) =>
+        (await this.#within(stopLookMs, holdsContainers(desired, addressesInUse))) ?? true,
     });
     networks.useDataPlane(made);
     this.#attachments = attachments;

@@ -1,4 +1,5 @@
 /** What this host's kernel can do for networks between hosts, tried once when the daemon starts. */
+import { fileURLToPath } from 'node:url';
 import type { AgentOptions } from '../agent/agent.ts';
 import { Kernel } from '../agent/network/kernel.ts';
 import { type EncryptionKind, probeEncryption } from '../agent/network/keyring.ts';
@@ -22,6 +23,14 @@ export type HostNetwork =
     }
   /** reason: undefined where nobody asked for it. */
   | { readonly kind: 'none'; readonly reason: string | undefined };
+
+/** Its garbage is little and of the moment: memory is the tasks'. */
+const littleGarbage = '--max-semi-space-size=1';
+const namesProgram = [
+  process.execPath,
+  littleGarbage,
+  fileURLToPath(new URL('./shoal-names.js', import.meta.url)),
+];
 
 /** Tries it; why something is not possible is logged. */
 export async function hostNetworkOf(flags: Flags, log: Log): Promise<HostNetwork> {
@@ -56,5 +65,6 @@ export function agentNetwork(
   if (network === undefined) return {};
   if (network.kind === 'none') return { dataPlaneMissing: network.reason };
   const { kernel, encryption, encryptionMissing, limits } = network;
-  return { dataPlane: { kernel, local: dataPathAddress ?? '', encryption, encryptionMissing, limits } };
+  const local = dataPathAddress ?? '';
+  return { dataPlane: { kernel, local, encryption, encryptionMissing, limits, namesProgram } };
 }

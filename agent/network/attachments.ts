@@ -4,11 +4,12 @@
  * who wished the engine's network with the addresses. What there is is learned from the managers' first word, for this
  * process may have been started anew; what no container has any more is asked for no longer.
  */
+import { BlockList } from 'node:net';
 import { isErrorCode, messageOf, ShoalError } from '../../proto/errors.ts';
 import type { Attachment } from '../../proto/generated/shoal/v1/Attachment.ts';
 import type { AttachmentRequest } from '../../proto/generated/shoal/v1/AttachmentRequest.ts';
 import type { Clock, Log, Random, Timer } from '../../proto/ports.ts';
-import type { ReadyNetwork } from './desired.ts';
+import { type Desired, isIpv6, type ReadyNetwork } from './desired.ts';
 
 const answerTimeoutMs = 10_000;
 const lookEveryMs = 10_000;
@@ -167,4 +168,25 @@ export class Attachments {
   #release(id: string): void {
     if (this.#wanted.delete(id)) this.#options.onChange();
   }
+}
+
+/** Whether one of the engine's containers, a task's or another, has an address on a network; true while that can't be told. */
+export async function holdsContainers(
+  { networks }: Desired,
+  addressesInUse: AttachmentsOptions['addressesInUse'],
+): Promise<boolean> {
+  const subnets = new BlockList();
+  for (const subnet of networks.flatMap((network) => network.subnets)) {
+    const [address = '', prefix] = subnet.split('/');
+    subnets.addSubnet(address, Number(prefix), familyOf(address));
+  }
+  try {
+    return [...(await addressesInUse())].some((address) => subnets.check(address, familyOf(address)));
+  } catch {
+    return true;
+  }
+}
+
+function familyOf(address: string): 'ipv4' | 'ipv6' {
+  return isIpv6(address) ? 'ipv6' : 'ipv4';
 }

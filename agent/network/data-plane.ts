@@ -14,7 +14,6 @@ import type { Clock, Log, Timer } from '../../proto/ports.ts';
 import { applyOperations, readActual, readBesideRules } from './apply.ts';
 import type { Attachments } from './attachments.ts';
 import {
-  bridgeName,
   type Desired,
   type DesiredNetwork,
   isIpv6,
@@ -22,7 +21,7 @@ import {
   type ReadyNetwork,
   withUpdate,
 } from './desired.ts';
-import { DnsServer } from './dns.ts';
+import { DnsServer, type NameAnswerer } from './dns.ts';
 import { type KernelFigures, readFigures } from './figures.ts';
 import { portKey } from './held-ports.ts';
 import type { Kernel } from './kernel.ts';
@@ -32,6 +31,7 @@ import { linksOf } from './links.ts';
 import { Pace } from './pace.ts';
 import { PriorSettings } from './prior-settings.ts';
 import { answerTo } from './questions.ts';
+import { ReadyNetworks } from './ready-networks.ts';
 import {
   type Actual,
   hostSettingsOf,
@@ -49,8 +49,6 @@ const gatherMs = 30;
 const periodMs = 30_000;
 /** After a round that failed; twice as long after each further one, for a round costs ten processes. */
 const retryMs = 1_000;
-/** As long as an agent waits for the managers to tell it of a network that one of its tasks is on. */
-const networkTimeoutMs = 15_000;
 
 /** The engine's networks, one for each of ours. */
 export interface EngineNetworks {
@@ -94,8 +92,10 @@ export interface DataPlaneOptions {
   readonly encryption?: { readonly kind: EncryptionKind; readonly rotateEveryMs: number } | undefined;
   /** The kernel lacks br_netfilter. */
   readonly lacksBridgeFilter?: boolean;
-  /** See DnsOptions. */
-  readonly upstreamsOf?: (networkId: string, address: string) => readonly string[];
+  /** Who answers names; absent: this process. */
+  readonly names?: NameAnswerer;
+  /** Whether a container of this node, which goes on when the agent stops, is on one of the networks. */
+  readonly hasContainers?: (desired: Desired) => Promise<boolean>;
   /** Containers that are no tasks, and the managers' word of them. */
   readonly attachments?: Pick<Attachments, 'requests' | 'answered'>;
 }
@@ -106,25 +106,19 @@ interface Problem {
   readonly networkId?: string;
 }
 
-interface Waiting {
-  readonly resolve: (ready: ReadyNetwork) => void;
-  readonly reject: (error: ShoalError) => void;
-  readonly timer: Timer;
-}
-
 export class DataPlane {
   readonly #options: DataPlaneOptions;
-  readonly #dns: DnsServer;
+  readonly #names: NameAnswerer;
+  readonly #ready: ReadyNetworks;
   readonly #rules: Rules;
   readonly #pace: Pace;
   readonly #keyring: Keyring | undefined;
   readonly #prior: PriorSettings;
   readonly #last: LastState;
-  readonly #waiting = new Map<string, Set<Waiting>>();
-  /** Networks that are wholly there, by id. */
-  readonly #ready = new Map<string, ReadyNetwork>();
   /** Network id → the engine's name for it. */
-  readonly #names = new Map<string, string>();
+  readonly #engineNames = new Map<string, string>();
+  /** Names are answered from the newest state, or that takes too long to be waited for. */
+  #known: Promise<void> = Promise.resolve();
   #desired: Desired = nothingDesired;
   /** What the kernel holds beside rules, as far as is known; undefined: it has to be looked at. */
   #assumed: BesideRules | undefined;
@@ -160,13 +154,9 @@ export class DataPlane {
     this.#last = new LastState(options);
     this.#rules = new Rules(options.kernel, () => this.#planOptions());
     this.#pace = new Pace(options.clock, (tookMs) => options.onProgrammed?.(tookMs));
-    const { upstreamsOf } = options;
-    this.#dns = new DnsServer({
-      clock: options.clock,
-      log: options.log,
-      ...(upstreamsOf === undefined ? {} : { upstreamsOf }),
-    });
     const { kernel, clock, log, encryption } = options;
+    this.#names = options.names ?? new DnsServer({ clock, log });
+    this.#ready = new ReadyNetworks(clock, (id) => this.#whyNotReady(id));
     const onChange = () => this.#onKeys();
     this.#keyring = encryption && new Keyring({ kernel, clock, log, ...encryption, onChange });
   }
@@ -177,23 +167,24 @@ export class DataPlane {
     this.#standing = this.#desired;
     await this.#prior.load();
     await this.#keyring?.start();
-    this.#dns.know(this.#desired);
+    this.#known = this.#names.know(this.#desired);
     // Bridges of the last life stand: their names are answered before anything is looked at. What can't be opened yet is
     // for the first round to tell.
-    await this.#dns.listen(this.#desired);
+    await this.#names.listen(this.#desired);
     this.#soon(0);
   }
 
-  /** The kernel stays as it is: containers go on. */
+  /** The kernel stays as it is: containers go on, and have names as long as there are any. */
   async stop(): Promise<void> {
     this.#isStopped = true;
     this.#timer?.cancel();
     this.#keyring?.stop();
     await this.#running;
-    this.#dns.stop();
+    if ((await this.#options.hasContainers?.(this.#desired)) ?? true) this.#names.stop();
+    else await this.#names.end();
     await this.#rules.stop();
     await this.#last.flush();
-    this.#refuseWaiting(new ShoalError('unavailable', 'the agent is stopping'));
+    this.#ready.refuse(new ShoalError('unavailable', 'the agent is stopping'));
   }
 
   /** Takes everything of ours out of the kernel and forgets it. */
@@ -221,7 +212,7 @@ export class DataPlane {
     this.#desired = withUpdate(before, update);
     this.#pace.told(this.#desired.revision, update.complete === true);
     if (before.networks !== this.#desired.networks) this.#doubt();
-    this.#dns.know(this.#desired);
+    this.#known = this.#names.know(this.#desired, update);
     this.#changeRules();
     this.#soon(gatherMs);
   }
@@ -243,7 +234,7 @@ export class DataPlane {
   /** The rules of `desired` stand: nothing new goes to what it leaves out. One after the other, as they came to stand. */
   #confirm(desired: Desired): Promise<void> {
     this.#confirmed = this.#confirmed.then(async () => {
-      await this.#forgetFlows(desired);
+      await Promise.all([this.#forgetFlows(desired), this.#known]);
       this.#programmed = desired.revision;
       this.#pace.held(desired.revision);
       this.#report();
@@ -259,18 +250,13 @@ export class DataPlane {
 
   /** The engine's network for a network of the cluster, once packets pass on it. Errors: 'unavailable'. */
   network(id: string): Promise<ReadyNetwork> {
-    const ready = this.#ready.get(id);
-    if (ready !== undefined) return Promise.resolve(ready);
-    return new Promise((resolve, reject) => {
-      const set = this.#waiting.get(id) ?? new Set();
-      this.#waiting.set(id, set);
-      const timer = this.#options.clock.after(networkTimeoutMs, () => {
-        set.delete(waiting);
-        reject(new ShoalError('unavailable', this.#whyNotReady(id)));
-      });
-      const waiting: Waiting = { resolve, reject, timer };
-      set.add(waiting);
-    });
+    return this.#ready.wait(id);
+  }
+
+  /** Names are not answered any more. */
+  onNamesLost(): void {
+    this.#failures = 0;
+    this.#soon(gatherMs);
   }
 
   /** How it stands, by what is known without asking the kernel. */
@@ -376,7 +362,7 @@ export class DataPlane {
       if (operations.length > 0) log.debug({ operations: operations.length }, 'data plane reconciled');
       if (doubts === this.#doubts) this.#assumed = this.#resultOf(allowed, actual);
     });
-    problems.push(...(await this.#dns.listen(desired)).map((message) => ({ message })));
+    problems.push(...(await this.#names.listen(desired)).map((message) => ({ message })));
     this.#last.keep(desired);
     if (this.#last.problem !== undefined) problems.push({ message: this.#last.problem });
     this.#settle(desired, problems);
@@ -387,7 +373,7 @@ export class DataPlane {
     const { networks } = this.#options;
     for (const network of desired.networks) {
       try {
-        this.#names.set(network.id, await networks.ensureOverlay(network));
+        this.#engineNames.set(network.id, await networks.ensureOverlay(network));
       } catch (error) {
         problems.push({ networkId: network.id, message: `network ${network.name}: ${messageOf(error)}` });
       }
@@ -421,29 +407,7 @@ export class DataPlane {
     }
     this.#problems = problems;
     this.#isLookedAt = true;
-    const present = this.#present;
-    for (const network of desired.networks) {
-      const name = this.#names.get(network.id);
-      if (name === undefined || !present.has(bridgeName(network))) continue;
-      const nameservers = network.gateways
-        .filter((one) => !isIpv6(one))
-        .map((one) => one.replace(/\/\d+$/, ''));
-      this.#ready.set(network.id, { name, nameservers });
-    }
-    for (const id of this.#ready.keys()) {
-      if (desired.networks.some((network) => network.id === id)) continue;
-      this.#ready.delete(id);
-      this.#names.delete(id);
-    }
-    for (const [id, set] of this.#waiting) {
-      const ready = this.#ready.get(id);
-      if (ready === undefined) continue;
-      this.#waiting.delete(id);
-      for (const { resolve, timer } of set) {
-        timer.cancel();
-        resolve(ready);
-      }
-    }
+    this.#ready.settle(desired, this.#engineNames, this.#present);
     if (problems.length > 0) this.#areRulesDoubted = true;
     this.#report();
   }
@@ -477,16 +441,6 @@ export class DataPlane {
     this.#doubt();
     this.#report();
     this.#soon(0);
-  }
-
-  #refuseWaiting(error: ShoalError): void {
-    for (const set of this.#waiting.values()) {
-      for (const { reject, timer } of set) {
-        timer.cancel();
-        reject(error);
-      }
-    }
-    this.#waiting.clear();
   }
 
   /**

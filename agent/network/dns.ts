@@ -8,6 +8,7 @@ import { readFile } from 'node:fs/promises';
 import { createConnection, createServer, type Server, type Socket as TcpSocket } from 'node:net';
 import packet from 'dns-packet';
 import { messageOf } from '../../proto/errors.ts';
+import type { EndpointsUpdate } from '../../proto/generated/shoal/v1/EndpointsUpdate.ts';
 import type { Clock, Log } from '../../proto/ports.ts';
 import { type Desired, isIpv6, nothingDesired } from './desired.ts';
 import { type Answer, type NameRecord, Names, type QuestionType } from './names.ts';
@@ -32,8 +33,23 @@ export interface DnsOptions {
   readonly port?: number;
   /** Addresses of the host's own DNS servers; read from /etc/resolv.conf when absent. */
   readonly upstreams?: () => Promise<readonly string[]>;
-  /** Servers that who asks from an address of a network wants to be asked in their place; none: the host's own. */
-  readonly upstreamsOf?: (networkId: string, address: string) => readonly string[];
+}
+
+/** Who answers names: this process, or one of its own. */
+export interface NameAnswerer {
+  /**
+   * Answers are from `desired` from now on, which is the state before with `update` on top; absent: any other. Resolves
+   * when it is so, or when that takes too long to be waited for.
+   */
+  know(desired: Desired, update?: EndpointsUpdate): Promise<void>;
+  /** Listens on the node's own addresses of the networks of `desired`; resolves with what could not be opened, in words. */
+  listen(desired: Desired): Promise<readonly string[]>;
+  /** Servers that are asked for foreign names, by `network id/address` of who asks, in place of the host's own. */
+  useServers(servers: ReadonlyMap<string, readonly string[]>): void;
+  /** This process ends; a process of its own goes on. */
+  stop(): void;
+  /** Nothing is answered any more. */
+  end(): Promise<void>;
 }
 
 interface Listener {
@@ -45,19 +61,29 @@ interface Listener {
 
 type Reply = (message: Buffer) => void;
 
-export class DnsServer {
+export class DnsServer implements NameAnswerer {
   readonly #options: DnsOptions;
   readonly #listeners = new Map<string, Listener>();
   readonly #names = new Names();
   #known: Desired = nothingDesired;
+  #servers: ReadonlyMap<string, readonly string[]> = new Map();
 
   constructor(options: DnsOptions) {
     this.#options = options;
   }
 
-  /** Answers from `desired` from now on. */
-  know(desired: Desired): void {
+  know(desired: Desired): Promise<void> {
     this.#known = desired;
+    return Promise.resolve();
+  }
+
+  useServers(servers: ReadonlyMap<string, readonly string[]>): void {
+    this.#servers = servers;
+  }
+
+  /** Those that it listens on. */
+  addresses(): string[] {
+    return [...this.#listeners.keys()];
   }
 
   /**
@@ -88,6 +114,11 @@ export class DnsServer {
   /** Closes every socket. */
   stop(): void {
     for (const [address, listener] of this.#listeners) this.#close(address, listener);
+  }
+
+  end(): Promise<void> {
+    this.stop();
+    return Promise.resolve();
   }
 
   #close(address: string, { udp, tcp }: Listener): void {
@@ -178,7 +209,7 @@ export class DnsServer {
       reply(encodeCode(query, codeNotExisting));
       return;
     }
-    const wanted = this.#options.upstreamsOf?.(networkId, address) ?? [];
+    const wanted = this.#servers.get(`${networkId}/${address}`) ?? [];
     const servers = wanted.length > 0 ? wanted : await (this.#options.upstreams ?? hostServers)();
     reply((await this.#forward(servers, message, transport)) ?? encodeCode(query, codeServerFailure));
   }

@@ -53,6 +53,7 @@ export class Networks {
     string,
     { readonly ends: readonly string[]; readonly servers: readonly string[] }
   >();
+  #onNameservers: (servers: ReadonlyMap<string, readonly string[]>) => void = () => {};
   readonly #known = new Map<string, Known>();
   readonly #making = new Map<string, Promise<string>>();
   #prune: Timer | undefined;
@@ -106,20 +107,26 @@ export class Networks {
   adopt(task: WireTask): void {
     this.#uses.set(task.id ?? '', networkIdsOf(task));
     const servers = task.spec?.container?.dns_config?.nameservers ?? [];
-    if (servers.length > 0) this.#nameservers.set(task.id ?? '', { ends: endsOf(task), servers });
+    if (servers.length === 0) return;
+    this.#nameservers.set(task.id ?? '', { ends: endsOf(task), servers });
+    this.#tellNameservers();
   }
 
-  /** DNS servers that the service of the task at an address names (`--dns`); none when it names none. */
-  nameserversOf(networkId: string, address: string): readonly string[] {
-    const end = `${networkId}/${address}`;
-    return [...this.#nameservers.values()].find(({ ends }) => ends.includes(end))?.servers ?? [];
+  /** Hears, once something of it changes, which DNS servers services name (`--dns`), by `network id/address` of their tasks. */
+  onNameservers(listener: (servers: ReadonlyMap<string, readonly string[]>) => void): void {
+    this.#onNameservers = listener;
+  }
+
+  #tellNameservers(): void {
+    const all = [...this.#nameservers.values()];
+    this.#onNameservers(new Map(all.flatMap(({ ends, servers }) => ends.map((end) => [end, servers]))));
   }
 
   /** Notes that the task's container is gone. */
   release(taskId: string): void {
     const used = this.#uses.get(taskId);
     this.#uses.delete(taskId);
-    this.#nameservers.delete(taskId);
+    if (this.#nameservers.delete(taskId)) this.#tellNameservers();
     if (used !== undefined && used.length > 0) this.pruneSoon();
   }
 

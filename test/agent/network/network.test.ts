@@ -104,7 +104,7 @@ describe('networks', () => {
     return { clock, engine, networks: new Networks(engine, clock, silentLog) };
   };
 
-  it('know which name servers the service of a task’s address names, as long as the task is there', () => {
+  it('tell which name servers the service of a task’s address names, as long as the task is there', () => {
     const networks = new Networks(
       new SimulatedEngine({ clock: new VirtualClock(), random: seededRandom(1) }),
       new VirtualClock(),
@@ -112,11 +112,12 @@ describe('networks', () => {
     );
     const task = wireTask('t1', '', { networks: on(front) });
     const container = { ...task.spec?.container, dns_config: { nameservers: ['192.0.2.53'] } };
+    const told: [string, readonly string[]][][] = [];
+    networks.onNameservers((servers) => told.push([...servers]));
     networks.adopt({ ...task, spec: { ...task.spec, container } } as typeof task);
-    assert.deepEqual(networks.nameserversOf(front.id!, '10.0.1.5'), ['192.0.2.53']);
-    assert.deepEqual(networks.nameserversOf(front.id!, '10.0.1.6'), []);
+    assert.deepEqual(told.pop(), [[`${front.id!}/10.0.1.5`, ['192.0.2.53']]]);
     networks.release('t1');
-    assert.deepEqual(networks.nameserversOf(front.id!, '10.0.1.5'), []);
+    assert.deepEqual(told, [[]]);
   });
 
   it('are made once for many tasks, and removed some time after the last', async () => {
