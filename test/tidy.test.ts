@@ -201,7 +201,7 @@ describe('tidy', () => {
   it('no file is dead: each is imported, a test, or a program', () => {
     const imported = new Set(files.flatMap((file) => file.imports));
     const programs =
-      /^(cli\/(shoald?|shoal-names)\.ts|test\/.*\.test\.ts|test\/(run|simulate|faults|mutants|scenarios)\.ts|test\/reporter\.ts|test\/bench\/bench\.ts|test\/lab\/cli\.ts|deploy\/demo\.ts)$/;
+      /^(cli\/(shoald?|shoal-names)\.ts|test\/.*\.test\.ts|test\/(run|simulate|faults|mutants|scenarios)\.ts|test\/workers\/worker\.ts|test\/bench\/bench\.ts|test\/lab\/cli\.ts|deploy\/demo\.ts)$/;
     const usedByProduct = new Set(sources.flatMap((file) => file.imports));
     const dead = files
       .filter((file) => !programs.test(file.path))

@@ -7,7 +7,6 @@ import { inside, nodeNamed, serviceOf, waitForRunning } from './asking.ts';
 import { clientOf, containerFingerprint, containersOn } from './cluster.ts';
 import { Lab, type LabHost, labMissing, waitFor } from './lab.ts';
 
-const folder = '/var/lib/shoal-import';
 const compose = `
 version: "3.8"
 services:
@@ -43,12 +42,14 @@ describe('lab: a Docker Swarm is imported', () => {
   let swarm: LabHost;
   let ours: LabHost;
   let from: string;
+  let folder: string;
 
   before(async function () {
     if (labMissing()) return this.skip();
     lab = await Lab.up(2, 'shoal-import');
     [swarm, ours] = [lab.host(1), lab.host(2)];
     from = `unix://${swarm.dockerSocket}`;
+    folder = join('/var/lib', lab.name, 'source');
     mkdirSync(folder, { recursive: true });
     writeFileSync(join(folder, 'conf'), 'of the swarm\n');
     writeFileSync(join(folder, 'password'), 'hush\n');

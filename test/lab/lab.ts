@@ -2,8 +2,17 @@
  * Several hosts on this machine, each with its own address and its own real Docker Engine, as lab.sh makes
  * them, and our daemons on them. Everything that a test starts here is ended by down().
  */
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
+import {
+  appendFileSync,
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -215,6 +224,18 @@ export class LabHost {
   }
 }
 
+/** Ends every lab that a file lists (by default the one of SHOAL_LAB_LIST, if any) and that is still there. */
+export function endListedLabs(list = process.env.SHOAL_LAB_LIST): void {
+  if (!list || !existsSync(list)) return;
+  const names = new Set(readFileSync(list, 'utf8').split('\n').filter(Boolean));
+  for (const name of names) {
+    if (!existsSync(`/run/${name}`)) continue;
+    const options = { env: { ...process.env, LAB_NAME: name }, encoding: 'utf8', timeout: 180_000 } as const;
+    const { status, stderr } = spawnSync(script, ['down'], options);
+    if (status !== 0) console.error(`the lab ${name} could not be ended: ${stderr}`);
+  }
+}
+
 /** A running lab. One at a time per name. */
 export class Lab {
   readonly name: string;
@@ -229,10 +250,13 @@ export class Lab {
 
   /**
    * Boots `count` hosts with engines, and loads a busybox image named `busybox:lab` into each. The engines have
-   * `environment` beside this process' own. SHOAL_LAB_SUFFIX keeps two runs on one machine apart.
+   * `environment` beside this process' own. SHOAL_LAB_SUFFIX keeps two runs on one machine apart; SHOAL_LAB_LIST names a
+   * file that is told the lab's name, for endListedLabs().
    */
   static async up(count: number, name = 'shoal-lab', environment: NodeJS.ProcessEnv = {}): Promise<Lab> {
     const lab = new Lab(`${name}${process.env.SHOAL_LAB_SUFFIX ?? ''}`, count, environment);
+    const list = process.env.SHOAL_LAB_LIST;
+    if (list) appendFileSync(list, `${lab.name}\n`);
     await lab.script('down');
     await lab.script('up', String(count));
     await lab.script('busybox', 'busybox:lab');
