@@ -2,9 +2,11 @@
 import type { Agent } from '../agent/agent.ts';
 import type { HeldIdentity } from '../agent/identity.ts';
 import type { ApiHost, Membership } from '../manager/api/contract.ts';
+import type { Manager } from '../manager/manager.ts';
 import { createMetrics, type Metrics } from '../manager/metrics.ts';
 import type { ManagerServer } from '../manager/server.ts';
-import { assertNever, ShoalError } from '../proto/errors.ts';
+import { assertNever, isShoalError, messageOf, ShoalError } from '../proto/errors.ts';
+import { lockedMessage } from '../proto/identity.ts';
 import type { NodeId } from '../proto/ids.ts';
 
 export type State =
@@ -64,7 +66,58 @@ export function metricsOf(state: () => State): Metrics {
   });
 }
 
-/** The node that is locked: its key is sealed, or its log alone (it was sealed by an earlier version). */
-export function lockedNode(error: ShoalError, held: HeldIdentity | undefined): NodeId {
-  return (error.details.nodeId ?? held?.certificate.nodeId ?? '') as NodeId;
+/** Where the node stands when it could not go on: locked, or with what is wrong in words. */
+export function stateAfter(error: unknown, held: HeldIdentity | undefined): State {
+  if (!isShoalError(error, 'locked')) return { kind: 'error', held, message: messageOf(error) };
+  // Its key is sealed, or its log alone: it was sealed by an earlier version.
+  const nodeId = (error.details.nodeId ?? held?.certificate.nodeId ?? '') as NodeId;
+  return { kind: 'locked', nodeId };
+}
+
+/**
+ * Throws unless the node is part of no cluster. One that could not go on is part of one: what it holds on its disk may be
+ * all that is left of it.
+ */
+export function requireOutside(state: State): void {
+  const leave = 'Use "docker swarm leave" to leave this swarm and join another one.';
+  switch (state.kind) {
+    case 'none':
+      return;
+    case 'locked':
+      throw new ShoalError('locked', lockedMessage);
+    case 'error':
+      throw new ShoalError(
+        'already-in-swarm',
+        `This node is already part of a swarm, and could not go on in it: ${state.message}. Put that right and restart shoald, or, to give up what it holds of that swarm, run \`shoal swarm leave --force\` first.`,
+      );
+    case 'pending':
+    case 'member':
+      throw new ShoalError('already-in-swarm', `This node is already part of a swarm. ${leave}`);
+    default:
+      assertNever(state);
+  }
+}
+
+/** The agent and manager of a node that can recover a cluster; throws 'locked', 'not-a-manager'. */
+export function managingMember(state: State): { readonly agent: Agent; readonly manager: ManagerServer } {
+  if (state.kind === 'locked') throw new ShoalError('locked', lockedMessage);
+  if (state.kind === 'member' && state.manager) return { agent: state.agent, manager: state.manager };
+  throw new ShoalError(
+    'not-a-manager',
+    '--force-new-cluster recovers a cluster from one of its managers, and this node is none',
+  );
+}
+
+/** The node's manager, where it is one. */
+export function managerOf(state: State): Manager | undefined {
+  return state.kind === 'member' ? state.manager?.manager : undefined;
+}
+
+/** Addresses of managers, the leader first, as this node's manager and agent know them. */
+export function knownManagers(state: State): readonly string[] {
+  const manager = managerOf(state);
+  const leader = manager?.leaderMember()?.address;
+  const others = state.kind === 'member' ? state.agent.managers.map(({ address }) => address) : [];
+  const members = manager?.managerAddresses().map(({ Addr }) => Addr) ?? [];
+  return [...new Set([...(leader ? [leader] : []), ...others, ...members])];
 }

@@ -29,7 +29,17 @@ import { type Clock, delay, type Log, type Random } from '../proto/ports.ts';
 import { packageVersion } from '../proto/version.ts';
 import { hostOf, withPort } from './addresses.ts';
 import { type Beginning, newCluster, restoredCluster } from './beginnings.ts';
-import { attachContainer, lockedNode, membershipOf, metricsOf, type State } from './daemon-state.ts';
+import {
+  attachContainer,
+  knownManagers,
+  managerOf,
+  managingMember,
+  membershipOf,
+  metricsOf,
+  requireOutside,
+  type State,
+  stateAfter,
+} from './daemon-state.ts';
 import { waitForFirstNode, waitForSession } from './first-session.ts';
 import { endFormerLife, forgetLife } from './former-life.ts';
 import { agentNetwork, type HostNetwork } from './host-network.ts';
@@ -37,6 +47,7 @@ import { findManagers, isLostWorker } from './lost-worker.ts';
 import {
   chooseSettings,
   type NodeSettings,
+  namesAddress,
   readSettings,
   settingsFile,
   writeSettings,
@@ -94,8 +105,8 @@ export class Daemon implements ApiHost {
       random,
       log,
       version: this.version,
-      managers: () => this.knownManagers(),
-      issueToSelf: async () => this.managerServer()?.manager.issueToSelf(),
+      managers: () => knownManagers(this.state),
+      issueToSelf: async () => managerOf(this.state)?.issueToSelf(),
       onShutOut: (error) => void this.shutOut(error),
     });
     this.identity.onChange((held) => this.onIdentity(held));
@@ -112,14 +123,9 @@ export class Daemon implements ApiHost {
       if (!held || !this.settings) return;
       await this.resume(held, undefined);
     } catch (error) {
-      if (isShoalError(error, 'locked')) {
-        this.state = { kind: 'locked', nodeId: lockedNode(error, held) };
-        this.log.warn({}, messageOf(error));
-        return;
-      }
       if (isShoalError(error, 'corrupted') || !isShoalError(error)) throw error;
-      this.state = { kind: 'error', held, message: messageOf(error) };
-      this.log.error({}, messageOf(error));
+      this.state = stateAfter(error, held);
+      this.log[this.state.kind === 'locked' ? 'warn' : 'error']({}, messageOf(error));
     }
   }
 
@@ -150,7 +156,7 @@ export class Daemon implements ApiHost {
 
   /** Makes a cluster with this node as its first manager, or recovers one with ForceNewCluster. */
   async init(request: SwarmInitRequest): Promise<string> {
-    if (request.ForceNewCluster && this.state.kind === 'member') return this.forceNewCluster();
+    if (request.ForceNewCluster && this.state.kind !== 'none') return this.forceNewCluster(request);
     return this.begin(request, ({ advertiseAddress }) => newCluster(request, advertiseAddress, this));
   }
 
@@ -164,7 +170,7 @@ export class Daemon implements ApiHost {
     addresses: SwarmInitRequest | RestoreRequest,
     make: (settings: NodeSettings) => Promise<Beginning>,
   ) {
-    this.requireOutside();
+    requireOutside(this.state);
     const settings = this.settingsFor(addresses);
     this.state = { kind: 'pending' };
     try {
@@ -185,10 +191,12 @@ export class Daemon implements ApiHost {
   /** Joins the cluster that the token belongs to, as what the token says. */
   async join(request: SwarmJoinRequest): Promise<void> {
     const remotes = request.RemoteAddrs.map((address) => withPort(address, 'RemoteAddrs'));
-    if (isLostWorker(this.state, this.identity.tlsInfo(), request.JoinToken)) {
-      return findManagers(this.state.agent, remotes, this.clock);
+    if (isLostWorker(this.state)) {
+      const trusted = () => this.identity.tlsInfo();
+      const told = { addresses: remotes, token: request.JoinToken, trusted };
+      return findManagers(this.state.agent, told, this.clock);
     }
-    this.requireOutside();
+    requireOutside(this.state);
     const settings = this.settingsFor(request);
     this.state = { kind: 'pending' };
     let agent: Agent | undefined;
@@ -291,14 +299,10 @@ export class Daemon implements ApiHost {
     await state.manager?.stop({ orderly: false });
   }
 
-  private async forceNewCluster(): Promise<string> {
-    if (this.state.kind !== 'member' || !this.state.manager) {
-      throw new ShoalError(
-        'not-a-manager',
-        '--force-new-cluster recovers a cluster from one of its managers, and this node is none',
-      );
-    }
-    const { agent, manager } = this.state;
+  /** Goes on alone, from its disk, at the addresses that `request` names or else at those it had. */
+  private async forceNewCluster(request: SwarmInitRequest): Promise<string> {
+    const settings = namesAddress(request) ? this.settingsFor(request) : this.mustSettings();
+    const { agent, manager } = await this.survivor();
     manager.manager.refuseWithoutState();
     const unlockKey = manager.manager.store.cluster()?.Private.UnlockKey;
     const held = this.mustHold();
@@ -307,15 +311,30 @@ export class Daemon implements ApiHost {
     await manager.stop({ orderly: false });
     let alone: ManagerServer;
     try {
+      this.keepSettings(settings);
       alone = await this.startManager(held, { kind: 'force-new-cluster', unlockKey });
     } catch (error) {
-      this.state = { kind: 'error', held, message: messageOf(error) };
+      this.state = stateAfter(error, held);
       throw error;
     }
-    await this.becomeMember(alone, [this.mustSettings().advertiseAddress]);
+    await this.becomeMember(alone, [settings.advertiseAddress]);
     await alone.manager.readBarrier();
     await alone.manager.forgetOtherManagers();
     return held.certificate.nodeId;
+  }
+
+  /** This node's manager and agent; one that could not go on is tried once more. Its disk stays as it is. */
+  private async survivor(): Promise<{ agent: Agent; manager: ManagerServer }> {
+    const { state } = this;
+    if (state.kind === 'error' && state.held) {
+      try {
+        await this.resume(state.held, undefined);
+      } catch (error) {
+        this.state = stateAfter(error, state.held);
+        throw error;
+      }
+    }
+    return managingMember(this.state);
   }
 
   private startManager(held: HeldIdentity, start: ManagerStart): Promise<ManagerServer> {
@@ -467,14 +486,6 @@ export class Daemon implements ApiHost {
     forgetLife(this.options.runDir);
   }
 
-  private requireOutside(): void {
-    if (this.state.kind === 'none' || this.state.kind === 'error') return;
-    throw new ShoalError(
-      'already-in-swarm',
-      'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.',
-    );
-  }
-
   private settingsFor(
     request: Pick<SwarmInitRequest, 'ListenAddr' | 'AdvertiseAddr' | 'DataPathAddr'>,
   ): NodeSettings {
@@ -489,18 +500,6 @@ export class Daemon implements ApiHost {
 
   private raftFolder(): string {
     return join(this.options.dataDir, 'raft');
-  }
-
-  private managerServer = (): ManagerServer | undefined =>
-    this.state.kind === 'member' ? this.state.manager : undefined;
-
-  private knownManagers(): readonly string[] {
-    const manager = this.managerServer()?.manager;
-    const leader = manager?.leaderMember()?.address;
-    const agent = this.state.kind === 'member' ? this.state.agent : undefined;
-    const others = agent?.managers.map(({ address }) => address) ?? [];
-    const members = manager?.managerAddresses().map(({ Addr }) => Addr) ?? [];
-    return [...new Set([...(leader ? [leader] : []), ...others, ...members])];
   }
 
   private mustHold(): HeldIdentity {

@@ -1,6 +1,9 @@
 /**
  * A worker that no manager answers any more, for they are at other addresses since a restore: `swarm join` with a
  * token of its own cluster tells it where they are. Its identity, its tasks and their containers stay as they are.
+ *
+ * Its own cluster is the one whose root it trusts. That root may have been replaced since: the managers then show
+ * certificates that lead to the root it knows as well, and tell it of the new one, which is the token's.
  */
 import type { Agent } from '../agent/agent.ts';
 import { rootDigestOf } from '../proto/certificate.ts';
@@ -11,40 +14,58 @@ import { type Clock, delay } from '../proto/ports.ts';
 import type { State } from './daemon-state.ts';
 
 const patienceMs = 20_000;
+/** With a token of a root that it does not trust, which is most likely another cluster's. */
+const otherRootPatienceMs = 5_000;
 const askAgainMs = 1_000;
 const pollMs = 50;
 
-/** Whether the node is a worker without a session, and `token` one of the cluster whose root it trusts. */
-export function isLostWorker(
-  state: State,
-  root: TLSInfo | undefined,
-  token: string,
-): state is Extract<State, { kind: 'member' }> {
-  if (state.kind !== 'member' || state.manager || state.agent.session.kind === 'established') return false;
-  return root !== undefined && parseJoinToken(token).rootDigest === rootDigestOf(root.TrustRoot);
+export interface Told {
+  readonly addresses: readonly string[];
+  readonly token: string;
+  /** What the node trusts now. */
+  readonly trusted: () => TLSInfo | undefined;
 }
 
-/** Resolves when one of the managers at `addresses` has taken the agent in; throws 'unavailable' with the reason. */
+/** Whether the node is a worker without a session. */
+export function isLostWorker(state: State): state is Extract<State, { kind: 'member' }> {
+  return state.kind === 'member' && !state.manager && state.agent.session.kind !== 'established';
+}
+
+/**
+ * Resolves when a manager of the token's cluster has taken the agent in. Throws 'unavailable' with the reason, and
+ * 'already-in-swarm' when the token is of another root to the end.
+ */
 export async function findManagers(
   agent: Pick<Agent, 'session' | 'leaderHint'>,
-  addresses: readonly string[],
+  { addresses, token, trusted }: Told,
   clock: Clock,
 ): Promise<void> {
-  const end = clock.monotonicMs() + patienceMs;
-  let reason = '';
+  const { rootDigest } = parseJoinToken(token);
+  const isTrusted = (): boolean => {
+    const root = trusted()?.TrustRoot;
+    return root !== undefined && rootDigestOf(root) === rootDigest;
+  };
+  const end = clock.monotonicMs() + (isTrusted() ? patienceMs : otherRootPatienceMs);
+  let reason = 'no answer';
   for (let turn = 0; clock.monotonicMs() < end; turn += 1) {
     const address = addresses[turn % addresses.length]!;
-    agent.leaderHint(address);
+    if (agent.session.kind !== 'established') agent.leaderHint(address);
     const askAgainAt = clock.monotonicMs() + askAgainMs;
     while (clock.monotonicMs() < askAgainAt) {
       const { session } = agent;
-      if (session.kind === 'established') return;
+      if (session.kind === 'established' && isTrusted()) return;
       if (session.kind === 'connecting') reason = session.reason;
       await delay(clock, pollMs);
     }
   }
+  if (isTrusted()) {
+    throw new ShoalError(
+      'unavailable',
+      `this worker was told of ${addresses.join(', ')} and found no manager of its cluster there within ${patienceMs / 1000} s: ${reason}. If the cluster no longer knows this node, run \`shoal swarm leave --force\` and join it anew`,
+    );
+  }
   throw new ShoalError(
-    'unavailable',
-    `this worker was told of ${addresses.join(', ')} and found no manager of its cluster there within ${patienceMs / 1000} s: ${reason}. If the cluster no longer knows this node, run \`shoal swarm leave --force\` and join it anew`,
+    'already-in-swarm',
+    `This node is already part of a swarm, whose managers it has lost, and the token is not of the root certificate that it trusts. If it is of its own swarm, restored from a backup from before that root was made, or of another one: run \`shoal swarm leave --force\`, then join again; its tasks are run anew. (${addresses.join(', ')}: ${reason})`,
   );
 }

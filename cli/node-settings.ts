@@ -48,6 +48,19 @@ export function writeSettings(dataDir: string, settings: NodeSettings): void {
   renameSync(`${path}.tmp`, path);
 }
 
+/** What Docker's CLI always sends, which is not this daemon's --listen-addr. */
+const stockListenAddress = '0.0.0.0:2377';
+
+/** Whether a request names an address of the node, and not only what is always sent. */
+export function namesAddress(asked: {
+  readonly ListenAddr?: string | undefined;
+  readonly AdvertiseAddr?: string | undefined;
+  readonly DataPathAddr?: string | undefined;
+}): boolean {
+  const listens = asked.ListenAddr && asked.ListenAddr !== stockListenAddress;
+  return Boolean(listens || asked.AdvertiseAddr || asked.DataPathAddr);
+}
+
 /** From what a request asks for, where it asks, and the daemon's own flags. */
 export function chooseSettings(
   asked: {
@@ -57,8 +70,7 @@ export function chooseSettings(
   },
   flags: { readonly listenAddress: string; readonly advertiseAddress: string | undefined },
 ): NodeSettings {
-  // Docker's CLI always sends its own default, which is not this daemon's --listen-addr.
-  const isDefault = !asked.listen || asked.listen === '0.0.0.0:2377';
+  const isDefault = !asked.listen || asked.listen === stockListenAddress;
   const listenAddress = isDefault ? flags.listenAddress : listenOn(asked.listen);
   const advertiseAddress = advertised(asked.advertise, listenAddress, flags);
   const dataPath = asked.dataPath ? ofInterface(asked.dataPath, 'DataPathAddr') : '';

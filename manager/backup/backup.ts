@@ -13,7 +13,7 @@ import { PassThrough } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
 import { createGzip, gunzip } from 'node:zlib';
-import { messageOf, ShoalError } from '../../proto/errors.ts';
+import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
 import type { Random } from '../../proto/ports.ts';
 
 const magic = Buffer.from('SHOALBK1', 'latin1');
@@ -129,7 +129,10 @@ export async function openBackup(file: Uint8Array, key: string): Promise<Backup>
   const expected = Buffer.from(written.keyCheck, 'base64');
   const check = checkOf(sealKey);
   if (expected.length !== check.length || !timingSafeEqual(expected, check)) {
-    throw new ShoalError('permission-denied', `this key does not open the backup: ${whichKey(written)}`);
+    throw new ShoalError(
+      'permission-denied',
+      `this key does not open the backup: ${whichKey(written)}. If it is that key, the file was damaged at its head`,
+    );
   }
   try {
     const decipher = createDecipheriv('aes-256-gcm', sealKey, Buffer.from(written.nonce, 'base64'));
@@ -164,20 +167,52 @@ function takeApart(file: Uint8Array): { bytes: Buffer; written: WrittenHead; hea
   }
   const start = magic.length + lengthBytes;
   const headEnd = bytes.length < start ? start : start + bytes.readUInt32BE(magic.length);
-  let written: WrittenHead;
   try {
     if (bytes.length < headEnd + tagBytes) throw new Error('its end is missing');
-    written = JSON.parse(bytes.toString('utf8', start, headEnd)) as WrittenHead;
+    return { bytes, written: readHead(bytes.toString('utf8', start, headEnd)), headEnd };
   } catch (cause) {
-    throw new ShoalError('corrupted', `the backup is damaged at its head: ${messageOf(cause)}`, { cause });
-  }
-  if (written.format !== 1) {
+    if (isShoalError(cause)) throw cause;
     throw new ShoalError(
-      'not-supported',
-      `the backup has format ${written.format}, and this version reads format 1: use the version that wrote it (${written.version})`,
+      'corrupted',
+      `the backup is damaged at its head: ${messageOf(cause)}; take another one`,
+      { cause },
     );
   }
-  return { bytes, written, headEnd };
+}
+
+/** Anything may stand here when bytes were changed: it is authenticated only once the key is known. */
+function readHead(text: string): WrittenHead {
+  const read: unknown = JSON.parse(text);
+  if (typeof read !== 'object' || read === null) throw new Error('it is no object');
+  const head = read as Readonly<Record<string, unknown>>;
+  const textOf = (name: keyof WrittenHead): string => {
+    const value = head[name];
+    if (typeof value === 'string') return value;
+    throw new Error(`"${name}" is missing`);
+  };
+  const version = textOf('version');
+  const { format } = head;
+  if (typeof format !== 'number') throw new Error('"format" is missing');
+  if (format !== 1) {
+    throw new ShoalError(
+      'not-supported',
+      `the backup has format ${format}, and this version reads format 1: use the version that wrote it (${version})`,
+    );
+  }
+  const sealedUnder = textOf('sealedUnder');
+  if (sealedUnder !== 'unlock-key' && sealedUnder !== 'backup-key') {
+    throw new Error('"sealedUnder" names no key');
+  }
+  return {
+    format,
+    clusterId: textOf('clusterId'),
+    createdAt: textOf('createdAt'),
+    version,
+    sealedUnder,
+    salt: textOf('salt'),
+    nonce: textOf('nonce'),
+    keyCheck: textOf('keyCheck'),
+  };
 }
 
 function derive(key: string, salt: Buffer): Promise<Buffer> {

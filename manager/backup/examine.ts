@@ -50,8 +50,10 @@ async function clusterFaults(cluster: Cluster, now: number, random: Random): Pro
   const faults: string[] = [];
   const root = cluster.TLSInfo.TrustRoot;
   for (const [role, token] of Object.entries(cluster.JoinTokens)) {
-    if (parseJoinToken(token).rootDigest !== rootDigestOf(root)) {
-      faults.push(`the ${role} join token is not of the cluster's root certificate`);
+    try {
+      if (parseJoinToken(token).rootDigest !== rootDigestOf(root)) throw new Error('it is another root’s');
+    } catch (error) {
+      faults.push(`the ${role} join token is not of the cluster's root certificate: ${messageOf(error)}`);
     }
   }
   try {

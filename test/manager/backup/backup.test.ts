@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { buffer } from 'node:stream/consumers';
 import fc from 'fast-check';
+import { Packr } from 'msgpackr';
 import { realClock } from '../../../cli/runtime.ts';
 import {
   type Backup,
@@ -12,16 +13,23 @@ import {
 import { planRestore } from '../../../manager/backup/restore.ts';
 import { bootstrapCluster } from '../../../manager/ca/bootstrap.ts';
 import { Dispatcher } from '../../../manager/dispatcher/dispatcher.ts';
+import { decodeSnapshotData } from '../../../manager/raft/directory.ts';
+import { MemoryDisk } from '../../../manager/raft/memory-disk.ts';
+import { createSealer, openKeyFile } from '../../../manager/raft/seal.ts';
+import { loadSnapshot } from '../../../manager/raft/snapshot.ts';
 import { rehearse } from '../../../manager/rehearsal.ts';
 import type { Change } from '../../../manager/store/change.ts';
 import { createServiceChanges } from '../../../manager/store/service-change.ts';
 import { Store } from '../../../manager/store/store.ts';
+import { kinds } from '../../../manager/store/tables.ts';
 import { verifyIdentity } from '../../../proto/certificate.ts';
+import type { Cluster } from '../../../proto/docker.ts';
 import { isShoalError } from '../../../proto/errors.ts';
 import { asId, type NewId, type NodeId, newId } from '../../../proto/ids.ts';
 import { silentLog } from '../../../proto/ports.ts';
 import { VirtualClock } from '../../simulation/clock.ts';
 import { seededRandom } from '../../simulation/random.ts';
+import { oldFormats, placeOldFormat } from '../formats/formats.ts';
 import { makeNode, makeSpec } from '../orchestrator/objects.ts';
 
 const random = seededRandom(3);
@@ -58,6 +66,21 @@ async function makeBackup(...more: Change[]): Promise<Backup> {
     facts: { index: 41, term: 7, nodeId: 'm1', members: [{ raftId: 1, nodeId: 'm1', address: 'a:2377' }] },
     state: store.snapshot(),
   };
+}
+
+/** The state of an earlier version, of whose cluster the names and keys (a test's) are real ones instead. */
+async function oldState(version: string): Promise<Buffer> {
+  const disk = new MemoryDisk();
+  placeOldFormat({ place: (name, data) => void disk.replace(name, data) }, version);
+  const newest = (await disk.list()).filter((name) => name.startsWith('snapshot-')).at(-1)!;
+  const [index = 0, term = 0] = newest.split('-').slice(1).map(Number);
+  const sealer = createSealer(await openKeyFile(disk), random);
+  const snapshot = await loadSnapshot(disk, sealer, [{ index, term }], silentLog, realClock);
+  const packr = new Packr({ useRecords: false, moreTypes: false });
+  const old = packr.unpack(decodeSnapshotData(snapshot!.data).state) as { tables: { cluster: Cluster[] } };
+  const { cluster } = await bootstrapCluster({ random, clock: realClock });
+  old.tables.cluster = old.tables.cluster.map((before) => ({ ...cluster, Version: before.Version }));
+  return Buffer.from(packr.pack(old));
 }
 
 const seal = (backup: Backup, under = key): Promise<Buffer> => buffer(sealBackup(backup, under, random));
@@ -120,6 +143,40 @@ describe('backup: the sealed file', function () {
     const newer = Buffer.from(file.toString('latin1').replace('"format":1', '"format":2'), 'latin1');
     await assert.rejects(openBackup(newer, key), /format 2, and this version reads format 1/);
   });
+
+  it('tells damage in words wherever a bit flips, and wherever the file ends', async () => {
+    const file = await seal(await makeBackup());
+    const codes = ['corrupted', 'permission-denied', 'invalid-argument', 'not-supported'];
+    const isTold = (error: unknown) => isShoalError(error) && codes.includes(error.code);
+    const headBytes = 12 + file.readUInt32BE(8);
+    const flipped = (bit: number) => {
+      const bent = Buffer.from(file);
+      bent[bit >> 3]! ^= 1 << (bit & 7);
+      return bent;
+    };
+    for (let bit = 0; bit < 8 * headBytes; bit += 1) {
+      try {
+        readBackupHead(flipped(bit));
+      } catch (error) {
+        assert.ok(isTold(error), `bit ${bit}: ${error}`);
+      }
+    }
+    const anyBit = fc.integer({ min: 0, max: 8 * file.length - 1 });
+    const anyEnd = fc.integer({ min: 0, max: file.length - 1 });
+    const isRefused = (bytes: Buffer, what: string) => assert.rejects(openBackup(bytes, key), isTold, what);
+    await fc.assert(
+      fc.asyncProperty(anyBit, anyEnd, async (bit, end) => {
+        await isRefused(flipped(bit), `bit ${bit}`);
+        await isRefused(file.subarray(0, end), `${end} bytes`);
+      }),
+      { numRuns: 6 },
+    );
+    const damagedSalt = file.toString('latin1').replace('"salt"', '"sals"');
+    await assert.rejects(
+      openBackup(Buffer.from(damagedSalt, 'latin1'), key),
+      /at its head: "salt" is missing/,
+    );
+  });
 });
 
 describe('backup: restored', function () {
@@ -180,6 +237,21 @@ describe('backup: restored', function () {
     assert.deepEqual(found.faults, []);
     assert.deepEqual([found.services, found.counts.node], [['web'], 3]);
   });
+
+  for (const version of oldFormats) {
+    it(`is rehearsed whole when its state is in the format of ${version}`, async () => {
+      const state = await oldState(version);
+      const backup = await makeBackup();
+      const store = new Store();
+      store.restore(backup.facts.index, state);
+      assert.notDeepEqual(Buffer.from(store.snapshot()), state, 'the format is another one');
+      const found = await rehearse(await openBackup(await seal({ ...backup, state }), key), context);
+      assert.deepEqual(found.faults, []);
+      const held = kinds.map((kind) => store.count(kind));
+      assert.deepEqual(Object.values(found.counts), held);
+      assert.ok(store.count('config') > 0);
+    });
+  }
 
   it('is told at the rehearsal what is missing or does not fit', async () => {
     const SecretID = asId<never>('gone');

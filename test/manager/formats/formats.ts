@@ -15,7 +15,7 @@ export const oldFormats: readonly string[] = readdirSync(formats, { withFileType
 const read = new Map<string, readonly { readonly name: string; readonly data: Uint8Array }[]>();
 
 /** Puts the files of `version` on `disk`. */
-export function placeOldFormat(disk: SimulatedDisk, version: string): void {
+export function placeOldFormat(disk: Pick<SimulatedDisk, 'place'>, version: string): void {
   const files =
     read.get(version) ??
     readdirSync(join(formats, version)).map((name) => ({
