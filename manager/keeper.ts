@@ -12,6 +12,11 @@ import type { View } from './store/store.ts';
 
 export interface KeeperPlan {
   readonly changes: readonly Change[];
+  /**
+   * Roles that nodes' next certificates are for, each an entry of its own: refused when the node was changed
+   * meanwhile, for a certificate that it got in that moment must stay recorded.
+   */
+  readonly roles: readonly Change[];
   /** Nodes whose members are to leave the group, demoted ones; in order. */
   readonly removals: readonly string[];
 }
@@ -22,11 +27,20 @@ type ManagerStatus = NonNullable<ClusterNode['ManagerStatus']>;
 export function keeperPlan(view: View, status: RaftStatus): KeeperPlan {
   const memberIds = status.members.map((member) => member.nodeId);
   const changes: Change[] = [];
+  const roles: Change[] = [];
   // Members of nodes that are gone: the entry that removed the node came before the member was taken out.
   const removals = memberIds.filter((id) => view.get('node', asId<NodeId>(id)) === undefined);
   for (const node of view.list('node')) {
     const wanted = managerStatusOf(node, status);
-    if (!sameStatus(node.ManagerStatus, wanted)) {
+    const isSame = sameStatus(node.ManagerStatus, wanted);
+    const step = roleStep(node, memberIds);
+    if (step.kind === 'remove-from-raft') removals.push(step.nodeId);
+    if (step.kind === 'set-certified-role') {
+      const { ManagerStatus: _before, ...rest } = node;
+      const Private = { ...node.Private, Role: step.role };
+      const object = { ...rest, ...(wanted ? { ManagerStatus: wanted } : {}), Private };
+      roles.push({ op: 'update', kind: 'node', object });
+    } else if (!isSame) {
       changes.push({
         op: 'merge',
         kind: 'node',
@@ -34,14 +48,8 @@ export function keeperPlan(view: View, status: RaftStatus): KeeperPlan {
         fields: { ManagerStatus: wanted } as Partial<ClusterNode>,
       });
     }
-    const step = roleStep(node, memberIds);
-    if (step.kind === 'remove-from-raft') removals.push(step.nodeId);
-    if (step.kind === 'set-certified-role') {
-      const Private = { ...node.Private, Role: step.role };
-      changes.push({ op: 'merge', kind: 'node', id: node.ID, fields: { Private } });
-    }
   }
-  return { changes, removals };
+  return { changes, roles, removals };
 }
 
 /**

@@ -19,7 +19,7 @@ import { reconcilers } from './orchestrator/orchestrator.ts';
 import type { RaftNode } from './raft/contract.ts';
 import { rebalancer } from './scheduler/rebalance.ts';
 import { schedulerReconciler } from './scheduler/schedule.ts';
-import type { Propose } from './store/change.ts';
+import type { Change, Propose } from './store/change.ts';
 import type { Store } from './store/store.ts';
 import type { UsageOf } from './store/usage.ts';
 import type { Commit, StoreEvent } from './store/watch.ts';
@@ -131,12 +131,22 @@ export class Leader {
     try {
       const plan = keeperPlan(store, raft.status());
       if (plan.changes.length > 0) await propose(plan.changes);
+      for (const role of plan.roles) await this.certifyFor(role);
       for (const nodeId of plan.removals) await this.takeOut(nodeId);
     } catch (error) {
       if (!isShoalError(error, 'not-leader'))
         log.warn({ error: messageOf(error) }, 'managers and nodes differ still');
     } finally {
       this.keeping = false;
+    }
+  }
+
+  /** A node that was changed in that moment is looked at again by the next step. */
+  private async certifyFor(role: Change): Promise<void> {
+    try {
+      await this.options.propose([role]);
+    } catch (error) {
+      if (!isShoalError(error, 'out-of-sequence') && !isShoalError(error, 'not-found')) throw error;
     }
   }
 

@@ -98,7 +98,13 @@ function refused(node: ClusterNode, fault: string): ShoalError {
   );
 }
 
-function isKnown(cluster: Cluster, node: ClusterNode, pem: string, reader: CertificateReader): boolean {
+/** Whether the cluster's record of `node` vouches for this certificate (PEM), as said above. */
+export function isKnown(
+  cluster: Cluster,
+  node: ClusterNode,
+  pem: string,
+  reader: CertificateReader = x509Reader,
+): boolean {
   const record = node.Private.Certificate;
   if (!record?.Pem) return false;
   const digest = reader.digest(pem);

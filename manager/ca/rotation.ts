@@ -105,9 +105,10 @@ export function rotationStep(view: View, now: number, newSecret: () => string): 
   return reconciliation(changes, Number.isFinite(firstMs) ? firstMs + 1 : undefined);
 }
 
+/** Refused when the node was changed meanwhile: a certificate that it got in that moment must stay recorded. */
 function askedToRenew(node: ClusterNode): Change {
   const Certificate = { Csr: '', Pem: '', ...node.Private.Certificate, State: 'rotate' as const };
-  return { op: 'merge', kind: 'node', id: node.ID, fields: { Private: { ...node.Private, Certificate } } };
+  return { op: 'update', kind: 'node', object: { ...node, Private: { ...node.Private, Certificate } } };
 }
 
 function ended(

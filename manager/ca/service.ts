@@ -7,7 +7,7 @@
  * secret in an error, and keeps nothing that is not in the store. rpc.ts puts it on the wire.
  */
 import type { Cluster, ClusterNode, NodeAvailability, NodeRole } from '../../proto/docker.ts';
-import { ShoalError } from '../../proto/errors.ts';
+import { isShoalError, ShoalError } from '../../proto/errors.ts';
 import { asId, type NodeId, newId } from '../../proto/ids.ts';
 import type { Clock, Log, Random } from '../../proto/ports.ts';
 import type { Propose } from '../store/change.ts';
@@ -40,6 +40,8 @@ export const x509Authority: Authority = { ...x509Issuer, ...x509Reader };
 
 /** Certificates that a node asked for and may not have received, of which the cluster knows. */
 const mostLostAnswers = 4;
+/** How often a certificate is signed anew for one request, because the node was changed meanwhile. */
+const mostAttempts = 10;
 
 /** Who asks: someone with a join token, or a node whose client certificate was verified. */
 export type Applicant =
@@ -149,17 +151,15 @@ export class CertificateService {
     { nodeId, clusterId, certificateDigest }: Extract<Applicant, { kind: 'member' }>,
     request: CertificateRequest,
   ): Promise<NodeId> {
-    const cluster = this.cluster();
-    if (clusterId !== cluster.ID) {
+    if (clusterId !== this.cluster().ID) {
       throw new ShoalError('permission-denied', `node ${nodeId} belongs to another cluster (${clusterId})`);
     }
-    const node = this.member(nodeId);
-    // A stock engine that was promoted keeps the only role it can fill, and its certificate with it.
-    const role = request.isShoal ? roleToCertify(node) : 'worker';
-    await this.replace(cluster, node, role, { requestPem: request.requestPem, certificateDigest });
-    this.member(nodeId);
-    this.options.log.info({ nodeId, role }, 'certificate renewed');
-    return node.ID;
+    const replacement = await this.replace(nodeId, request.requestPem, certificateDigest, (node) =>
+      // A stock engine that was promoted keeps the only role it can fill, and its certificate with it.
+      request.isShoal ? roleToCertify(node) : 'worker',
+    );
+    this.options.log.info({ nodeId, role: replacement.role }, 'certificate renewed');
+    return replacement.nodeId;
   }
 
   /**
@@ -172,37 +172,53 @@ export class CertificateService {
     }
     await this.options.readBarrier();
     const { nodeId } = this.authority.read(brought.certificatePem);
-    const cluster = this.cluster();
-    const node = this.member(nodeId);
-    judgeReturn(cluster, node, brought, this.options.clock.now(), this.authority);
-    const role = roleToCertify(node);
-    const certificateDigest = this.authority.digest(brought.certificatePem);
-    const { requestPem } = brought;
-    const certificatePem = await this.replace(cluster, node, role, { requestPem, certificateDigest });
+    const digest = this.authority.digest(brought.certificatePem);
+    const { role, certificatePem } = await this.replace(
+      nodeId,
+      brought.requestPem,
+      digest,
+      (node, cluster) => {
+        judgeReturn(cluster, node, brought, this.options.clock.now(), this.authority);
+        return roleToCertify(node);
+      },
+    );
     this.options.log.info({ nodeId, role }, 'a node came back with a certificate of before: renewed');
     return certificatePem;
   }
 
   /**
-   * Signs a request of a node that has a certificate already, and records it in the place of that one. What it holds
-   * stays known, however many answers get lost: not what was issued before, which it may never have seen.
+   * Signs a request of a node that has a certificate already, for the role that `judge` answers, and records it in the
+   * place of that one. What it holds (`certificateDigest`) stays known, however many answers get lost: not what was
+   * issued before, which it may never have seen. When another manager changed the node meanwhile, all of it is judged
+   * anew, so that of two requests at a time the later one knows of the other.
    */
   private async replace(
-    cluster: Cluster,
-    node: ClusterNode,
-    role: NodeRole,
-    { requestPem, certificateDigest }: { requestPem: string; certificateDigest: string },
-  ): Promise<string> {
-    const certificatePem = await this.sign(cluster, requestPem, node.ID, role);
-    const Certificate = {
-      State: 'issued' as const,
-      Csr: requestPem,
-      Pem: certificatePem,
-      FormerDigests: this.stillHeld(node, certificateDigest),
-    };
-    const fields = { Private: { ...node.Private, Role: role, Certificate } };
-    await this.options.propose([{ op: 'merge', kind: 'node', id: node.ID, fields }]);
-    return certificatePem;
+    nodeId: string,
+    requestPem: string,
+    certificateDigest: string,
+    judge: (node: ClusterNode, cluster: Cluster) => NodeRole,
+  ): Promise<{ nodeId: NodeId; role: NodeRole; certificatePem: string }> {
+    for (let attempt = 1; ; attempt += 1) {
+      const cluster = this.cluster();
+      const node = this.member(nodeId);
+      const role = judge(node, cluster);
+      const certificatePem = await this.sign(cluster, requestPem, node.ID, role);
+      const Certificate = {
+        State: 'issued' as const,
+        Csr: requestPem,
+        Pem: certificatePem,
+        FormerDigests: this.stillHeld(node, certificateDigest),
+      };
+      const object = { ...node, Private: { ...node.Private, Role: role, Certificate } };
+      try {
+        await this.options.propose([{ op: 'update', kind: 'node', object }]);
+        return { nodeId: node.ID, role, certificatePem };
+      } catch (error) {
+        if (isShoalError(error, 'not-found')) this.member(nodeId);
+        if (!isShoalError(error, 'out-of-sequence')) throw error;
+        if (attempt >= mostAttempts) throw busy(nodeId);
+      }
+    }
   }
 
   /** What a node may hold that holds `digest`, or did when it asked: a request can arrive after a later one. */
@@ -274,6 +290,13 @@ export class CertificateService {
       `node ${nodeId} was removed from the cluster: run \`shoal swarm leave --force\` on it, then \`shoal swarm join\` with a token`,
     );
   }
+}
+
+function busy(nodeId: string): ShoalError {
+  return new ShoalError(
+    'unavailable',
+    `node ${nodeId} was changed ${mostAttempts} times while its certificate was signed: try again`,
+  );
 }
 
 function issuedTo(node: ClusterNode): IssuedCertificate | undefined {

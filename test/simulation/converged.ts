@@ -1,5 +1,6 @@
 /** Whether a cluster, left alone, has come to what is asked of it; in words, what is not yet so. */
 import { taskIdLabel } from '../../agent/engine/container-spec.ts';
+import { isKnown } from '../../manager/ca/returning.ts';
 import { makeContext } from '../../manager/orchestrator/context.ts';
 import type { Store } from '../../manager/store/store.ts';
 import { slotKey } from '../../manager/store/tables.ts';
@@ -37,10 +38,16 @@ export function differences(cluster: SimulatedCluster): string[] {
 function ofNode({ clock }: SimulatedCluster, store: Store, { name, nodeId, shown }: Machine): string[] {
   const node = store.get('node', nodeId);
   if (!node) return [`${name} is no node of the cluster`];
-  // What it holds counts: the answer to its last request may have been lost, or what is recorded, with the managers who knew.
   if (shown === undefined) return [];
-  const { notAfterMs } = simulatedAuthority.read(shown.certificatePem);
-  return notAfterMs > clock.now() + longMs ? [] : [`the certificate of ${name} is to be renewed soon`];
+  const { certificatePem } = shown;
+  const { notAfterMs } = simulatedAuthority.read(certificatePem);
+  return [
+    ...(notAfterMs > clock.now() + longMs ? [] : [`the certificate of ${name} is to be renewed soon`]),
+    // Not only the last one: the answer to the node's last request may have been lost.
+    ...(isKnown(store.cluster()!, node, certificatePem, simulatedAuthority)
+      ? []
+      : [`the cluster does not know the certificate that ${name} holds`]),
+  ];
 }
 
 function managersOf(cluster: SimulatedCluster, store: Store): string[] {

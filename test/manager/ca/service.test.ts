@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict';
 import { x509Reader } from '../../../manager/ca/returning.ts';
 import { issueLocally } from '../../../manager/ca/root.ts';
+import { CertificateService } from '../../../manager/ca/service.ts';
 import { withRotated } from '../../../manager/ca/tokens.ts';
 import { readNodeCertificate, rootDigestOf, verifyIdentity } from '../../../proto/certificate.ts';
 import type { NodeRole } from '../../../proto/docker.ts';
 import type { ErrorCode } from '../../../proto/errors.ts';
 import { parseJoinToken, versionMetadataKey } from '../../../proto/identity.ts';
 import { asId } from '../../../proto/ids.ts';
+import { silentLog } from '../../../proto/ports.ts';
 import { createChannel, fetchUnverifiedRoot, type NodeIdentity } from '../../../proto/rpc.ts';
 import { makeRequest } from '../../../proto/x509.ts';
 import { TestAuthority } from './authority.ts';
@@ -206,6 +208,66 @@ describe('certificate service', () => {
         'beside one that it made itself, those that it was given',
       );
       assert.ok(digests()?.includes(x509Reader.digest(self.identity.certificatePem)));
+    });
+
+    it('knows both of two that two managers give it at the same time, for the role of the moment', async () => {
+      const { store, clock, random } = authority;
+      const request = async () => ({
+        applicant: {
+          kind: 'member' as const,
+          nodeId,
+          clusterId: authority.cluster.ID,
+          certificateDigest: x509Reader.digest(identity.certificatePem),
+        },
+        requestPem: (await makeRequest()).requestPem,
+        availability: 'active' as const,
+        isShoal: true,
+      });
+      const other = await request();
+      let meanwhile = async () => {
+        await authority.service.issue(other);
+        await wish('manager');
+      };
+      const slow = new CertificateService({
+        store,
+        clock,
+        random,
+        log: silentLog,
+        readBarrier: () => Promise.resolve(),
+        propose: async (changes) => {
+          const first = meanwhile;
+          meanwhile = () => Promise.resolve();
+          await first();
+          return authority.propose(changes);
+        },
+      });
+      const last = await request();
+      await slow.issue(last);
+      const { Role, Certificate } = authority.node(nodeId).Private;
+      assert.equal(Certificate?.Csr, last.requestPem);
+      assert.equal(Role, 'manager');
+      assert.equal(readNodeCertificate(Certificate!.Pem).role, 'manager');
+      assert.equal(Certificate?.FormerDigests?.[0], x509Reader.digest(identity.certificatePem));
+      assert.equal(Certificate?.FormerDigests?.length, 2, 'the one that the other manager gave is forgotten');
+    });
+
+    it('asks to try again when it is changed without end meanwhile', async () => {
+      const { store, clock, random, cluster } = authority;
+      const slow = new CertificateService({
+        store,
+        clock,
+        random,
+        log: silentLog,
+        readBarrier: () => Promise.resolve(),
+        propose: async (changes) => {
+          await wish('worker');
+          return authority.propose(changes);
+        },
+      });
+      const applicant = { kind: 'member', nodeId, clusterId: cluster.ID, certificateDigest: '' } as const;
+      const { requestPem } = await makeRequest();
+      const asked = slow.issue({ applicant, requestPem, availability: 'active', isShoal: true });
+      await assert.rejects(asked, { code: 'unavailable', message: /was changed 10 times.*try again/ });
     });
 
     it('follows a promotion, and a demotion once it has left the managers’ group', async () => {
