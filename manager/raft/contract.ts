@@ -5,6 +5,7 @@
  * order, to the state machine; the leader; read points. It never looks into an entry and knows no store.
  */
 import type { MemberId, Message } from './core/types.ts';
+import type { SealedFile } from './sealed-file.ts';
 
 /** A manager in the group. `address` is host:port of its cluster port. */
 export interface Member {
@@ -69,6 +70,11 @@ export interface Disk {
   reopen(name: string, keepBytes: number): Promise<AppendFile>;
   /** Writes a whole file, given at once or in pieces, so that after a crash it is the old one or the new one. */
   replace(name: string, data: Uint8Array | readonly Uint8Array[]): Promise<void>;
+  /**
+   * As replace, of a large file that is sealed and written in another thread while this one does other things. Absent:
+   * where there is no other.
+   */
+  replaceSealed?(name: string, file: SealedFile): Promise<void>;
   remove(name: string): Promise<void>;
 }
 

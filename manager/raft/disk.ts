@@ -12,6 +12,7 @@ import { ShoalError } from '../../proto/errors.ts';
 import type { Clock } from '../../proto/ports.ts';
 import type { AppendFile, Disk } from './contract.ts';
 import { FlushPace } from './flush-pace.ts';
+import { writeSealedBeside } from './sealed-file.ts';
 
 const ownerOnly = 0o600;
 const temporarySuffix = '.tmp';
@@ -43,6 +44,10 @@ export async function openDisk(folder: string, clock: Clock): Promise<Disk> {
     create: (name) => createFile(folder, name, means),
     reopen: (name, keepBytes) => reopenFile(folder, name, keepBytes, means),
     replace: (name, data) => replaceFile(folder, name, data),
+    replaceSealed(name, file) {
+      const path = join(folder, name);
+      return guard(path, () => writeSealedBeside(path, path + temporarySuffix, file));
+    },
     async remove(name) {
       await rm(join(folder, name), { force: true });
     },

@@ -40,12 +40,22 @@ export interface Sealing {
   final(): Uint8Array;
 }
 
+/** Leave to seal one text, for a thread of this process: the key, and a nonce that nobody else uses. It never reaches a disk. */
+export interface SealingPermit {
+  readonly keyNumber: number;
+  readonly key: Uint8Array;
+  readonly nonce: Uint8Array;
+  readonly place: string;
+}
+
 /** Seals and opens records. One per process and log: its nonces never repeat under one key. */
 export interface Sealer {
   /** `place` (file and offset) is authenticated, so that a record moved elsewhere does not open. */
   seal(plaintext: Uint8Array, place: string): Uint8Array;
   /** Seals a long text piece by piece: head, what update() answers and final() together are what seal() would. */
   begin(place: string): Sealing;
+  /** For beginSealing() elsewhere. To be used once. */
+  permit(place: string): SealingPermit;
   /** Throws an Error when the key is unknown, or the bytes or their place are not those that were sealed. */
   open(sealed: Uint8Array, place: string): Uint8Array;
   /** The same, piece by piece of at most `pieceBytes`: none of them is to be trusted before the last one has come. */
@@ -75,27 +85,34 @@ export function createSealer(dataKeys: DataKeys, random: Random): Sealer {
     counter += 1;
     return nonce;
   };
+  const permit = (place: string): SealingPermit => {
+    const used = Uint8Array.from(nextNonce());
+    return { keyNumber: current, key: Uint8Array.from(key), nonce: used, place };
+  };
   return {
     seal(plaintext, place) {
       const used = nextNonce();
       return sealWith(key, current, used, plaintext, place);
     },
-    begin(place) {
-      const used = nextNonce();
-      const cipher = createCipheriv('aes-256-gcm', key, used);
-      cipher.setAAD(Buffer.from(place, 'utf8'));
-      return {
-        head: Buffer.from([current, ...used]),
-        update: (plaintext) => cipher.update(plaintext),
-        final() {
-          cipher.final();
-          return cipher.getAuthTag();
-        },
-      };
-    },
+    begin: (place) => beginSealing(permit(place)),
+    permit,
     open: (sealed, place) => openWith(keyOfRecord(dataKeys, sealed), sealed, place),
     openInPieces: (sealed, place, pieceBytes) =>
       openPieces(keyOfRecord(dataKeys, sealed), sealed, place, pieceBytes),
+  };
+}
+
+/** Begins to seal the text that `permit` was given for. */
+export function beginSealing({ keyNumber, key, nonce, place }: SealingPermit): Sealing {
+  const cipher = createCipheriv('aes-256-gcm', key, nonce);
+  cipher.setAAD(Buffer.from(place, 'utf8'));
+  return {
+    head: Buffer.from([keyNumber, ...nonce]),
+    update: (plaintext) => cipher.update(plaintext),
+    final() {
+      cipher.final();
+      return cipher.getAuthTag();
+    },
   };
 }
 

@@ -7,11 +7,14 @@
  */
 import { type Clock, delay } from '../../proto/ports.ts';
 import type { StateMachine } from './contract.ts';
+import { roomFor } from './room.ts';
 
 const sliceMs = 3;
 const copiedBytes = 2 ** 20;
 const leastRoomBytes = 2 ** 16;
 const firstRoomBytes = 2 ** 22;
+/** Room of so much or more is not left for larger room. */
+const chainedBytes = 2 ** 26;
 /** More room than is expected to be needed. */
 const spareShare = 1 / 16;
 
@@ -63,7 +66,11 @@ export class Gathering {
   readonly #clock: Clock;
   readonly #steps: Iterator<unknown>;
   readonly #expectedBytes: number;
-  #room = Buffer.allocUnsafe(leastRoomBytes);
+  #room = roomFor(leastRoomBytes);
+  /** How much of it is taken. */
+  #filledBytes = 0;
+  /** What came before it. */
+  #full: Uint8Array[] = [];
   #whole: Uint8Array | undefined;
 
   /** `expectedBytes`: about how much it will be, if that is known. */
@@ -84,19 +91,23 @@ export class Gathering {
   }
 
   *#gather(pieces: Iterable<Uint8Array>): Generator<void, void> {
-    let lengthBytes = 0;
     for (const piece of pieces) {
-      const end = lengthBytes + piece.length;
-      if (end > this.#room.length) yield* this.#moveTo(this.#roomFor(end), lengthBytes);
+      const end = this.#filledBytes + piece.length;
+      if (end > this.#room.length) {
+        if (this.#room.length < chainedBytes) yield* this.#moveTo(this.#roomFor(end));
+        else this.#openAnother(piece.length);
+      }
       for (let at = 0; at < piece.length; at += copiedBytes) {
-        this.#room.set(piece.subarray(at, at + copiedBytes), lengthBytes + at);
+        this.#room.set(piece.subarray(at, at + copiedBytes), this.#filledBytes + at);
         yield;
       }
-      lengthBytes = end;
+      this.#filledBytes += piece.length;
     }
     // It is kept for long: much more than what is needed is not.
-    if (lengthBytes < this.#room.length * (1 - 2 * spareShare)) yield* this.#moveTo(lengthBytes, lengthBytes);
-    this.#whole = this.#room.subarray(0, lengthBytes);
+    const isMuchMore = this.#filledBytes < this.#room.length * (1 - 2 * spareShare);
+    if (this.#full.length > 0) yield* this.#join();
+    else if (isMuchMore) yield* this.#moveTo(this.#filledBytes);
+    this.#whole = this.#room.subarray(0, this.#filledBytes);
   }
 
   /** All that is expected, once it is more than the first slice: one that is given up then has taken little. */
@@ -105,13 +116,37 @@ export class Gathering {
     return Math.max(bytes, 2 * this.#room.length, expectedBytes);
   }
 
-  /** Goes on in room for `roomBytes`, of which the first `filledBytes` are taken already. */
-  *#moveTo(roomBytes: number, filledBytes: number): Generator<void, void> {
-    const room = Buffer.allocUnsafe(roomBytes);
-    for (let at = 0; at < filledBytes; at += copiedBytes) {
-      room.set(this.#room.subarray(at, Math.min(filledBytes, at + copiedBytes)), at);
-      yield;
+  /** Goes on behind what is full. To move it each time it doubles would leave as much behind again. */
+  #openAnother(leastBytes: number): void {
+    this.#full.push(this.#room.subarray(0, this.#filledBytes));
+    this.#room = roomFor(Math.max(chainedBytes, leastBytes));
+    this.#filledBytes = 0;
+  }
+
+  *#join(): Generator<void, void> {
+    const parts = [...this.#full, this.#room.subarray(0, this.#filledBytes)];
+    this.#full = [];
+    const whole = roomFor(parts.reduce((sum, { length }) => sum + length, 0));
+    let filledBytes = 0;
+    for (const part of parts) {
+      yield* copied(part, whole, filledBytes);
+      filledBytes += part.length;
     }
+    this.#room = whole;
+    this.#filledBytes = filledBytes;
+  }
+
+  /** Goes on in room for `roomBytes`, with what is filled already. */
+  *#moveTo(roomBytes: number): Generator<void, void> {
+    const room = roomFor(roomBytes);
+    yield* copied(this.#room.subarray(0, this.#filledBytes), room, 0);
     this.#room = room;
+  }
+}
+
+function* copied(from: Uint8Array, to: Uint8Array, toByte: number): Generator<void, void> {
+  for (let at = 0; at < from.length; at += copiedBytes) {
+    to.set(from.subarray(at, at + copiedBytes), toByte + at);
+    yield;
   }
 }

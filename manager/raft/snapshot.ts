@@ -11,6 +11,7 @@ import type { Clock, Log } from '../../proto/ports.ts';
 import type { Disk } from './contract.ts';
 import type { Snapshot, SnapshotMetadata } from './core/types.ts';
 import type { SnapshotMark } from './log-record.ts';
+import { isShared, roomFor } from './room.ts';
 import { type Sealer, sealOverheadBytes } from './seal.ts';
 import { workInSlices } from './slices.ts';
 
@@ -25,7 +26,9 @@ export function snapshotName(mark: SnapshotMark): string {
   return `snapshot-${String(mark.index).padStart(16, '0')}-${mark.term}`;
 }
 
-/** Writes the snapshot's file, sealing it slice by slice of `clock`'s time. It counts once the log holds its mark. */
+/**
+ * Writes the snapshot's file, sealing it slice by slice of `clock`'s time, or, a large one, beside the loop. It counts once the log holds its mark.
+ */
 export async function saveSnapshot(
   disk: Disk,
   sealer: Sealer,
@@ -36,6 +39,11 @@ export async function saveSnapshot(
   const metadata = pack(snapshot.metadata);
   const length = Buffer.allocUnsafe(4);
   length.writeUInt32LE(metadata.length, 0);
+  const first = Buffer.concat([length, metadata]);
+  if (disk.replaceSealed !== undefined && isShared(snapshot.data)) {
+    await disk.replaceSealed(name, { magic, plain: [first, snapshot.data], permit: sealer.permit(name) });
+    return;
+  }
   const sealed: Uint8Array[] = [];
   let checksum = 0;
   const seal = function* (): Generator<void, void> {
@@ -45,7 +53,7 @@ export async function saveSnapshot(
       sealed.push(bytes);
     };
     add(sealing.head);
-    add(sealing.update(Buffer.concat([length, metadata])));
+    add(sealing.update(first));
     for (const { data } of chunksOf(snapshot.data, sealedBytes)) {
       add(sealing.update(data));
       yield;
@@ -102,7 +110,7 @@ async function readSnapshot(sealer: Sealer, name: string, file: Uint8Array, cloc
     throw new Error('byte 0: not a snapshot file');
   }
   const sealed = bytes.subarray(headBytes);
-  const plain = Buffer.allocUnsafe(Math.max(0, sealed.length - sealOverheadBytes));
+  const plain = roomFor(Math.max(0, sealed.length - sealOverheadBytes));
   const open = function* (): Generator<void, void> {
     let checksum = 0;
     for (const { data } of chunksOf(sealed, sealedBytes)) {
@@ -159,7 +167,7 @@ export class ChunkAssembly {
         `a chunk of a snapshot came out of order: offset ${offset} after ${this.#receivedBytes} of ${this.#totalBytes} bytes`,
       );
     }
-    this.#bytes ??= Buffer.allocUnsafe(this.#totalBytes);
+    this.#bytes ??= roomFor(this.#totalBytes);
     this.#bytes.set(data, offset);
     this.#receivedBytes += data.length;
   }
