@@ -27,17 +27,24 @@ const specs = {
     'conformance/raft/scenarios.test.js',
   ],
   raft: [
-    ...'wal disk flush-pace outbox seal snapshot large-snapshot on-the-spot node promises chaos'
+    ...'wal disk flush-pace outbox read-points seal snapshot compaction large-snapshot on-the-spot promotion removal-while-asking node promises chaos'
       .split(' ')
       .map((name) => `manager/raft/${name}.test.js`),
+  ],
+  recovery: [
+    ...'manager/manager manager/backup/backup cli/autolock cli/recovery cli/daemon'
+      .split(' ')
+      .map((name) => `${name}.test.js`),
   ],
   store: ['manager/store/*.test.js'],
 };
 
 /** Those first that are nearest to the bug. */
 function specsFor(file: string): readonly string[] {
-  const { core, raft, store } = specs;
+  const { core, raft, recovery, store } = specs;
   if (file.startsWith('store/')) return store;
+  if (file === 'manager.js' || file.startsWith('backup/')) return recovery;
+  if (file === 'raft/recovery.js') return [...raft, ...recovery];
   return file.startsWith('raft/core/') ? [...core, ...raft] : [...raft, ...core];
 }
 
@@ -46,7 +53,7 @@ class Plot {
   readonly #folder = mkdtempSync(join(tmpdir(), 'shoal-mutants-'));
 
   constructor() {
-    for (const part of ['dist', 'proto', 'package.json', 'test/scenarios']) {
+    for (const part of ['dist', 'proto', 'package.json', 'test/scenarios', 'test/manager/formats']) {
       cpSync(join(root, part), join(this.#folder, part), { recursive: true });
     }
     symlinkSync(join(root, 'node_modules'), join(this.#folder, 'node_modules'));

@@ -53,10 +53,13 @@ describe('a node whose certificate TLS does not take any more', function () {
     const expiredMs = realClock.now() + seconds * 1_000 + 500;
     await waitFor(() => realClock.now() > expiredMs, boundMs, 'all have expired');
   };
-  const replaceRoot = async (): Promise<Cluster> => {
+  const beginReplacing = async (): Promise<void> => {
     const cluster = await leader();
     const begun = await beginRotation(cluster.store.cluster()!, { now: realClock.now(), random: realRandom });
     await cluster.propose([{ op: 'update', kind: 'cluster', object: begun }]);
+  };
+  const replaceRoot = async (): Promise<Cluster> => {
+    await beginReplacing();
     const done = () => leading()?.store.cluster();
     await waitFor(() => done()?.RootRotationInProgress === false, boundMs, 'the root is replaced');
     return done()!;
@@ -139,6 +142,34 @@ describe('a node whose certificate TLS does not take any more', function () {
     await hosts.start(other);
     await isReady(otherId);
     await waitFor(() => reachable() === 3, boundMs, 'three managers');
+  });
+
+  it('a replacement of the root waits for a manager that is away, and ends when it and a worker are back, both expired', async () => {
+    const before = (await leader()).store.cluster()!.TLSInfo.TrustRoot;
+    for (const port of [other, worker]) await hosts.stop(port);
+    await isDown(workerId);
+    await beginReplacing();
+    const issuer = (await leader()).store.cluster()!.TLSInfo.CertIssuerPublicKey;
+    const followed = () =>
+      leading()
+        ?.store.list('node')
+        .filter((node) => node.Description.TLSInfo.CertIssuerPublicKey === issuer).length;
+    await waitFor(() => followed() === 2, boundMs, 'those that are there have followed');
+    await stopUntilExpired([], 4);
+    assert.equal((await leader()).store.cluster()!.RootRotationInProgress, true);
+    for (const port of [worker, other]) await hosts.start(port);
+    await waitFor(
+      () => leading()?.store.cluster()?.RootRotationInProgress === false,
+      boundMs,
+      'the root is replaced',
+    );
+    const { TrustRoot } = (await leader()).store.cluster()!.TLSInfo;
+    assert.notEqual(TrustRoot, before);
+    for (const nodeId of [otherId, workerId]) {
+      await isReady(nodeId);
+      const trusts = () => leading()?.store.get('node', nodeId)?.Description.TLSInfo.TrustRoot;
+      await waitFor(() => trusts() === TrustRoot, boundMs, `${nodeId} trusts the present root`);
+    }
   });
 
   it('a manager that was made a worker meanwhile comes back as one, though its root was replaced', async () => {

@@ -30,6 +30,13 @@ const store = (name: string, file: string, search: string, replace: string): Mut
   replace,
 });
 
+const recovering = (name: string, file: string, search: string, replace: string): Mutant => ({
+  name,
+  file: `${file}.js`,
+  search,
+  replace,
+});
+
 const elections: readonly Mutant[] = [
   core('two votes in one term', 'election', '(core.vote === 0 && core.lead === 0)', 'true'),
   core(
@@ -199,6 +206,25 @@ const replicating: readonly Mutant[] = [
     'core.log.term(core.log.committed) === core.term',
     'true',
   ),
+  core(
+    'an answer confirms reads that were asked after it',
+    'read-index',
+    'const count = decodeCount(context);',
+    'const count = this.#confirmed + this.#pending.length;',
+  ),
+  core('a read that comes too early is forgotten', 'leader-reads', 'core.earlyReads.push(request);', ''),
+  core(
+    'a snapshot that went out is not gone on from',
+    'progress',
+    "const sent = this.state === 'snapshot' ? this.pendingSnapshot : 0;",
+    'const sent = 0;',
+  ),
+  core(
+    'a commit that went with a refused append counts as told',
+    'progress',
+    'this.next = this.match + 1;\n            this.#regressCommit();',
+    'this.next = this.match + 1;',
+  ),
 ];
 
 const members: readonly Mutant[] = [
@@ -241,6 +267,55 @@ const members: readonly Mutant[] = [
     'member',
     'this.#settings.transport.send(removed, [notice]);\n            return;',
     'return;',
+  ),
+  core(
+    'a smaller quorum commits nothing by itself',
+    'reconfigure',
+    'if (advanceCommit(core)) {',
+    'if (false) {',
+  ),
+  core('a transfer to one that is gone goes on', 'reconfigure', 'core.leadTransferee = 0;', ''),
+  core(
+    'a leader that is no member leads on against its setting',
+    'reconfigure',
+    'core.config.stepDownOnRemoval === true',
+    'false',
+  ),
+  core(
+    'who left with the outgoing half is sent to for ever',
+    'membership',
+    'if (!draft.voters.has(member) && !draft.learners.has(member))\n            draft.progress.delete(member);',
+    '',
+  ),
+  core(
+    'the outgoing half is not heard any more',
+    'membership',
+    'if (!draft.outgoing.has(member))\n        draft.progress.delete(member);',
+    'draft.progress.delete(member);',
+  ),
+  core(
+    'a newcomer counts as silent',
+    'membership',
+    'new Inflights(context.limits), true)',
+    'new Inflights(context.limits), false)',
+  ),
+  raft(
+    'a change that was struck out is called made',
+    'membership-changes',
+    'this.#queue.unshift(current.job);\n    }',
+    'current.job.resolve();\n    }',
+  ),
+  raft(
+    'a silent member counts as there',
+    'contacts',
+    '< 2 * electionTicks * tickMs',
+    '< 2_000 * electionTicks * tickMs',
+  ),
+  raft(
+    'who was removed is forgotten',
+    'directory',
+    'if (known !== undefined)\n                removed.set(raftId, known);',
+    '',
   ),
 ];
 
@@ -333,6 +408,48 @@ const log: readonly Mutant[] = [
   ),
   raft('a snapshot counts before it is marked', 'compaction', 'this.#pendingMark = { index, term };', ''),
   raft('chunks out of order are believed', 'snapshot', 'offset !== this.#receivedBytes || ', ''),
+  raft(
+    'a disk in trouble is tried as soon again',
+    'flush-pace',
+    'this.#trial = Math.min(2 * this.#trial, longestTrial);',
+    '',
+  ),
+  raft(
+    'one slow flush leaves the disk to the pool',
+    'flush-pace',
+    'if (this.#lead < slowLead && durationMs < troubleMs)',
+    'if (false)',
+  ),
+  raft(
+    'an append is held like a notice',
+    'outbox',
+    'if (mayHold && message.entries?.length === 0) {',
+    'if (mayHold) {',
+  ),
+  raft(
+    'the older snapshot can not stand in for the newer',
+    'compaction',
+    'const [oldest, newest] = this.#marks;',
+    'const [newest, oldest] = this.#marks;',
+  ),
+  raft(
+    'a gap in the log is passed over',
+    'recovery',
+    'if (first !== undefined && first.index > base + 1)',
+    'if (false)',
+  ),
+  raft(
+    'a key ring that is sealed lies beside it in the clear',
+    'seal',
+    'file = { format: 1, sealed:',
+    'file = { format: 1, plain: ring, sealed:',
+  ),
+  raft(
+    'a new data key takes the place of the old one',
+    'seal',
+    'new Map([...dataKeys.keys, [number, random.bytes(keyBytes)]])',
+    'new Map([[number, random.bytes(keyBytes)]])',
+  ),
 ];
 
 const answers: readonly Mutant[] = [
@@ -403,4 +520,112 @@ const answers: readonly Mutant[] = [
   store('a snapshot with a hole in it is believed', 'snapshot', 'requireCounts(found, value);', ''),
 ];
 
-export const mutants: readonly Mutant[] = [...elections, ...replicating, ...members, ...log, ...answers];
+/** Autolock, recovery by force, backups. */
+const recoveries: readonly Mutant[] = [
+  recovering(
+    'a data key that lay in the clear seals on',
+    'manager',
+    'unlockKey !== undefined && wasOpen ? withNewDataKey(dataKeys, random) : dataKeys',
+    'dataKeys',
+  ),
+  recovering(
+    'another unlock key is not taken over',
+    'manager',
+    'await (sealIdentity ? sealIdentity(unlockKey, sealDataKeys) : sealDataKeys());',
+    '',
+  ),
+  recovering(
+    'the node’s key is sealed and the log’s is not',
+    'manager',
+    'sealIdentity ? sealIdentity(unlockKey, sealDataKeys) : sealDataKeys()',
+    'sealIdentity ? sealIdentity(unlockKey, async () => {}) : sealDataKeys()',
+  ),
+  recovering(
+    'an empty survivor makes an empty cluster',
+    'manager',
+    "if (this.store.cluster() !== undefined && this.store.get('node', this.nodeId) !== undefined)",
+    'if (true)',
+  ),
+  recovering(
+    'a backup does not wait for what was acknowledged',
+    'manager',
+    'await this.raft.readBarrier();\n        const { appliedIndex, term, members }',
+    'const { appliedIndex, term, members }',
+  ),
+  recovering(
+    'a survivor drops what it did not know to be committed',
+    'raft/recovery',
+    'const index = storage.lastIndex();\n    const base = storage.firstIndex();',
+    'const index = storage.initialState().hardState.commit;\n    const base = storage.firstIndex();',
+  ),
+  recovering(
+    'a group made by force is in the term of the old one',
+    'raft/recovery',
+    'Math.max(term, mark.term) + 1',
+    'Math.max(term, mark.term)',
+  ),
+  recovering(
+    'a group made by force keeps who is lost',
+    'raft/recovery',
+    'directory = onlyMember(directory, self);\n    const snapshot',
+    'const snapshot',
+  ),
+  recovering(
+    'the versions of a restored cluster are given twice',
+    'backup/restore',
+    'index: facts.index + indexGap,',
+    'index: facts.index + 1,',
+  ),
+  recovering(
+    'who managed before a restore still does',
+    'backup/restore',
+    "Spec: { ...Spec, Role: 'worker' },",
+    'Spec,',
+  ),
+];
+
+/** What an entry may do, which all managers must decide alike. */
+const entries: readonly Mutant[] = [
+  store('two objects of one name', 'draft', 'holder === undefined || holder === object.ID', 'true'),
+  store('what is in use is removed', 'draft', 'if (usage)\n                return usage;', ''),
+  store(
+    'an address is given to two',
+    'draft',
+    'if (!this.claims)\n            return undefined;',
+    'return undefined;',
+  ),
+  store(
+    'a status goes backwards',
+    'change',
+    'compareTaskStates(Status.State, task.Status.State) < 0',
+    'false',
+  ),
+  store(
+    'a task that was stopped is wanted again',
+    'change',
+    'desiredStateRank[to] >= desiredStateRank[from]',
+    'true',
+  ),
+  store(
+    'a field that was taken away stays as nothing',
+    'draft',
+    'if (replaced[field] !== undefined)\n            copy[field] = replaced[field];',
+    'copy[field] = replaced[field];',
+  ),
+  store(
+    'a task is stopped for one that does not serve',
+    'draft',
+    'change.whileServes !== undefined && !this.serves(change.whileServes)',
+    'false',
+  ),
+];
+
+export const mutants: readonly Mutant[] = [
+  ...elections,
+  ...replicating,
+  ...members,
+  ...log,
+  ...answers,
+  ...recoveries,
+  ...entries,
+];
