@@ -9,7 +9,8 @@ import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, wri
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { commandLine, countAbove0 } from './command-line.ts';
-import { type Mutant, mutants } from './mutants/mutants.ts';
+import type { Mutant } from './mutants/mutant.ts';
+import { mutants } from './mutants/mutants.ts';
 import { planted } from './mutants/plant.ts';
 
 // This file runs from dist/test.

@@ -1,5 +1,5 @@
 /** Puts a planted bug into the text of a compiled file. Pure. */
-import type { Mutant } from './mutants.ts';
+import type { Mutant } from './mutant.ts';
 
 /** `text` with the bug. Throws when what it replaces is not there exactly once: the list is out of date. */
 export function planted(text: string, { name, file, search, replace }: Mutant): string {

@@ -96,6 +96,17 @@ describe('raft progress of a member', () => {
     assert.equal(failed.next, 2);
   });
 
+  it('tells a commit index again that went with what was refused', () => {
+    const progress = progressAt(5, 6);
+    progress.becomeReplicate();
+    progress.sentEntries(5, 1);
+    progress.sentCommit(10);
+    assert.equal(progress.canBumpCommit(10), false);
+    assert.equal(progress.backOff(10, 5), true);
+    progress.sentEntries(5, 1);
+    assert.equal(progress.canBumpCommit(10), true);
+  });
+
   it('tells a commit index only where that can help', () => {
     const progress = progressAt(4, 5);
     progress.becomeReplicate();

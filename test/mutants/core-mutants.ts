@@ -1,0 +1,293 @@
+/** Bugs of the consensus core and of who is in the group. */
+import { type Mutant, mutantsOf } from './mutant.ts';
+
+const core = mutantsOf('raft/core/');
+const raft = mutantsOf('raft/');
+
+export const elections: readonly Mutant[] = [
+  core('two votes in one term', 'election', '(core.vote === 0 && core.lead === 0)', 'true'),
+  core(
+    'a vote for a shorter log',
+    'election',
+    'free && core.log.isUpToDate(message.logTerm ?? 0, message.index ?? 0)',
+    'free',
+  ),
+  core('a vote that is forgotten', 'election', 'core.vote = message.from;', ''),
+  core('a pre-vote binds like a vote', 'election', 'if (granted && !isPreVote) {', 'if (granted) {'),
+  core(
+    'a candidate does not raise its term',
+    'election',
+    'core.reset(core.term + 1);',
+    'core.reset(core.term);',
+  ),
+  core('a refusal counts as a vote', 'election', 'message.reject !== true);', 'true);'),
+  core(
+    'a pre-candidate leads without a vote',
+    'election',
+    "result === 'won' && core.role === 'pre-candidate'",
+    'false',
+  ),
+  core('a learner stands for election', 'state', 'own !== undefined && !own.isLearner', 'own !== undefined'),
+  core('the vote outlives its term', 'state', 'this.vote = 0;', ''),
+  core('half is a majority', 'quorum', '(voters.length >> 1) + 1', '(voters.length + 1) >> 1'),
+  core(
+    'one half of a joint group elects',
+    'quorum',
+    "first === 'lost' || second === 'lost' ? 'lost' : 'pending'",
+    'first',
+  ),
+  core('the lease is ignored', 'step', 'if (inLease && !isTransfer(message))', 'if (false)'),
+  core('a transfer is held up by the lease', 'step', 'if (inLease && !isTransfer(message))', 'if (inLease)'),
+  core(
+    'a later term is not taken over',
+    'step',
+    'state.becomeFollower(message.term, isLeaders ? message.from : 0);',
+    '',
+  ),
+  core('a pre-vote raises the term', 'step', "if (type === 'MsgPreVote' ||", 'if ('),
+  core('an earlier term is heard', 'step', 'message.term !== 0 && message.term < state.term', 'false'),
+  core(
+    'a stranded candidate is left deaf',
+    'step',
+    "(checkQuorum || preVote) && (type === 'MsgHeartbeat' || type === 'MsgApp')",
+    'false',
+  ),
+];
+
+export const replicating: readonly Mutant[] = [
+  core('a minority commits', 'quorum', 'sorted[count >> 1]', 'sorted[(count - 1) >> 1]'),
+  core(
+    'one half of a joint group commits',
+    'quorum',
+    'Math.min(index, majorityCommitted(outgoing, acked))',
+    'index',
+  ),
+  core(
+    'entries of an earlier term commit by counting',
+    'log',
+    'index <= this.committed || !this.matches(term, index)',
+    'index <= this.committed',
+  ),
+  core(
+    'the commit index falls',
+    'log',
+    'if (index <= this.committed)\n            return;\n        const last',
+    'if (false)\n            return;\n        const last',
+  ),
+  core(
+    'the log is not compared before it grows',
+    'log',
+    'if (!this.matches(previousTerm, previousIndex))',
+    'if (false)',
+  ),
+  core(
+    'what conflicts stays',
+    'log',
+    'while (at < entries.length && this.matches(entries[at].term, entries[at].index))',
+    'while (at < entries.length && this.term(entries[at].index) !== undefined)',
+  ),
+  core(
+    'more is committed than was sent',
+    'log',
+    'this.commitTo(Math.min(committed, last));',
+    'this.commitTo(Math.min(committed, this.lastIndex));',
+  ),
+  core(
+    'a heartbeat commits what a follower lacks',
+    'replication',
+    'Math.min(progress.match, core.log.committed)',
+    'core.log.committed',
+  ),
+  core('match falls back', 'progress', 'if (index <= this.match)\n            return false;', ''),
+  core(
+    'a straggling refusal sets a follower back',
+    'progress',
+    'if (rejected <= this.match)\n                return false;',
+    '',
+  ),
+  core(
+    'a window without an end',
+    'progress',
+    'this.#count >= this.#limits.messages || this.#bytes >= this.#limits.bytes',
+    'false',
+  ),
+  core('a window that is never freed', 'progress', 'this.#count--;', ''),
+  core('a window that forgets its bytes', 'progress', 'this.#bytes += sizeBytes;', ''),
+  core(
+    'an unreachable follower is sent to blindly',
+    'leader',
+    "if (progress.state === 'replicate')\n                progress.becomeProbe();\n            return;\n        case 'MsgTransferLeader'",
+    "return;\n        case 'MsgTransferLeader'",
+  ),
+  core(
+    'a leader begins without an entry of its own',
+    'leader',
+    "append(core, [{ type: 'normal', data: noBytes }]);",
+    '',
+  ),
+  core(
+    'its own write counts before it is durable',
+    'leader',
+    "core.messagesAfterAppend.push({\n        type: 'MsgAppResp',\n        to: core.id,",
+    "core.messages.push({\n        type: 'MsgAppResp',\n        to: core.id,",
+  ),
+  core(
+    'an acknowledgement leaves before the flush',
+    'receive',
+    "core.messagesAfterAppend.push({ type: 'MsgAppResp', to, from: core.id, term: core.term, index });",
+    "core.messages.push({ type: 'MsgAppResp', to, from: core.id, term: core.term, index });",
+  ),
+  core(
+    'a snapshot of the past is taken',
+    'receive',
+    'if (index <= core.log.committed)\n        return false;',
+    '',
+  ),
+  core(
+    'a snapshot forgets the members',
+    'receive',
+    'core.membership = restoreMembership(confState, core.log.lastIndex, core.limits);',
+    '',
+  ),
+  core(
+    'a leader without a quorum stays',
+    'leader',
+    'if (core.config.checkQuorum)\n            checkQuorum(core);',
+    '',
+  ),
+  core(
+    'a stale write counts as the new one',
+    'unstable',
+    'index < this.#offset || this.#entries[index - this.#offset]?.term !== term',
+    'index < this.#offset',
+  ),
+  core(
+    'a read without asking the others',
+    'read-index',
+    'Math.min(quorum, this.#confirmed + this.#pending.length) - this.#confirmed',
+    'this.#pending.length',
+  ),
+  core(
+    'a read before the leader knows what is committed',
+    'leader-reads',
+    'core.log.term(core.log.committed) === core.term',
+    'true',
+  ),
+  core(
+    'an answer confirms reads that were asked after it',
+    'read-index',
+    'const count = decodeCount(context);',
+    'const count = this.#confirmed + this.#pending.length;',
+  ),
+  core('a read that comes too early is forgotten', 'leader-reads', 'core.earlyReads.push(request);', ''),
+  core(
+    'a snapshot that went out is not gone on from',
+    'progress',
+    "const sent = this.state === 'snapshot' ? this.pendingSnapshot : 0;",
+    'const sent = 0;',
+  ),
+  core(
+    'a commit is told to who has nothing behind it',
+    'progress',
+    'index > this.#sentCommit && this.#sentCommit < this.next - 1',
+    'index > this.#sentCommit',
+  ),
+  core(
+    'a commit that went with a refused append counts as told',
+    'progress',
+    'this.next = this.match + 1;\n            this.#regressCommit();',
+    'this.next = this.match + 1;',
+  ),
+];
+
+export const members: readonly Mutant[] = [
+  core('two changes at once', 'leader', '(alreadyPending || !fits)', '(!fits)'),
+  core('a new leader takes a change at once', 'leader', 'core.pendingConfIndex = core.log.lastIndex;', ''),
+  core(
+    'a joint group is never left',
+    'leader',
+    "if (core.role !== 'leader' || !core.membership.configuration.autoLeave)",
+    'if (true)',
+  ),
+  core('two voters change outside of a joint change', 'membership', 'if (added + removed > 1)', 'if (false)'),
+  core(
+    'the last voter is removed',
+    'membership',
+    'if (draft.voters.size === 0)\n        throw noVotersLeft();\n}\nfunction makeVoter',
+    '}\nfunction makeVoter',
+  ),
+  core(
+    'a demoted voter is a learner too early',
+    'membership',
+    'draft.learnersNext.add(member);',
+    'draft.learners.add(member);',
+  ),
+  raft(
+    'a learner votes before it has caught up',
+    'contacts',
+    "known.state === 'replicate' && known.match + promotionLagEntries >= applied",
+    'true',
+  ),
+  raft(
+    'a removal that loses the quorum',
+    'reach',
+    'if (reachable >= quorumOf(remaining.length))',
+    'if (true)',
+  ),
+  raft('a number is given again', 'membership-changes', 'if (removed.has(member.raftId))', 'if (false)'),
+  raft(
+    'a removed member is not told',
+    'member',
+    'this.#settings.transport.send(removed, [notice]);\n            return;',
+    'return;',
+  ),
+  core(
+    'a smaller quorum commits nothing by itself',
+    'reconfigure',
+    'if (advanceCommit(core)) {',
+    'if (false) {',
+  ),
+  core('a transfer to one that is gone goes on', 'reconfigure', 'core.leadTransferee = 0;', ''),
+  core(
+    'a leader that is no member leads on against its setting',
+    'reconfigure',
+    'core.config.stepDownOnRemoval === true',
+    'false',
+  ),
+  core(
+    'who left with the outgoing half is sent to for ever',
+    'membership',
+    'if (!draft.voters.has(member) && !draft.learners.has(member))\n            draft.progress.delete(member);',
+    '',
+  ),
+  core(
+    'the outgoing half is not heard any more',
+    'membership',
+    'if (!draft.outgoing.has(member))\n        draft.progress.delete(member);',
+    'draft.progress.delete(member);',
+  ),
+  core(
+    'a newcomer counts as silent',
+    'membership',
+    'new Inflights(context.limits), true)',
+    'new Inflights(context.limits), false)',
+  ),
+  raft(
+    'a change that was struck out is called made',
+    'membership-changes',
+    'this.#queue.unshift(current.job);\n    }',
+    'current.job.resolve();\n    }',
+  ),
+  raft(
+    'a silent member counts as there',
+    'contacts',
+    '< 2 * electionTicks * tickMs',
+    '< 2_000 * electionTicks * tickMs',
+  ),
+  raft(
+    'who was removed is forgotten',
+    'directory',
+    'if (known !== undefined)\n                removed.set(raftId, known);',
+    '',
+  ),
+];
