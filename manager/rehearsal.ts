@@ -47,7 +47,7 @@ async function restoreAndRestart(
   const now = clock.now();
   const plan = await planRestore(backup, { now, random, availability: 'drain', awaitNodesMs: 3_600_000 });
   const disk = new MemoryDisk();
-  const dataKeys = await createKeyFile(disk, random);
+  const dataKeys = await createKeyFile(disk, random, plan.unlockKey);
   let failure: unknown;
   const common = {
     nodeId: plan.nodeId,
@@ -59,6 +59,7 @@ async function restoreAndRestart(
     onFailure: (error) => {
       failure = error;
     },
+    sealedUnder: plan.unlockKey,
     decide: () => ({ reconcilers: [], finish: (_view, changes) => changes }),
     tuning: { tickMs },
   } satisfies Partial<ManagerOptions>;
@@ -79,7 +80,7 @@ async function restoreAndRestart(
   await first.stop({ orderly: false });
   const again = await Manager.start({
     ...common,
-    dataKeys: await openKeyFile(disk),
+    dataKeys: await openKeyFile(disk, plan.unlockKey),
     start: { kind: 'restart' },
   });
   await again.readBarrier();

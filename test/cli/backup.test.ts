@@ -10,9 +10,11 @@ import type { Daemon } from '../../cli/daemon.ts';
 import { realClock, realRandom } from '../../cli/runtime.ts';
 import { newBackupKey, openBackup } from '../../manager/backup/backup.ts';
 import { beginRotation } from '../../manager/ca/rotation.ts';
+import { rehearse } from '../../manager/rehearsal.ts';
 import { isShoalError } from '../../proto/errors.ts';
 import type { ConfigId, NodeId } from '../../proto/ids.ts';
 import { newId } from '../../proto/ids.ts';
+import { silentLog } from '../../proto/ports.ts';
 import { waitFor } from '../agent/wait.ts';
 import { freePort, runProgram } from './daemon.ts';
 import { clusterOf, Hosts } from './hosts.ts';
@@ -166,6 +168,12 @@ describe('a backup', function () {
     const other = await started();
     await assert.rejects(other.daemon.restore({ ...request, key: later }), /does not open the backup/);
     assert.equal(other.daemon.membership().kind, 'none', 'it is outside as before');
+    const rehearsed = await rehearse(await openBackup(file, UnlockKey!), {
+      clock: realClock,
+      random: realRandom,
+      log: silentLog,
+    });
+    assert.deepEqual([rehearsed.faults, rehearsed.isLocking], [[], true]);
     const first = await restored(file, UnlockKey);
     assert.deepEqual(configs(first.daemon), ['kept']);
     await hosts.stop(first.port);

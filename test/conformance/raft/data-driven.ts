@@ -1,6 +1,7 @@
 /**
  * Text scenarios as etcd's raft has them (the format of cockroachdb/datadriven): a directive with
- * arguments, lines of input, `----`, and the expected output up to a blank line.
+ * arguments, lines of input, `----`, and the expected output up to a blank line. Output that has blank lines itself
+ * stands between two lines of `----` and two more.
  */
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
@@ -23,6 +24,22 @@ export interface Directive {
 interface Piece {
   readonly head: string;
   readonly directive: Directive | undefined;
+}
+
+const separator = '----';
+
+/** The expected output that begins at line `start`, and the line after it. */
+function readExpected(lines: readonly string[], start: number): { expected: string; end: number } {
+  if (lines[start] !== separator) {
+    const blank = lines.indexOf('', start);
+    const end = blank === -1 ? lines.length : blank;
+    return { expected: `${lines.slice(start, end).join('\n')}\n`, end };
+  }
+  let end = start + 1;
+  while (end < lines.length && !(lines[end] === separator && lines[end + 1] === separator)) end++;
+  assert.ok(end < lines.length, `line ${start + 1}: the output between two ---- and two more has no end`);
+  assert.ok(!lines[end + 2], `line ${end + 3}: output goes on after its end`);
+  return { expected: `${lines.slice(start + 1, end).join('\n')}\n`, end: end + 2 };
 }
 
 function parseArguments(text: string, line: number): Argument[] {
@@ -56,11 +73,12 @@ function parsePieces(text: string): Piece[] {
     while (directive.endsWith('\\')) directive = directive.slice(0, -1) + lines[++at]!;
     at++;
     const inputStart = at;
-    while (at < lines.length && lines[at] !== '----') at++;
+    while (at < lines.length && lines[at] !== separator) at++;
     assert.ok(at < lines.length, `line ${start + 1}: the directive has no ----`);
     const input = lines.slice(inputStart, at).join('\n');
     const expectedStart = ++at;
-    while (at < lines.length && lines[at] !== '') at++;
+    const { expected, end } = readExpected(lines, expectedStart);
+    at = end;
     const [command, ...rest] = directive.split(/\s+/);
     pieces.push({
       head: lines.slice(start, expectedStart).join('\n'),
@@ -68,7 +86,7 @@ function parsePieces(text: string): Piece[] {
         command: command!,
         arguments: parseArguments(rest.join(' '), start + 1),
         input,
-        expected: `${lines.slice(expectedStart, at).join('\n')}\n`,
+        expected,
         line: start + 1,
       },
     });
@@ -101,7 +119,9 @@ export function runScenario(
     if (directive === undefined) continue;
     const raw = handle(directive);
     const actual = raw.endsWith('\n') ? raw : `${raw}\n`;
-    rewritten.push(actual.slice(0, -1));
+    const written = actual.slice(0, -1);
+    const isPlain = !written.split('\n').includes('') && !written.startsWith(separator);
+    rewritten.push(isPlain ? written : [separator, written, separator, separator].join('\n'));
     if (rewrite) continue;
     const where = `${path}:${directive.line}: ${directive.command}`;
     assert.equal(normalise(actual), normalise(directive.expected), where);
