@@ -99,13 +99,17 @@ class RunReader<T> implements ObjectRun<T> {
   }
 
   keep(): void {
-    this.#kept = [...this.values()];
+    this.#kept = this.#listed();
     this.#run = undefined;
   }
 
-  *values(): Generator<T, void> {
-    if (this.#run) for (const { object } of this.#run.rows) yield object;
-    else yield* this.#kept;
+  /** A list from the first moment on: the run may change while it is gone through. */
+  values(): readonly T[] {
+    return this.#listed();
+  }
+
+  #listed(): readonly T[] {
+    return this.#run ? Array.from(this.#run.rows, ({ object }) => object) : this.#kept;
   }
 }
 

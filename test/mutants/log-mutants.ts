@@ -202,6 +202,12 @@ export const answers: readonly Mutant[] = [
     'kinds.map((kind) => ({ kind, runs: listed(kind) }))',
     'kinds.map((kind) => ({ kind, get runs() { return listed(kind); } }))',
   ),
+  store(
+    'a snapshot in pieces shows what changed while it was read',
+    'objects',
+    'values() {\n        return this.#listed();',
+    'values() {\n        return (function* (rows) { for (const { object } of rows) yield object; })(this.#run.rows);',
+  ),
   store('a snapshot with a hole in it is believed', 'snapshot', 'requireCounts(found, value);', ''),
 ];
 
