@@ -59,14 +59,9 @@ describe('large snapshots', () => {
 
   it('are gathered whole when there is more than one room takes', async () => {
     const megabyte = 2 ** 20;
-    const large = Buffer.alloc(66 * megabyte, 77);
-    const pieces = [
-      ...Array.from({ length: 70 }, (_, at) => Buffer.alloc(megabyte, at)),
-      large,
-      Buffer.of(5),
-    ];
+    const pieces = [Buffer.of(1), Buffer.alloc(66 * megabyte, 77), Buffer.of(5)];
     const expected = Buffer.concat(pieces);
-    for (const expectedBytes of [0, 20 * megabyte, 100 * megabyte, 200 * megabyte]) {
+    for (const expectedBytes of [0, 70 * megabyte]) {
       const whole = await new Gathering(realClock, pieces, expectedBytes).whole();
       assert.ok(expected.equals(whole), `${expectedBytes} bytes were expected`);
     }
