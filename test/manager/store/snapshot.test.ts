@@ -97,6 +97,32 @@ describe('manager/store/snapshot', () => {
     }
   });
 
+  it('holds what was there when it was begun, also where what is being read changes between two pieces', () => {
+    const store = storeOf(Array.from({ length: 900 }, (_, at) => secret(`s${at}`)));
+    const before = contents(store);
+    const taken: Uint8Array[] = [];
+    let changed = 0;
+    for (const piece of store.snapshotPieces()) {
+      taken.push(piece);
+      // Not before the first of them is read: from then on it would be a copy that is read.
+      if (changed === 0 && !Buffer.from(piece).includes('"s10"')) continue;
+      changed += 1;
+      const secrets = store.list('secret');
+      const [removed, updated] = [secrets.at(-3 * changed)!, secrets.at(-5 * changed)!];
+      const Spec = { ...updated.Spec, Labels: { changed: String(changed) } };
+      const changes = [
+        { op: 'remove', kind: 'secret', id: removed.ID },
+        { op: 'merge', kind: 'secret', id: updated.ID, fields: { Spec } },
+        { op: 'create', kind: 'secret', object: secret(`late ${changed}`) },
+      ] as const;
+      assert.deepEqual(store.applyEntry(1 + changed, { now, changes }), { ok: true });
+    }
+    assert.ok(changed > 3, 'in pieces');
+    const copy = new Store();
+    copy.restore(1, Buffer.concat(taken));
+    assert.deepEqual(contents(copy), before);
+  });
+
   it('has the same bytes after changes that left holes between the objects', () => {
     const [store, other] = [storeOf(many), storeOf(many.slice(400))];
     const changes = many.slice(0, 400).map(({ ID }) => ({ op: 'remove', kind: 'secret', id: ID }) as const);

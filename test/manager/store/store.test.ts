@@ -348,37 +348,6 @@ describe('manager/store', () => {
     checkIndexes(copy);
   });
 
-  it('gives it so also where what is being read changes between two pieces', () => {
-    const store = new Store();
-    create(store, 'cluster', makeCluster());
-    for (let at = 0; at < 900; at += 1) create(store, 'secret', secret(`s${at}`));
-    const before = contents(store);
-    const taken: Uint8Array[] = [];
-    let changed = 0;
-    for (const piece of store.snapshotPieces()) {
-      taken.push(piece);
-      // Not before the first of them is read: from then on it would be a copy that is read.
-      if (changed === 0 && !Buffer.from(piece).includes('"s10"')) continue;
-      changed += 1;
-      const secrets = store.list('secret');
-      const [removed, updated] = [secrets.at(-3 * changed)!, secrets.at(-5 * changed)!];
-      const fields = { Spec: { ...updated.Spec, Labels: { changed: String(changed) } } };
-      store.applyEntry(20_000 + changed, {
-        now: 1,
-        changes: [
-          { op: 'remove', kind: 'secret', id: removed.ID },
-          { op: 'merge', kind: 'secret', id: updated.ID, fields },
-        ],
-      });
-      create(store, 'secret', secret(`late ${changed}`));
-    }
-    assert.ok(changed > 5, 'in pieces');
-    const copy = new Store();
-    copy.restore(5, Buffer.concat(taken));
-    assert.deepEqual(contents(copy), before);
-    checkIndexes(copy);
-  });
-
   it('refuses a snapshot that it can not read, and stays as it is', () => {
     const store = new Store();
     create(store, 'secret', secret('a'));
