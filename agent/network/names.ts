@@ -3,7 +3,8 @@
  *
  * In: the desired state, a question, and where it came from (network and source address, which tell exactly who asks,
  * for the engine's resolver forwards from within the container's namespace). Out: records, or that the name is
- * foreign. Only what the asker's own networks hold is answered. A container's own end of a network is one of the
+ * foreign. Only what the asker's own networks hold is answered, the ingress network excepted: it is a way in for
+ * published ports, and services that share no other network have no names for each other. A container's own end of a network is one of the
  * service's endpoints; an asker that is none (a plain container on the network) sees that network.
  *
  *     web, an alias, app_web          the service's virtual addresses, or its tasks' in dnsrr mode
@@ -55,13 +56,19 @@ export class Names {
 
   /** Network id → lower-case name → addresses of a container that is no task. */
   readonly #containers = new Map<string, Map<string, readonly string[]>>();
+  /** Networks that published ports come in by: nobody finds anybody there. */
+  #ingress: ReadonlySet<string> = new Set();
   #followed: ReadonlySet<DesiredService> = new Set();
   #state: Desired | undefined;
 
   /** Answers are those of `desired` from now on. */
   follow(desired: Desired): void {
     if (this.#state === desired) return;
-    if (this.#state?.networks !== desired.networks) this.#followContainers(desired);
+    if (this.#state?.networks !== desired.networks) {
+      this.#followContainers(desired);
+      const ingress = desired.networks.filter(({ isIngress }) => isIngress);
+      this.#ingress = new Set(ingress.map(({ id }) => id));
+    }
     this.#state = desired;
     const before = this.#followed;
     const after = new Set(desired.services);
@@ -121,7 +128,8 @@ export class Names {
 
   /** What `asker` is told. */
   answer(question: Question, asker: Asker): Answer {
-    const networks = this.#networksOf.get(`${asker.networkId}/${asker.address}`) ?? [asker.networkId];
+    const own = this.#networksOf.get(`${asker.networkId}/${asker.address}`) ?? [asker.networkId];
+    const networks = own.filter((id) => !this.#ingress.has(id));
     const name = question.name.toLowerCase().replace(/\.$/, '');
     const address = addressOfReverse(name);
     if (address !== undefined) return this.#reverseAnswer(address, question, networks);

@@ -11,6 +11,7 @@ import { arrivalAt, networkFiles } from './arrival.ts';
 import type { Kernel } from './kernel.ts';
 import { describeOperation, planDataPlane } from './reconcile.ts';
 import { type Sight, type Trace, traceFrom } from './trace.ts';
+import { type PublishedConnection, traceFromOutside } from './trace-published.ts';
 
 /** Looks at what is to be here and what is. */
 export type Look = () => Promise<Sight>;
@@ -37,6 +38,7 @@ async function answerFrom(
   kernel: Kernel,
 ): Promise<EndpointsAnswer> {
   if (asksDifference) return { operations: difference(sight) };
+  if (trace?.published_port) return wireTrace(traceFromOutside(publishedOf(trace), sight));
   if (trace) return wireTrace(traceFrom(connectionOf(trace), sight));
   if (arrival) return { arrivals: await arrivals(arrival, sight, kernel) };
   throw new ShoalError(
@@ -56,6 +58,10 @@ function connectionOf({ addresses, name, ipv6 }: TraceQuestion) {
     name: name ?? '',
     isIpv6: ipv6 === true,
   };
+}
+
+function publishedOf({ published_port, protocol, ipv6 }: TraceQuestion): PublishedConnection {
+  return { port: published_port ?? 0, protocol: protocol === 'udp' ? 'udp' : 'tcp', isIpv6: ipv6 === true };
 }
 
 function wireTrace({ steps, ways }: Trace): EndpointsAnswer {

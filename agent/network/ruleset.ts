@@ -87,6 +87,8 @@ const vxlanIdField = '@th,96,24';
 const isLocalAddress = 'fib daddr type 2';
 /** What stays on its bridge: the answer would go to the client past the rules, from an address that it did not ask. */
 const translatesAll = `iifname . oifname @same ${isRewritten} masquerade`;
+/** IPv6 lets nothing with that source out of the host, whatever a rule makes of it: refused is better than silence. */
+const notFromItself = 'ip6 daddr ::1 return';
 const verdictOfPort = 'meta l4proto . th dport vmap @ports';
 
 interface Draft {
@@ -256,7 +258,7 @@ function inetRules(draft: Draft, desired: Desired, { lacksBridgeFilter }: Rulese
     ['guard', { hook: hook('filter', 'prerouting', -300), rules: guardRules(desired.dataPathPort) }],
     ['leave', { hook: hook('filter', 'output', -300), rules: [inTheClear('oifname', desired.dataPathPort)] }],
     ['pre', { hook: hook('nat', 'prerouting', -110), rules: destinations }],
-    ['out', { hook: hook('nat', 'output', -110), rules: [published] }],
+    ['out', { hook: hook('nat', 'output', -110), rules: [notFromItself, published] }],
     ['post', { hook: hook('nat', 'postrouting', 90), rules: post }],
     ['in', { hook: hook('filter', 'input', -10), rules: refusalRules() }],
     ['through', { hook: hook('filter', 'forward', -10), rules: isolationRules(desired.networks) }],

@@ -63,25 +63,29 @@ export interface Trace {
   readonly ways: readonly Way[];
 }
 
-const goesOn = (text: string): Step => ({ text, breaks: false });
-const ends = (text: string): Step => ({ text, breaks: true });
+export const goesOn = (text: string): Step => ({ text, breaks: false });
+export const ends = (text: string): Step => ({ text, breaks: true });
 
 /** Follows a connection from a task of this node as far as this node has a part in it. */
 export function traceFrom(connection: Connection, sight: Sight): Trace {
-  const { desired, actual, options } = sight;
+  const { desired } = sight;
   const networks = desired.networks.filter(({ id }) => connection.addresses.has(id));
   if (networks.length === 0) {
     return { steps: [ends('the managers have told this node of none of the task’s networks yet')], ways: [] };
   }
-  const lacking = planDataPlane(desired, actual, options).length > 0;
-  const differs = goesOn(
-    'the kernel is not as the managers want it: "shoal network diff" tells what is lacking',
-  );
   const { step, found } = resolve(connection, sight);
   return {
-    steps: [...(lacking ? [differs] : []), step],
+    steps: [...lacks(sight), step],
     ways: found.map((one) => wayTo(one, connection, sight)),
   };
+}
+
+/** A word of warning where the kernel is not as it should be. */
+export function lacks({ desired, actual, options }: Sight): Step[] {
+  const isLacking = planDataPlane(desired, actual, options).length > 0;
+  return isLacking
+    ? [goesOn('the kernel is not as the managers want it: "shoal network diff" tells what is lacking')]
+    : [];
 }
 
 interface Found {
@@ -138,7 +142,8 @@ function placeOf(address: string, own: Connection['addresses'], { networks, serv
     });
 }
 
-function endpointAt(
+/** The one of `endpoints` that has `address` on a network. */
+export function endpointAt(
   endpoints: readonly Endpoint[],
   networkId: string,
   address: string,
@@ -214,8 +219,8 @@ function rewritten(
   return { steps: [goesOn(`nftables sends it on to ${whither} (chain ${chain})`)], addresses };
 }
 
-/** The addresses that a chain's `dnat` rules name. */
-function destinationsOf(rules: readonly string[]): string[] {
+/** What a chain's `dnat` rules name: addresses, with their port as `address:port` or `address . port` if there is one. */
+export function destinationsOf(rules: readonly string[]): string[] {
   return rules.flatMap((rule) => {
     const [, one] = /\bdnat ip6? to (\S+)$/.exec(rule) ?? [];
     if (one !== undefined) return [one];
@@ -234,15 +239,18 @@ function targetOf(
   const endpoint = sight.desired.services
     .map(({ endpoints }) => endpointAt(endpoints, network.id, address))
     .find((one) => one !== undefined);
-  if (endpoint === undefined) {
-    const steps = [
-      ends(`the managers told this node of no task with ${address}: the rule is of an earlier state`),
-    ];
-    return { address, networkId: network.id, taskId: '', name: '', nodeId: '', steps };
-  }
+  if (endpoint === undefined) return unknownTarget(address, network);
   const { taskId, name, nodeId } = endpoint;
   const steps = stepsToward(address, isDirect, endpoint, network, connection, sight);
   return { address, networkId: network.id, taskId, name, nodeId, steps };
+}
+
+/** Where a rule leads that is of an earlier state. */
+export function unknownTarget(address: string, network: DesiredNetwork): Target {
+  const steps = [
+    ends(`the managers told this node of no task with ${address}: the rule is of an earlier state`),
+  ];
+  return { address, networkId: network.id, taskId: '', name: '', nodeId: '', steps };
 }
 
 function stepsToward(
@@ -266,12 +274,17 @@ function stepsToward(
   if (isDirect && !elements('same')?.has(`"${bridge}" . "${bridge}"`)) {
     return [ends(`no rule lets packets pass on bridge ${bridge}`)];
   }
+  return wayToNode(endpoint, network, sight);
+}
+
+/** From this node to an endpoint's. */
+export function wayToNode(endpoint: Endpoint, network: DesiredNetwork, sight: Sight): Step[] {
   const drains = endpoint.isDraining
     ? [goesOn('it is to stop: it gets no new connections as soon as the rules are changed')]
     : [];
   const rest =
     endpoint.nodeId === sight.options.nodeId
-      ? goesOn(`stays on this node, on bridge ${bridge}`)
+      ? goesOn(`stays on this node, on bridge ${bridgeName(network)}`)
       : wayBetween(network, endpoint.nodeId, sight);
   return [...drains, rest];
 }

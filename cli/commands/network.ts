@@ -229,24 +229,47 @@ function addDifference(network: Command, context: Context): void {
 function addTrace(network: Command, context: Context): void {
   network
     .command('trace')
-    .description('where a connection from a task to a service would go, step by step; nothing is sent')
-    .argument('<task>', 'the task that would connect: its id, or its name, such as web.1')
-    .argument(
-      '<service:port>',
-      'the name as the task would say it, and the port there, such as db:5432 or dns:53/udp',
+    .description(
+      'where a connection from a task to a service, or from outside to a published port, would go, step by step; nothing is sent',
     )
-    .option('--ipv6', 'by the IPv6 addresses of the name')
+    .argument(
+      '<task | node:port>',
+      'the task that would connect: its id, or its name, such as web.1; or what someone outside would connect to: a node and a published port, such as h1:8080 or h1:53/udp',
+    )
+    .argument(
+      '[service:port]',
+      'of a task: the name as it would say it, and the port there, such as db:5432 or dns:53/udp',
+    )
+    .option('--ipv6', 'by the IPv6 addresses of the name, or of the node')
     .option('--format <format>', 'json, for programs')
-    .action(async (task: string, to: string, flags: Pick<ListOptions, 'format'> & { ipv6?: boolean }) => {
-      const path = `/tasks/${encodeURIComponent(task)}/trace`;
-      const asked = { to, ...(flags.ipv6 ? { ipv6: 'true' } : {}) };
-      const trace = await context.client().get<NetworkTrace>(path, asked);
+    .action(async (from: string, to: string | undefined, flags: TraceFlags) => {
+      const { path, asked } = traceRequest(from, to);
+      const ipv6 = flags.ipv6 ? { ipv6: 'true' } : {};
+      const trace = await context.client().get<NetworkTrace>(path, { ...asked, ...ipv6 });
       print(flags.format === 'json' ? JSON.stringify(trace) : traceText(trace));
       if (trace.Outcome === 'broken')
         throw new ShoalError('failed-precondition', 'the connection reaches no task');
       if (trace.Outcome === 'partly')
         throw new ShoalError('failed-precondition', 'some connections reach no task');
     });
+}
+
+type TraceFlags = Pick<ListOptions, 'format'> & { ipv6?: boolean };
+
+/** What is asked of the cluster for a trace. Throws 'invalid-argument'. */
+export function traceRequest(
+  from: string,
+  to: string | undefined,
+): { path: string; asked: Record<string, string> } {
+  if (to !== undefined) return { path: `/tasks/${encodeURIComponent(from)}/trace`, asked: { to } };
+  const [, node, port] = /^([^:]+):([^:]+)$/.exec(from) ?? [];
+  if (node === undefined || port === undefined) {
+    throw new ShoalError(
+      'invalid-argument',
+      `"${from}" names no node and published port: write h1:8080, or a task and what it would connect to: web.1 db:5432`,
+    );
+  }
+  return { path: `/nodes/${encodeURIComponent(node)}/trace`, asked: { port } };
 }
 
 /** A trace for a person: each step with the node where it happens, indented by what it is a part of. */

@@ -16,7 +16,7 @@ import { hostOf } from '../store/ip.ts';
 import type { View } from '../store/store.ts';
 import { reasonOf } from '../store/why.ts';
 import type { ApiHost, DataPlanes } from './contract.ts';
-import { lookupTask } from './lookup.ts';
+import { lookupNode, lookupTask } from './lookup.ts';
 import { looseFlag, managedCluster, pathOf, query } from './request.ts';
 
 export interface TraceStep {
@@ -79,7 +79,62 @@ export function networkTraceRoutes(host: ApiHost): Router {
     const to = readTraceTo(query(request, 'to'), looseFlag(request, 'ipv6'));
     response.json(await traceOf(store, dataPlanes, task, to, host.clock.now()));
   });
+  routes.get('/nodes/:id/trace', async (request, response) => {
+    const cluster = await managedCluster(host);
+    const node = lookupNode(cluster, pathOf(request, 'id'));
+    const to = readTracePort(query(request, 'port'), looseFlag(request, 'ipv6'));
+    response.json(await publishedTraceOf(cluster.store, cluster.dataPlanes, node, to));
+  });
   return routes;
+}
+
+/** A published port, as someone outside would ask a node for it. */
+export type TracePort = Omit<TraceTo, 'name'>;
+
+/** Reads `8080` or `53/udp`. Throws 'invalid-argument'. */
+export function readTracePort(text: string, isIpv6: boolean): TracePort {
+  const [, port, protocol = 'tcp'] = /^(\d{1,5})(?:\/(tcp|udp))?$/.exec(text) ?? [];
+  const number = Number(port);
+  if (port === undefined || number < 1 || number > 65_535) {
+    throw new ShoalError('invalid-argument', `"${text}" names no published port: write 8080 or 53/udp`);
+  }
+  return { port: number, protocol: protocol === 'udp' ? 'udp' : 'tcp', isIpv6 };
+}
+
+/** A connection from outside to a port published on `node`. Rejects when the node can't be asked. */
+export async function publishedTraceOf(
+  view: View,
+  dataPlanes: DataPlanes,
+  node: ClusterNode,
+  { port, protocol, isIpv6 }: TracePort,
+): Promise<NetworkTrace> {
+  const head = { From: 'outside', To: `${nameOf(node)}:${port}/${protocol}` };
+  const publishing = view
+    .list('service')
+    .flatMap((service) => (service.Endpoint.Ports ?? []).map((one) => ({ service, one })))
+    .filter(({ one }) => one.PublishedPort === port && one.Protocol === protocol);
+  const found = publishing.find(({ one }) => isIngressPort(one));
+  if (found === undefined) {
+    const [other] = publishing;
+    const Text =
+      other === undefined
+        ? `no service publishes port ${port}/${protocol}`
+        : `service ${other.service.Spec.Name} publishes port ${port}/${protocol} in mode=host: it answers where a task of it runs, and the engine there sends it on`;
+    return { ...head, Steps: [{ Node: '', Text, Breaks: true }], Ways: [], Outcome: 'broken' };
+  }
+  const { service, one } = found;
+  const trace = { published_port: port, protocol, ipv6: isIpv6 };
+  const answer = await dataPlanes.ask(node.ID, { trace });
+  const problems = (node.Problems ?? [])
+    .filter(({ ServiceID }) => ServiceID === undefined || ServiceID === service.ID)
+    .map(({ Message }) => ({
+      Node: nameOf(node),
+      Text: `the node has a problem: ${Message}`,
+      Breaks: false,
+    }));
+  const Steps = [...problems, ...(answer.steps ?? []).map((step) => stepAt(node, step))];
+  const inside = { name: service.Spec.Name, port: one.TargetPort, protocol, isIpv6 };
+  return { ...head, ...(await waysOf(view, dataPlanes, node, inside, Steps, answer.ways ?? [])) };
 }
 
 /** Asks the nodes on the way, each once. Rejects when the task's own node can't be asked. */
@@ -110,13 +165,25 @@ export async function traceOf(
     ...(answer.steps ?? []).map((step) => stepAt(node, step)),
     ...hintsOf(view, task, node, to, found.length === 0),
   ];
+  return { ...head, ...(await waysOf(view, dataPlanes, node, to, Steps, found)) };
+}
+
+/** The ways that `node` told of, each followed to where it ends. */
+async function waysOf(
+  view: View,
+  dataPlanes: DataPlanes,
+  node: ClusterNode,
+  to: TraceTo,
+  Steps: readonly TraceStep[],
+  found: readonly TraceWay[],
+): Promise<Pick<NetworkTrace, 'Steps' | 'Ways' | 'Outcome'>> {
   const arrivals = await arrivalsOf(view, dataPlanes, node.ID, to, found);
   const Ways = found.map((way) => ({
     Address: way.address ?? '',
     Steps: (way.steps ?? []).map((step) => stepAt(node, step)),
     Ends: (way.targets ?? []).map((target) => endOf(view, node, target, arrivals.get(target) ?? [])),
   }));
-  return { ...head, Steps, Ways, Outcome: outcomeOf(Ways) };
+  return { Steps, Ways, Outcome: outcomeOf(Ways) };
 }
 
 /** Asks the nodes where connections come in; by target, their steps. A node that can't be asked says so in a step. */

@@ -106,6 +106,7 @@ export class EndpointsBoard {
     { readonly state: OverlayService | undefined; readonly text: string }
   >();
   private flush: Timer | undefined;
+  private flushedAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(options: EndpointsOptions) {
     this.options = options;
@@ -246,8 +247,10 @@ export class EndpointsBoard {
     }
     const now = this.options.clock.monotonicMs();
     for (const watcher of this.watchers.values()) watcher.changedAtMs ??= now;
-    this.flush ??= this.options.clock.after(gatherMs, () => {
+    // After a quiet time the first change goes out at once, with what comes in the same turn.
+    this.flush ??= this.options.clock.after(now - this.flushedAtMs < gatherMs ? gatherMs : 0, () => {
       this.flush = undefined;
+      this.flushedAtMs = this.options.clock.monotonicMs();
       for (const watcher of this.watchers.values()) watcher.pump.wake();
     });
   }

@@ -16,6 +16,11 @@ export interface LoadFailure {
 }
 
 export interface LoadResult {
+  /** When it began, on the clock of the machine. */
+  readonly beganAtMs: number;
+  /** Requests sent, and for how long they were. */
+  readonly sent: number;
+  readonly sentForMs: number;
   readonly succeeded: number;
   readonly failures: readonly LoadFailure[];
   /** Of those that succeeded. */
@@ -117,10 +122,14 @@ async function run(host: string, port: number, perSecond: number): Promise<void>
   process.stdin.resume();
   await new Promise((resolve) => process.stdin.once('end', resolve));
   clearInterval(timer);
+  const sentForMs = since();
   await Promise.all(underWay);
   const sorted = latencies.sort((a, b) => a - b);
   const at = (share: number) => Math.round((sorted[Math.floor((sorted.length - 1) * share)] ?? 0) * 10) / 10;
   const result: LoadResult = {
+    beganAtMs: performance.timeOrigin + began,
+    sent,
+    sentForMs,
     succeeded: latencies.length,
     failures,
     latencyMs: { p50: at(0.5), p99: at(0.99), most: at(1) },

@@ -30,7 +30,7 @@
 # Environment: LAB_NAME (shoal-lab), LAB_DATA (/var/lib/$LAB_NAME), LAB_NET (10.77.0),
 #   LAB_DOCKERD_FLAGS (more flags for dockerd), LAB_ENGINE (a program to run in place of the built-in
 #   dockerd line; it gets LAB_HOST LAB_IP LAB_SOCK LAB_HOSTDATA LAB_CGROUP and must answer GET /_ping on LAB_SOCK),
-#   LAB_NO_ENGINE=1 (hosts without an engine).
+#   LAB_NO_ENGINE=1 (hosts without an engine), LAB_CPU_SHARES (weight of the lab's processes, 1024 for each host).
 set -Eeuo pipefail
 trap 'echo "lab: FAILED at line $LINENO: $BASH_COMMAND" >&2' ERR
 TMP=                                           # scratch folder of this call, if it makes one
@@ -70,6 +70,8 @@ ping_engine() { [[ $(curl -s -m 2 --unix-socket "$(sock "$1")" http://x/_ping) =
 enter_cgroup() { # move the calling shell into LAB/<1>
   local c; for c in $CONTROLLERS; do
     [[ -d $CG/$c ]] || continue; mkdir -p "$CG/$c/$LAB_NAME/$1"; echo 0 >"$CG/$c/$LAB_NAME/$1/cgroup.procs"; done; }
+weigh() { # N hosts weigh as N others on this machine: as one group all of them together would as one process
+  local f=$CG/cpu/$LAB_NAME/cpu.shares; [[ ! -e $f ]] || echo "${LAB_CPU_SHARES:-$((1024 * $1))}" >"$f"; }
 drop_cgroup() { # remove the (empty) groups LAB/<1> of every hierarchy; a group empties a moment after its last process
   local c i d=$LAB_NAME${1:+/$1}
   for c in "$CG"/*/; do
@@ -162,7 +164,7 @@ c_up() {
   [[ $EUID == 0 ]] || die "must be root"
   local b i hs=(); for b in unshare nsenter ip curl flock awk; do command -v $b >/dev/null || die "missing: $b"; done
   [[ -n ${LAB_NO_ENGINE:-}${LAB_ENGINE:-} ]] || command -v dockerd >/dev/null || die "missing: dockerd"
-  lock; boot sw; for ((i = 1; i <= $1; i++)); do hs+=("h$i"); boot "h$i"; done
+  lock; boot sw; for ((i = 1; i <= $1; i++)); do hs+=("h$i"); boot "h$i"; done; weigh "$1"
   wait_engines "${hs[@]}"; }
 c_down() {
   lock; local h

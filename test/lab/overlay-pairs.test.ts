@@ -1,7 +1,12 @@
-/** Who may talk to whom, over IPv4 and IPv6: a stack of four services across three networks, from every host. */
+/**
+ * Who may talk to whom, over IPv4 and IPv6, TCP and UDP: a stack of four services across three networks. From every task
+ * on every host to every task of every other service: by the name and its virtual address, by the tasks' own names and
+ * by an alias; and who shares no network has none of these.
+ */
 import assert from 'node:assert/strict';
 import type { Service, Task } from '../../proto/docker.ts';
 import { clientOf, formCluster, runningTasks } from './cluster.ts';
+import { type Answered, type Asked, ask, enterTask, serve } from './exchange.ts';
 import { Lab, type LabHost, labMissing, waitFor } from './lab.ts';
 
 const hostCount = 5;
@@ -13,21 +18,25 @@ const networksOf: Readonly<Record<string, readonly string[]>> = {
   db: ['back'],
 };
 const services = Object.keys(networksOf);
+const families = [4, 6] as const;
+const protocols = ['tcp', 'udp'] as const;
 
 function mayTalk(from: string, to: string): boolean {
   return networksOf[from]!.some((network) => networksOf[to]!.includes(network));
 }
 
-/** A web server in each task that tells the service's name. */
+const aliasOf = (service: string) => `the-${service}`;
+
 const composeFile = `
 services:
 ${services
   .map(
     (name) => `  ${name}:
     image: busybox:lab
-    command: ["sh", "-c", "mkdir /www; echo ${name} > /www/index.html; exec httpd -f -p 80 -h /www"]
+    command: ["sleep", "1000000"]
     stop_grace_period: 1s
-    networks: [${networksOf[name]!.join(', ')}]
+    networks:
+${networksOf[name]!.map((network) => `      ${network}: {aliases: [${aliasOf(name)}]}`).join('\n')}
     deploy: {mode: global}
 `,
   )
@@ -41,6 +50,8 @@ networks:
 describe('lab: who may talk to whom', () => {
   let lab: Lab;
   let addresses: Record<string, { virtual: string[]; tasks: string[] }>;
+  /** By host and service: what enters the task's network. */
+  const enters = new Map<string, readonly string[]>();
 
   before(async function () {
     const missing = labMissing();
@@ -54,12 +65,22 @@ describe('lab: who may talk to whom', () => {
         return (await runningTasks(first, `shop_${name}`)).length === hostCount;
       });
     }
+    for (const host of lab.hosts) {
+      for (const name of services) {
+        const enter = await enterTask(host, `shop_${name}`);
+        enters.set(`${host.name} ${name}`, enter);
+        await serve(lab, enter, serverOf(host, name));
+      }
+    }
     addresses = await addressesOf(first);
   });
 
   after(async () => {
     await lab?.down();
   });
+
+  const serverOf = (host: LabHost, service: string) => `${service}@${host.name}`;
+  const allServersOf = (service: string) => lab.hosts.map((host) => serverOf(host, service));
 
   /** What an outsider may have learnt of every service: its virtual addresses and those of its tasks. */
   async function addressesOf(host: LabHost) {
@@ -85,60 +106,114 @@ describe('lab: who may talk to whom', () => {
     return found;
   }
 
-  /** Runs `script` in a service's container on `host`. */
-  async function inside(host: LabHost, service: string, script: string): Promise<string[]> {
-    const filter = ['--filter', `label=com.docker.swarm.service.name=shop_${service}`];
-    const { stdout: id } = await host.engine('ps', '-q', ...filter);
-    const { stdout } = await host.engine('exec', id.split('\n')[0]!, 'sh', '-c', script);
-    return stdout.split('\n').filter(Boolean).sort();
-  }
-
-  /** Says `WHAT=ANSWER` of the web server at an address. */
-  const ask = `ask() { echo "$2=$(printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2 $1 80 2>/dev/null | tail -1)"; };`;
-
-  it('who shares a network, by name: over IPv4 and IPv6, from every host', async () => {
-    for (const host of lab.hosts) {
+  /** Asks from every task of every host; calls `check` with who asked, what, and what came of it. */
+  async function fromEverywhere(
+    questions: (from: string) => readonly Asked[],
+    check: (from: string, asked: Asked, answered: Answered) => void,
+  ): Promise<void> {
+    const all = lab.hosts.map(async (host) => {
+      // One after the other: rules are a host's own, and whoever asks there at the same time takes turns with the others.
       for (const from of services) {
-        const targets = services.filter((to) => mayTalk(from, to));
-        const script = targets.flatMap((to) => [
-          `a=$(nslookup -type=a ${to} | sed -n 's/^Address: //p' | head -1); ask $a ${to}.v4 &`,
-          `b=$(nslookup -type=aaaa ${to} | sed -n 's/^Address: //p' | head -1); case $b in *:*) ask $b ${to}.v6 & ;; *) echo ${to}.v6=noname ;; esac`,
-        ]);
-        const expected = targets.flatMap((to) => [`${to}.v4=${to}`, `${to}.v6=${to}`]).sort();
-        const answers = await inside(host, from, `${ask} ${script.join('\n')}\nwait`);
-        assert.deepEqual(answers, expected, `${from} on ${host.name}`);
-      }
-    }
-  });
-
-  it('who shares none: no name, and no way to a virtual address or a task', async () => {
-    const asked = lab.hosts.map(async (host) => {
-      for (const from of services) {
-        const targets = services.filter((to) => !mayTalk(from, to));
-        const names = targets.map(
-          (to) =>
-            `nslookup ${to} >/dev/null 2>&1 && echo ${to} has a name; nslookup tasks.${to} >/dev/null 2>&1 && echo tasks.${to} has a name`,
-        );
-        const ways = targets.flatMap((to) =>
-          [...addresses[to]!.virtual, ...addresses[to]!.tasks].map((one) => `ask ${one} ${to}.${one} &`),
-        );
-        assert.ok(targets.length === 0 || ways.length >= 2 * hostCount);
-        const answers = await inside(host, from, `${ask} ${[...names, ...ways].join('\n')}\nwait`);
-        assert.deepEqual(
-          answers.filter((line) => !line.endsWith('=')),
-          [],
-          `${from} on ${host.name}`,
-        );
+        const asked = questions(from);
+        const answers = await ask(lab, enters.get(`${host.name} ${from}`)!, asked);
+        assert.equal(answers.length, asked.length);
+        for (const [at, answered] of answers.entries()) check(serverOf(host, from), asked[at]!, answered);
       }
     });
-    await Promise.all(asked);
+    await Promise.all(all);
+  }
+
+  const shared = (from: string) => services.filter((to) => to !== from && mayTalk(from, to));
+
+  for (const protocol of protocols) {
+    it(`who shares a network: every task by the name’s virtual address, over ${protocol}`, async () => {
+      let checked = 0;
+      await fromEverywhere(
+        (from) =>
+          shared(from).flatMap((to) =>
+            families.flatMap((family) =>
+              [to, `shop_${to}`, aliasOf(to)].map((name) => ({
+                ...{ to: name, family, protocol, servers: hostCount },
+              })),
+            ),
+          ),
+        (from, { to, family }, { addresses: found, servers, errors }) => {
+          const service = services.find((name) => to.endsWith(name))!;
+          const what = `${from} to ${to}, IPv${family}: ${JSON.stringify({ found, servers, errors })}`;
+          assert.deepEqual(errors, [], what);
+          // One virtual address for each network that both are on.
+          assert.equal(found.length, 1, what);
+          assert.ok(addresses[service]!.virtual.includes(found[0]!), what);
+          assert.deepEqual(servers[found[0]!], allServersOf(service), what);
+          checked += 1;
+        },
+      );
+      assert.equal(checked, hostCount * 6 * families.length * 3);
+    });
+
+    it(`who shares a network: every task by its own name and address, over ${protocol}`, async () => {
+      let checked = 0;
+      await fromEverywhere(
+        (from) =>
+          shared(from).flatMap((to) => families.map((family) => ({ to: `tasks.${to}`, family, protocol }))),
+        (from, { to, family }, { addresses: found, servers, errors }) => {
+          const service = to.slice('tasks.'.length);
+          const what = `${from} to ${to}, IPv${family}: ${JSON.stringify({ found, servers, errors })}`;
+          assert.deepEqual(errors, [], what);
+          assert.equal(found.length, hostCount, what);
+          assert.deepEqual(Object.values(servers).flat().sort(), allServersOf(service), what);
+          checked += 1;
+        },
+      );
+      assert.equal(checked, hostCount * 6 * families.length);
+    });
+  }
+
+  it('who shares none: no name of any kind', async () => {
+    await fromEverywhere(
+      (from) =>
+        services
+          .filter((to) => !mayTalk(from, to))
+          .flatMap((to) =>
+            families.flatMap((family) =>
+              [to, `shop_${to}`, aliasOf(to), `tasks.${to}`].map((name) => ({
+                to: name,
+                family,
+                servers: 0,
+              })),
+            ),
+          ),
+      (from, { to }, { addresses: found, errors }) => {
+        assert.deepEqual(found, [], `${from} knows ${to}`);
+        // The lab has nobody to ask for foreign names.
+        assert.ok(['ENOTFOUND', 'ESERVFAIL'].includes(errors.join()), `${from} asks for ${to}: ${errors}`);
+      },
+    );
+  });
+
+  it('who shares none: no way to a virtual address or a task', async () => {
+    for (const { virtual, tasks } of Object.values(addresses)) {
+      assert.ok(virtual.length >= 2 && tasks.length >= 2 * hostCount);
+    }
+    await fromEverywhere(
+      (from) =>
+        services
+          .filter((to) => !mayTalk(from, to))
+          .flatMap((to) =>
+            [...addresses[to]!.virtual, ...addresses[to]!.tasks].flatMap((one) =>
+              protocols.map((protocol) => ({ to: one, protocol })),
+            ),
+          ),
+      (from, { to, protocol }, { servers }) => {
+        assert.deepEqual(Object.values(servers).flat(), [], `${from} reaches ${to} over ${protocol}`);
+      },
+    );
   });
 
   it('a virtual address answers nobody outside its network, the host included', async () => {
-    const [host] = lab.hosts;
-    for (const one of addresses.db!.virtual) {
-      const url = `http://${one.includes(':') ? `[${one}]` : one}/`;
-      await assert.rejects(host!.exec('curl', '-s', '-m', '3', url), one);
+    const asked = addresses.db!.virtual.flatMap((to) => protocols.map((protocol) => ({ to, protocol })));
+    for (const answered of await ask(lab, ['exec', lab.host(1).name], asked)) {
+      assert.deepEqual(Object.values(answered.servers).flat(), []);
     }
   });
 });

@@ -1,17 +1,30 @@
 /**
- * Not one request is lost while a service of 20 replicas under load is updated (start-first, and stop-first), scaled,
- * moved and its cluster's leader dies. A task counts when its health check has passed. The load goes through a host's
- * published port and, from within a container, to the service's virtual address.
+ * Not one request is lost while a service under load is updated (start-first, and stop-first), scaled, moved and its
+ * cluster's leader dies; when a node loses its power only those that were on their way to it are. A task counts when its
+ * health check has passed. The load goes through a host's published port and, from within a container, to the service's
+ * virtual address.
+ *
+ * SHOAL_LOAD_HOSTS, SHOAL_LOAD_REPLICAS and SHOAL_LOAD_PER_SECOND (of each of the two ways) make it larger;
+ * SHOAL_LOAD_FIGURES names a file to which each test adds its figures, a line of JSON.
  */
 import assert from 'node:assert/strict';
+import { appendFileSync } from 'node:fs';
 import type { Service } from '../../proto/docker.ts';
-import { clientOf, formCluster, leaderHost, runningTasks } from './cluster.ts';
-import { type Load, startLoad } from './http-load.ts';
+import { clientOf, formCluster, leaderHost, nodesSeenBy, runningTasks } from './cluster.ts';
+import { type Load, type LoadResult, startLoad } from './http-load.ts';
 import { Lab, labMissing, waitFor } from './lab.ts';
 
-const replicas = 20;
-const fewer = 5;
-const perSecond = 40;
+const fromEnvironment = (name: string, otherwise: number) => Number(process.env[name] ?? otherwise);
+const hostCount = fromEnvironment('SHOAL_LOAD_HOSTS', 3);
+const replicas = fromEnvironment('SHOAL_LOAD_REPLICAS', 20);
+const fewer = Math.ceil(replicas / 4);
+const perSecond = fromEnvironment('SHOAL_LOAD_PER_SECOND', 40);
+const figuresFile = process.env.SHOAL_LOAD_FIGURES;
+/** The hosts share the machine with all other tests: a busy one is not a lost one. */
+const heartbeatSeconds = 4;
+/** A node is down after so many heartbeats missed; then as long as a node may take to confirm that it knows. */
+const detectionMs = 3.25 * heartbeatSeconds * 1_000;
+const withdrawalMs = 2_000;
 const boundMs = 240_000;
 
 describe('lab: a service under load', () => {
@@ -23,11 +36,10 @@ describe('lab: a service under load', () => {
   before(async function () {
     const missing = labMissing();
     if (missing) return this.skip();
-    lab = await Lab.up(3, 'shoal-lab-load');
+    lab = await Lab.up(hostCount, 'shoal-lab-load');
     await formCluster(lab, 3);
     const first = lab.host(1);
-    // The hosts share the machine with all other tests: a busy one is not a lost one.
-    await first.shoal('swarm', 'update', '--dispatcher-heartbeat', '4s');
+    await first.shoal('swarm', 'update', '--dispatcher-heartbeat', `${heartbeatSeconds}s`);
     await first.shoal('network', 'create', '-d', 'overlay', 'front');
     const stopsSoon = ['--stop-grace-period', '2s'];
     const probe = ['--name', 'probe', '--constraint', 'node.hostname==h1', '--network', 'front'];
@@ -60,22 +72,35 @@ describe('lab: a service under load', () => {
     });
   }
 
-  async function withoutLoss(what: () => Promise<unknown>): Promise<void> {
+  /** What becomes of both loads while `what` happens. */
+  async function underLoad(title: string, what: () => Promise<unknown>): Promise<LoadResult[]> {
     const loads: Load[] = [
       // The second host answers for all of them, its own and the others' tasks.
       startLoad([lab.scriptPath, 'exec', 'sw'], lab.environment, lab.host(2).address, 8080, perSecond),
       startLoad([lab.scriptPath, ...insideContainer], lab.environment, virtualAddress, 80, perSecond),
     ];
-    let results: Awaited<ReturnType<Load['finish']>>[] = [];
+    let results: LoadResult[] = [];
     try {
       await what();
     } finally {
       results = await Promise.all(loads.map((load) => load.finish()));
     }
-    for (const { succeeded, failures } of results) {
-      assert.ok(succeeded > perSecond, `only ${succeeded} succeeded`);
-      assert.deepEqual(failures, []);
+    if (figuresFile !== undefined) {
+      for (const [index, { failures, servers, beganAtMs, ...rest }] of results.entries()) {
+        const way = index === 0 ? 'published port' : 'virtual address';
+        const counts = { failed: failures.length, servers: Object.keys(servers).length };
+        const line = { title, way, replicas, hostCount, perSecond, ...rest, ...counts, beganAtMs };
+        appendFileSync(figuresFile, `${JSON.stringify(line)}\n`);
+      }
     }
+    for (const { succeeded } of results) {
+      assert.ok(succeeded > perSecond, `only ${succeeded} succeeded`);
+    }
+    return results;
+  }
+
+  async function withoutLoss(title: string, what: () => Promise<unknown>): Promise<void> {
+    for (const { failures } of await underLoad(title, what)) assert.deepEqual(failures, []);
   }
 
   /** Updates the service and waits until that is through: every task is another one, and serves. */
@@ -96,11 +121,11 @@ describe('lab: a service under load', () => {
 
   for (const order of ['start-first', 'stop-first']) {
     it(`loses no request to a rolling update, ${order}`, () =>
-      withoutLoss(() => update('--update-order', order)));
+      withoutLoss(`rolling update, ${order}`, () => update('--update-order', order)));
   }
 
   it('loses none to fewer and more tasks', () =>
-    withoutLoss(async () => {
+    withoutLoss(`scale ${replicas} → ${fewer} → ${replicas}`, async () => {
       await lab.host(1).shoal('service', 'scale', '--detach', `web=${fewer}`);
       await running(fewer);
       await lab.host(1).shoal('service', 'scale', '--detach', `web=${replicas}`);
@@ -108,17 +133,53 @@ describe('lab: a service under load', () => {
     }));
 
   it('loses none to a node that is drained', () =>
-    withoutLoss(async () => {
+    withoutLoss('drain of a node', async () => {
       await lab.host(1).shoal('node', 'update', '--availability', 'drain', 'h3');
       await running(replicas, 'h3');
     }));
 
   it('loses none to the leader’s death', () =>
-    withoutLoss(async () => {
+    withoutLoss('leader’s daemon killed, started', async () => {
       const leader = await leaderHost(lab, lab.host(1));
       await leader.killShoald();
       const witness = lab.hosts.find((host) => host !== leader)!;
       await waitFor('another leader', boundMs, async () => (await leaderHost(lab, witness)) !== leader);
       await leader.startShoald();
     }));
+
+  it('loses to a node’s loss of power what was on its way there, and no longer than that is not known', async () => {
+    const lost = lab.host(3);
+    await lab.host(1).shoal('node', 'update', '--availability', 'active', lost.name);
+    // Tasks come back to it.
+    await update('--update-order', 'start-first');
+    const nodes = await nodesSeenBy(lab.host(1));
+    const lostId = nodes.find(({ Description }) => Description.Hostname === lost.name)?.ID;
+    const tasks = await runningTasks(lab.host(1), 'web');
+    const share = tasks.filter(({ NodeID }) => NodeID === lostId).length / tasks.length;
+    assert.ok(share > 0 && share < 1, `${share} of the tasks run there`);
+    let offAtMs = 0;
+    let downAtMs = 0;
+    const now = () => performance.timeOrigin + performance.now();
+    const results = await underLoad('power loss of a node', async () => {
+      offAtMs = now();
+      await lost.powerOff();
+      await waitFor('the node to be down', boundMs, async () => {
+        const all = await nodesSeenBy(lab.host(1));
+        return all.some(({ ID, Status }) => ID === lostId && Status.State === 'down');
+      });
+      downAtMs = now();
+      await running(replicas, lost.name);
+    });
+    assert.ok(downAtMs - offAtMs < detectionMs * 2, `it took ${downAtMs - offAtMs} ms to be known`);
+    for (const { failures, beganAtMs, sent, sentForMs } of results) {
+      const sentAtMs = failures.map((failure) => beganAtMs + failure.sentMs);
+      // Those that were being answered when the power went were sent a little before.
+      const early = sentAtMs.filter((atMs) => atMs < offAtMs - 1_000);
+      const late = sentAtMs.filter((atMs) => atMs > downAtMs + withdrawalMs);
+      assert.deepEqual([early, late], [[], []], JSON.stringify({ offAtMs, downAtMs }));
+      const sentMeanwhile = (sent / sentForMs) * (downAtMs + withdrawalMs - offAtMs + 1_000);
+      const most = Math.ceil(share * sentMeanwhile);
+      assert.ok(failures.length <= most, `${failures.length} failed, ${most} went there at most`);
+    }
+  });
 });

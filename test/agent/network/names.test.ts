@@ -113,6 +113,15 @@ describe('names of a network', () => {
     assert.equal(ask(state, '_http._tcp.web', 'SRV', outsider), 'foreign');
   });
 
+  it('are not of the ingress network, which services that publish ports all share', () => {
+    const both = { ...web, networks: [...web.networks, { ...web.networks[0]!, networkId: back }] };
+    const published = desired([network(4097), network(4098, { isIngress: true })], [both, probes, db]);
+    assert.equal(ask(published, 'web', 'A', probe), '10.60.1.2');
+    assert.equal(ask(published, 'db.main', 'A', probe), 'foreign');
+    assert.equal(ask(published, 'web', 'A', outsider), 'foreign');
+    assert.equal(ask(published, '21.2.60.10.in-addr.arpa', 'PTR', probe), 'foreign');
+  });
+
   it('are those of plain containers, too, where they are', () => {
     const containers = [{ names: ['plain', 'Nick'], addresses: ['10.60.1.201', 'fd00:1::201'] }];
     const before = { ...state, networks: [network(4097, { containers }), network(4098)] };

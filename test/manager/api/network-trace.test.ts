@@ -1,6 +1,6 @@
 /** Where a connection would go, put together from what nodes say of their kernels and what the store knows. */
 import assert from 'node:assert/strict';
-import { type NetworkTrace, readTraceTo } from '../../../manager/api/network-trace.ts';
+import { type NetworkTrace, readTracePort, readTraceTo } from '../../../manager/api/network-trace.ts';
 import type { Network, Task } from '../../../proto/docker.ts';
 import { ShoalError } from '../../../proto/errors.ts';
 import type { EndpointsAnswer } from '../../../proto/generated/shoal/v1/EndpointsAnswer.ts';
@@ -147,6 +147,48 @@ describe('api: a trace', () => {
     const answer = await trace('web:80');
     assert.match(linesOf(answer)[0] ?? '', /^h1 ✘ the task does not run \(it is failed\): it fell/);
     assert.deepEqual([asked, answer.Outcome], [[], 'broken']);
+  });
+
+  it('from outside: asks the node for the port, and the nodes of tasks for the service’s own one', async () => {
+    const from = async (words: string) => {
+      const answer = await api.get(`/nodes/${words}`);
+      assert.equal(answer.status, 200, answer.text);
+      return answer.json as NetworkTrace;
+    };
+    const answer = await from('h1/trace?port=8080');
+    assert.deepEqual(asked, [
+      ['n1', { trace: { published_port: 8080, protocol: 'tcp', ipv6: false } }],
+      [
+        'n2',
+        {
+          arrival: {
+            ...{ from_node_id: 'n1', port: 80, protocol: 'tcp' },
+            targets: [{ network_id: 'front', address: '10.0.1.6', pid: 22 }],
+          },
+        },
+      ],
+    ]);
+    assert.deepEqual([answer.From, answer.To, answer.Outcome], ['outside', 'h1:8080/tcp', 'partly']);
+    assert.deepEqual(linesOf(answer), ['h1 named', 'h1 sent on', 'h1 goes', 'h2 listens', 'h1 ✘ goes']);
+    const Problems = [
+      { ServiceID: web.ServiceID, Message: 'port 8080/tcp is held', Since: '' },
+      { ServiceID: client.ServiceID, Message: 'not of it', Since: '' },
+    ];
+    api.host.apply([{ op: 'merge', kind: 'node', id: asId<NodeId>('n1'), fields: { Problems } }]);
+    assert.equal(
+      linesOf(await from('h1/trace?port=8080'))[0],
+      'h1 the node has a problem: port 8080/tcp is held',
+    );
+    asked = [];
+    assert.deepEqual(linesOf(await from('h1/trace?port=8080/udp')), [
+      ' ✘ no service publishes port 8080/udp',
+    ]);
+    assert.deepEqual(asked, []);
+    for (const port of ['', '0', '65536', 'http', '80/sctp']) {
+      assert.throws(() => readTracePort(port, false), /names no published port: write 8080 or 53\/udp/);
+    }
+    assert.equal((await api.get('/nodes/h1/trace?port=http')).status, 400);
+    assert.equal((await api.get('/nodes/nobody/trace?port=80')).status, 404);
   });
 
   it('refuses in words what names no service and port, and no task', async () => {
