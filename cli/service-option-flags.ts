@@ -28,6 +28,11 @@ export const optionFlags: readonly ScalarFlag[] = [
     'how its tasks leave a drained node: start-first, stop-first or at-once (default: as its updates go)',
   ),
   labelFlag(
+    '--rollout-share <percent>',
+    'shoal.rollout.share',
+    'how many of the new connections go to tasks of the new version while an update is under way, such as 10%',
+  ),
+  labelFlag(
     '--rebalance <how>',
     'shoal.rebalance',
     'move tasks by itself to nodes that have less to do: on, off, or how many at a time (default off)',

@@ -59,6 +59,8 @@ export interface Endpoint {
   readonly addresses: Readonly<Record<string, readonly string[]>>;
   /** Gets no new connections. */
   readonly isDraining: boolean;
+  /** Its part of new connections, as against the service's other endpoints; absent: 1. */
+  readonly weight?: number;
 }
 
 export interface DesiredService {
@@ -201,6 +203,7 @@ function endpointOf(wire: OverlayEndpoint): Endpoint {
     slot: wire.slot ?? 0,
     addresses: Object.fromEntries(addresses) as Record<string, readonly string[]>,
     isDraining: wire.is_draining === true,
+    ...(wire.weight ? { weight: wire.weight } : {}),
   };
 }
 

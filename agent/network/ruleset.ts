@@ -141,13 +141,20 @@ function familyOf(address: string): 0 | 1 {
   return isIpv6(address) ? 1 : 0;
 }
 
-/** Addresses that new connections may go to, of one family, in an order that depends on nothing else. */
-function backends(service: DesiredService, networkId: string, family: 0 | 1, onlyNodeId?: string): string[] {
+interface Backend {
+  readonly address: string;
+  readonly weight: number;
+}
+
+/** Where new connections may go, of one family, in an order that depends on nothing else. */
+function backends(service: DesiredService, networkId: string, family: 0 | 1, onlyNodeId?: string): Backend[] {
   return service.endpoints
     .filter(({ isDraining, nodeId }) => !isDraining && (onlyNodeId === undefined || nodeId === onlyNodeId))
-    .flatMap(({ addresses }) => addresses[networkId] ?? [])
-    .filter((address) => familyOf(address) === family)
-    .sort();
+    .flatMap(({ addresses, weight = 1 }) =>
+      (addresses[networkId] ?? []).map((address) => ({ address, weight })),
+    )
+    .filter(({ address }) => familyOf(address) === family)
+    .sort((one, other) => (one.address < other.address ? -1 : 1));
 }
 
 function addVirtualAddress(
@@ -191,7 +198,9 @@ function addPort(
         `meta nfproto ${family === 0 ? 2 : 10} meta l4proto ${protocol} ${rewrite(family, addresses, port.targetPort)}`,
       );
     }
-    for (const own of backends(service, ingressId, family, nodeId)) draft.locals[family].set(own, '');
+    for (const own of backends(service, ingressId, family, nodeId)) {
+      draft.locals[family].set(own.address, '');
+    }
   }
   if (rules.length === 0) {
     draft.deadPorts.set(key, '');
@@ -202,16 +211,23 @@ function addPort(
   draft.ports.set(key, `goto ${name}`);
 }
 
-/** The rule that sends a new connection to one of `addresses`, each in turn. */
-function rewrite(family: 0 | 1, addresses: readonly string[], port?: number): string {
+/** The rule that sends a new connection to one of `all`: to each in turn, or by lot where some are to get more. */
+function rewrite(family: 0 | 1, all: readonly Backend[], port?: number): string {
   const verb = family === 0 ? 'dnat ip to' : 'dnat ip6 to';
-  if (addresses.length === 1) {
-    if (port === undefined) return `${verb} ${addresses[0]}`;
-    return `${verb} ${family === 0 ? addresses[0] : `[${addresses[0]}]`}:${port}`;
+  const [only] = all;
+  if (all.length === 1 && only !== undefined) {
+    if (port === undefined) return `${verb} ${only.address}`;
+    return `${verb} ${family === 0 ? only.address : `[${only.address}]`}:${port}`;
   }
   const behind = port === undefined ? '' : ` . ${port}`;
-  const list = addresses.map((address, index) => `${index} : ${address}${behind}`).join(', ');
-  return `${verb} numgen inc mod ${addresses.length} map { ${list} }`;
+  const isEven = all.every(({ weight }) => weight === only?.weight);
+  let next = 0;
+  const list = all.map(({ address, weight }) => {
+    const first = next;
+    next += isEven ? 1 : weight;
+    return `${next - first === 1 ? first : `${first}-${next - 1}`} : ${address}${behind}`;
+  });
+  return `${verb} numgen ${isEven ? 'inc' : 'random'} mod ${next} map { ${list.join(', ')} }`;
 }
 
 function inetRules(draft: Draft, desired: Desired, { lacksBridgeFilter }: RulesetOptions): Table {

@@ -12,6 +12,7 @@ import {
   lacks,
   type Sight,
   type Step,
+  sentOnTo,
   type Target,
   type Trace,
   unknownTarget,
@@ -87,8 +88,7 @@ function sentOn(
   if (destinations.length === 0) {
     return broken(`chain ${chain} of table inet shoal sends nothing on over ${wantsIpv6 ? 'IPv6' : 'IPv4'}`);
   }
-  const whither = destinations.length === 1 ? 'a task' : `${destinations.length} tasks, to each in turn`;
-  return { steps: [goesOn(`nftables sends it on to ${whither} (chain ${chain})`)], destinations };
+  return { steps: [goesOn(sentOnTo(destinations, ofFamily, chain))], destinations };
 }
 
 /** `10.0.0.5:80`, `[fd00::5]:80`, `10.0.0.5 . 80` without the port. */

@@ -213,10 +213,18 @@ function rewritten(
         : `service ${serviceName} has no healthy task on network ${network.name}: the connection is refused`,
     );
   }
-  const addresses = destinationsOf(table?.chains.get(chain)?.rules ?? []);
+  const rules = table?.chains.get(chain)?.rules ?? [];
+  const addresses = destinationsOf(rules);
   if (addresses.length === 0) return broken(`chain ${chain} of table inet shoal is empty`);
-  const whither = addresses.length === 1 ? 'a task' : `${addresses.length} tasks, to each in turn`;
-  return { steps: [goesOn(`nftables sends it on to ${whither} (chain ${chain})`)], addresses };
+  return { steps: [goesOn(sentOnTo(addresses, rules, chain))], addresses };
+}
+
+/** Whom a chain's rules send connections on to, in words. */
+export function sentOnTo(destinations: readonly string[], rules: readonly string[], chain: string): string {
+  const isByLot = rules.some((rule) => rule.includes('numgen random'));
+  const turns = isByLot ? 'to each its share' : 'to each in turn';
+  const whither = destinations.length === 1 ? 'a task' : `${destinations.length} tasks, ${turns}`;
+  return `nftables sends it on to ${whither} (chain ${chain})`;
 }
 
 /** What a chain's `dnat` rules name: addresses, with their port as `address:port` or `address . port` if there is one. */

@@ -23,6 +23,7 @@ import { clusterAttachments, ingressNetwork } from '../store/attachment.ts';
 import { dataPlaneOf } from '../store/data-plane.ts';
 import { isIngressPort } from '../store/endpoint.ts';
 import type { View } from '../store/store.ts';
+import { withShares } from './rollout-share.ts';
 
 /** Ethernet's usual 1500, less the 50 bytes of vxlan's headers. */
 const defaultMtu = 1450;
@@ -146,7 +147,9 @@ export function serviceStateOf(view: View, id: ServiceId): OverlayService | unde
         target_port: port.TargetPort,
         published_port: port.PublishedPort!,
       })),
-    endpoints: endpoints.sort((a, b) => ((a.task_id ?? '') < (b.task_id ?? '') ? -1 : 1)),
+    endpoints: withShares(view, service, endpoints).sort((a, b) =>
+      (a.task_id ?? '') < (b.task_id ?? '') ? -1 : 1,
+    ),
     options: Object.fromEntries(Object.entries(Spec.Labels).filter(([key]) => key.startsWith(optionPrefix))),
   };
 }

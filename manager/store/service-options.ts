@@ -63,6 +63,8 @@ export interface ServiceOptions {
   readonly drain: DrainOrder | undefined;
   /** How many of its tasks at a time are moved by themselves to nodes that have less to do; 0: none. */
   readonly rebalance: number;
+  /** Percent of new connections for tasks of the new revision while an update is under way; undefined: as many as any. */
+  readonly 'rollout.share': number | undefined;
   /** When a job runs, as nextRunAt reads it; without it a job runs at once and when it is forced. */
   readonly cron: string | undefined;
   /** The time zone of the schedule. */
@@ -119,6 +121,7 @@ const options: { readonly [K in keyof ServiceOptions]: Option<ServiceOptions[K]>
   'partition.stopOnIsolation': { absent: undefined, parse: parseStopOnIsolation },
   drain: { absent: undefined, parse: (value) => oneOf(drainOrders, value) },
   rebalance: { absent: 0, parse: parseRebalance },
+  'rollout.share': { absent: undefined, parse: parseShare },
   cron: { absent: undefined, parse: parseSchedule },
   'cron.timezone': { absent: 'UTC', parse: parseTimezone },
   'cron.overlap': { absent: 'forbid', parse: (value) => oneOf(['allow', 'forbid', 'replace'], value) },
@@ -242,6 +245,12 @@ function oneOf<T extends string>(allowed: readonly T[], value: string): T {
   const found = allowed.find((one) => one === value);
   if (found === undefined) throw new BadOption(`must be one of ${allowed.join(', ')}`);
   return found;
+}
+
+function parseShare(value: string): number {
+  const percent = /^(\d{1,2})%?$/.exec(value)?.[1];
+  if (percent !== undefined && Number(percent) >= 1) return Number(percent);
+  throw new BadOption('must be a share of new connections from 1% to 99%');
 }
 
 function parseNumber(value: string, lowest: number, highest: number): number {

@@ -25,7 +25,7 @@ const outside = ['exec', 'sw'];
 const protocols = ['tcp', 'udp'] as const;
 /** What others' connection tracking has been known to forget after 15 minutes (moby#31208). */
 const idleSeconds = 1_200;
-/** SHOAL_IDLE_MINUTES=20: connections are left alone for so long in truth, in place of being aged. */
+/** SHOAL_IDLE_MINUTES=20: connections are left alone for so long, in place of a look at what would cut them by then. */
 const idleMinutes = Number(process.env.SHOAL_IDLE_MINUTES ?? 0);
 
 function ipv6Of(host: number): string {
@@ -164,7 +164,9 @@ describe('lab: services are reached', () => {
     }
     const asked = ([4, 6] as const).map((family) => ({ to: 'web.1', family, servers: 0 }));
     for (const { addresses } of await ask(lab, probe, asked)) {
-      assert.deepEqual(await records(lab, probe, 'PTR', addresses[0] ?? ''), [nameOf(1)], addresses.join());
+      // Of a container of its own the engine answers itself, and adds the network.
+      const [own] = (await records(lab, probe, 'PTR', addresses[0] ?? '')) as string[];
+      assert.equal(own?.replace(/\.front$/, ''), nameOf(1), addresses.join());
     }
   });
 
@@ -266,44 +268,27 @@ describe('lab: services are reached', () => {
     });
   });
 
-  /** As twenty minutes would leave it: what is tracked has so much less time left, and no host knows another's way. */
-  async function age(host: LabHost): Promise<number> {
-    const { stdout } = await host.exec('conntrack', '-L', '-p', 'tcp', '--state', 'ESTABLISHED');
-    const six = await host.exec('conntrack', '-L', '-f', 'ipv6', '-p', 'tcp', '--state', 'ESTABLISHED');
-    let aged = 0;
-    for (const line of `${stdout}\n${six.stdout}`.split('\n')) {
-      const found = /^tcp +6 (\d+) ESTABLISHED src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+) /.exec(line);
-      if (found === null) continue;
-      const [, left, source = '', destination = '', sourcePort = '', port = ''] = found;
-      if (!['8000', String(exchangePort)].includes(port)) continue;
-      aged += 1;
-      const remaining = Number(left) - idleSeconds;
-      const family = source.includes(':') ? ['-f', 'ipv6'] : [];
-      const which = [
-        ...family,
-        '-p',
-        'tcp',
-        '-s',
-        source,
-        '-d',
-        destination,
-        '--sport',
-        sourcePort,
-        '--dport',
-        port,
-      ];
-      if (remaining > 0) await host.exec('conntrack', '-U', ...which, '-t', String(remaining));
-      else await host.exec('conntrack', '-D', ...which);
-    }
-    await host.exec(
-      'sh',
-      '-c',
-      'ip neigh flush all; ip -6 neigh flush all; bridge fdb flush dev eth0 2>/dev/null; true',
+  /** Seconds that the host goes on tracking each of the connections, if nothing is heard of it. */
+  async function tracked(host: LabHost): Promise<number[]> {
+    const established = ['-p', 'tcp', '--state', 'ESTABLISHED'];
+    const listings = await Promise.all([
+      host.exec('conntrack', '-L', ...established),
+      host.exec('conntrack', '-L', '-f', 'ipv6', ...established),
+    ]);
+    return listings.flatMap(({ stdout }) =>
+      stdout
+        .split('\n')
+        .flatMap((line) => /^tcp +6 (\d+) ESTABLISHED .*? dport=(?:8000|7000) /.exec(line)?.[1] ?? [])
+        .map(Number),
     );
+  }
+
+  /** What minutes of silence do to a host: it has forgotten where others on its networks are. */
+  async function forgetNeighbours(host: LabHost): Promise<void> {
+    await host.exec('sh', '-c', 'ip neigh flush all; ip -6 neigh flush all');
     const vxlans = "for v in $(ip -o link show type vxlan | sed -n 's/^[0-9]*: \\([^:]*\\):.*/\\1/p'); do";
     const forget = `bridge fdb show dev $v | grep -v permanent | while read mac rest; do bridge fdb del $mac dev $v master 2>/dev/null; bridge fdb del $mac dev $v self 2>/dev/null; done; done; true`;
     await host.exec('sh', '-c', `${vxlans} ${forget}`);
-    return aged;
   }
 
   it(`by connections that are idle for ${idleMinutes || 20} minutes, through a virtual address and a published port`, async () => {
@@ -321,11 +306,17 @@ describe('lab: services are reached', () => {
       const idleMs = idleMinutes * 60_000;
       await waitFor('the time to pass', idleMs * 2, () => performance.now() - began >= idleMs);
     } else {
-      const aged = await Promise.all(lab.hosts.map(age));
-      assert.ok(aged[2]! >= 4 && aged[0]! >= 1, `tracked: ${aged.join()}`);
+      const left = await Promise.all(lab.hosts.map(tracked));
+      assert.ok(left[2]!.length >= 4 && left[0]!.length >= 1, JSON.stringify(left));
+      assert.ok(
+        left.flat().every((seconds) => seconds > idleSeconds),
+        JSON.stringify(left),
+      );
+      await Promise.all(lab.hosts.map(forgetNeighbours));
     }
     // Rules are looked at and made anew meanwhile, many times.
-    await first.shoal('service', 'update', '--detach', '--publish-add', '8100:8100', 'web');
+    const another = ['--name', 'another', '--publish', '8100:8100', ...idle];
+    await first.shoal('service', 'create', '--detach', ...another);
     await third.killShoald();
     await third.startShoald();
     await waitFor('the rules of the change', boundMs, async () => {

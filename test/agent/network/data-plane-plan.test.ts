@@ -66,6 +66,28 @@ describe('the rules of a data plane', () => {
     assert.deepEqual(rules(draining), ['dnat ip to 10.60.2.10']);
   });
 
+  it('give each endpoint its share where weights differ', () => {
+    const weighted = (weights: readonly (number | undefined)[]) => {
+      let at = 0;
+      const state = withEndpoints(sample, (one) => {
+        const weight = weights[at++ % weights.length];
+        return weight === undefined ? one : { ...one, weight };
+      });
+      const chains = rulesetOf(state, options).get('inet shoal')?.chains;
+      return [chains?.get('vip4_4098_idweb')?.rules, chains?.get('port_tcp_8080')?.rules];
+    };
+    assert.deepEqual(weighted([9, 1]), [
+      ['dnat ip to numgen random mod 10 map { 0-8 : 10.60.2.10, 9 : 10.60.2.11 }'],
+      [
+        'meta nfproto 2 meta l4proto 6 dnat ip to numgen random mod 10 map { 0-8 : 10.60.1.10 . 80, 9 : 10.60.1.11 . 80 }',
+      ],
+    ]);
+    assert.deepEqual(weighted([undefined, 2])[0], [
+      'dnat ip to numgen random mod 3 map { 0 : 10.60.2.10, 1-2 : 10.60.2.11 }',
+    ]);
+    assert.deepEqual(weighted([7, 7]), weighted([undefined, undefined]), 'equal ones take turns');
+  });
+
   it('refuse a virtual address and a port that nobody stands behind', () => {
     const table = rulesetOf(sample, options).get('inet shoal');
     const collection = (name: string) => [...(table?.collections.get(name)?.elements.keys() ?? [])];

@@ -56,6 +56,8 @@ describe('options of services in labels', () => {
     const isTrue = { 'shoal.partition.stop-on-isolation': 'true' };
     assert.equal(serviceOption(isTrue, 'partition.stopOnIsolation'), 10_000);
     assert.equal(serviceOption({ 'shoal.rebalance': 'on' }, 'rebalance'), 1);
+    assert.equal(serviceOption({ 'shoal.rollout.share': '10%' }, 'rollout.share'), 10);
+    assert.equal(serviceOption({}, 'rollout.share'), undefined);
   });
 
   for (const [label, value, complaint] of [
@@ -67,6 +69,8 @@ describe('options of services in labels', () => {
     ],
     ['shoal.drain', 'fast', /shoal\.drain must be one of start-first, stop-first, at-once/],
     ['shoal.rebalance', '0', /shoal\.rebalance must be on, off or how many/],
+    ['shoal.rollout.share', '0%', /shoal\.rollout\.share must be a share of new connections from 1% to 99%/],
+    ['shoal.rollout.share', '100%', /must be a share of new connections/],
     ['shoal.bogus', 'x', /"shoal\.bogus" is no label that Shoal knows; .*shoal\.ingress/],
     ['shoal.', 'x', /"shoal\." is no label that Shoal knows/],
     ['shoal.ingress', 'near', /shoal\.ingress must be one of all, local, not "near"/],
