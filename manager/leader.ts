@@ -131,7 +131,7 @@ export class Leader {
     try {
       const plan = keeperPlan(store, raft.status());
       if (plan.changes.length > 0) await propose(plan.changes);
-      for (const role of plan.roles) await this.certifyFor(role);
+      for (const role of plan.roles) await this.settleRole(role);
       for (const nodeId of plan.removals) await this.takeOut(nodeId);
     } catch (error) {
       if (!isShoalError(error, 'not-leader'))
@@ -142,9 +142,9 @@ export class Leader {
   }
 
   /** A node that was changed in that moment is looked at again by the next step. */
-  private async certifyFor(role: Change): Promise<void> {
+  private async settleRole(changes: readonly Change[]): Promise<void> {
     try {
-      await this.options.propose([role]);
+      await this.options.propose(changes);
     } catch (error) {
       if (!isShoalError(error, 'out-of-sequence') && !isShoalError(error, 'not-found')) throw error;
     }
@@ -159,6 +159,8 @@ export class Leader {
       else await raft.removeMember(nodeId);
     } catch (error) {
       if (isShoalError(error, 'not-leader')) throw error;
+      // It left in a change that was under way.
+      if (isShoalError(error, 'not-found')) return;
       log.warn({ node: nodeId, error: messageOf(error) }, 'a manager can’t be taken out of the group yet');
     }
   }

@@ -16,6 +16,7 @@ import type { BackupFacts } from './backup/backup.ts';
 import type { RestoredState } from './backup/restore.ts';
 import { type Authority, CertificateService, x509Authority } from './ca/service.ts';
 import type { Dispatcher } from './dispatcher/dispatcher.ts';
+import { refuseReplaced } from './keeper.ts';
 import { Leader, type LeaderOptions } from './leader.ts';
 import type { CompactionPolicy } from './raft/compaction.ts';
 import type {
@@ -146,6 +147,7 @@ export class Manager {
       log,
       stateMachine: store,
       compactionPolicy: () => compactionPolicy(store, tuning),
+      replacedBy: (nodeId) => store.get('node', nodeId as NodeId)?.Private.Replaces,
       ...(options.observeCommit ? { onCommit: options.observeCommit } : {}),
       onFailure: options.onFailure,
       ...tuning,
@@ -297,6 +299,7 @@ export class Manager {
     }
     const before = this.raft.status().members.find((member) => member.nodeId === nodeId);
     if (before) await this.raft.removeMember(nodeId, { force: true });
+    else refuseReplaced(this.store, this.raft.status(), nodeId);
     const raftId = newRaftId(this.options.random);
     await this.raft.addMember({ raftId, nodeId, address });
     return { raftId, members: this.raft.status().members };

@@ -211,6 +211,8 @@ export interface ClusterNode extends Meta<NodeId> {
     DownSince?: number;
     /** Since when the node's agent says that its engine does not answer; ms since the epoch. Kept by the store. */
     EngineDownSince?: number;
+    /** The manager that leaves the group in the moment in which this node gets its vote there. */
+    Replaces?: NodeId;
     Certificate?: {
       State: 'pending' | 'issued' | 'rotate';
       /** PEM of the request and, once issued, of the certificate chain. */

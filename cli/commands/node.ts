@@ -259,16 +259,32 @@ function addRoles(node: Command, context: Context): void {
     },
   ] as const;
   for (const { verb, role, done, already } of roles) {
-    node
-      .command(verb)
-      .description(`make nodes ${role}s`)
-      .argument('<node...>')
-      .action((names: string[]) =>
-        forEach(names, async (name) => {
-          const changed = await changeNode(context, name, (spec) => ({ ...spec, Role: role }));
-          const noun = changed && role === 'worker' ? 'Manager' : 'Node';
-          print(`${noun} ${name} ${changed ? done : already}`);
-        }),
+    const command = node.command(verb).description(`make nodes ${role}s`).argument('<node...>');
+    if (verb === 'promote') {
+      command.option(
+        '--demote <manager>',
+        'this manager becomes a worker in the moment in which the node, having caught up, gets its vote',
       );
+    }
+    command.action(async (names: string[], flags: { demote?: string }) => {
+      if (flags.demote !== undefined) {
+        await replaceManager(context, names, flags.demote);
+        return;
+      }
+      await forEach(names, async (name) => {
+        const changed = await changeNode(context, name, (spec) => ({ ...spec, Role: role }));
+        const noun = changed && role === 'worker' ? 'Manager' : 'Node';
+        print(`${noun} ${name} ${changed ? done : already}`);
+      });
+    });
   }
+}
+
+async function replaceManager(context: Context, names: readonly string[], manager: string): Promise<void> {
+  const [name, ...more] = names;
+  if (name === undefined || more.length > 0) {
+    throw new UsageError('--demote: one node takes the place of one manager; name one node to promote');
+  }
+  await context.client().post(`${nodePath(name)}/promote`, undefined, { demote: manager });
+  print(`Node ${name} takes the place of manager ${manager} as soon as it has caught up.`);
 }

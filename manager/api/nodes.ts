@@ -1,6 +1,12 @@
 /** /nodes */
 import { type Request, Router } from 'express';
-import type { ClusterNode, NodeAvailability, NodeRole, NodeSpec } from '../../proto/docker.ts';
+import {
+  type ClusterNode,
+  engineIdLabel,
+  type NodeAvailability,
+  type NodeRole,
+  type NodeSpec,
+} from '../../proto/docker.ts';
 import { ShoalError } from '../../proto/errors.ts';
 import { isTerminal } from '../../proto/task-state.ts';
 import type { Change } from '../store/change.ts';
@@ -32,6 +38,16 @@ export function nodeRoutes(host: ApiHost): Router {
   });
   routes.post('/nodes/:id/update', async (request, response) => {
     await updateNode(host, request);
+    response.status(200).end();
+  });
+  routes.post('/nodes/:id/promote', async (request, response) => {
+    const cluster = await managedCluster(host);
+    const node = lookupNode(cluster, pathOf(request, 'id'));
+    const { demote } = request.query;
+    if (typeof demote !== 'string' || demote === '') {
+      throw new ShoalError('invalid-argument', 'name the manager that becomes a worker: ?demote=NODE');
+    }
+    await commit(cluster, replacement(cluster.store, node, lookupNode(cluster, demote)));
     response.status(200).end();
   });
   routes.delete('/nodes/:id', async (request, response) => {
@@ -92,6 +108,44 @@ function checkDemotion(view: View, node: ClusterNode): void {
       "can't remove member from the raft: this would result in a loss of quorum",
     );
   }
+}
+
+/**
+ * Worker `node` is to take the place of manager `replaced`: that one stays until the other has caught up, and leaves the
+ * group in the change that gives it its vote. Throws 'failed-precondition' where this can't be, or would lose the quorum.
+ */
+export function replacement(view: View, node: ClusterNode, replaced: ClusterNode): Change[] {
+  const [name, other] = [node.Description.Hostname || node.ID, replaced.Description.Hostname || replaced.ID];
+  const refuse = (why: string): never => {
+    throw swarmError('failed-precondition', `node ${name} can't take the place of manager ${other}: ${why}`);
+  };
+  if (node.ID === replaced.ID) refuse('that is the same node');
+  if (node.Spec.Role === 'manager') refuse(`${name} is a manager already; demote ${other} alone`);
+  if (replaced.Spec.Role !== 'manager') refuse(`${other} is no manager; promote ${name} alone`);
+  if (node.Status.State !== 'ready') {
+    refuse(`${name} is ${node.Status.State} and would not catch up; it must be ready`);
+  }
+  if (node.Description.Engine.Labels[engineIdLabel] === undefined) {
+    refuse(`${name} is a Docker Engine, which can be a worker only`);
+  }
+  const busy = view.list('node').find((one) => one.Private.Replaces === replaced.ID);
+  if (busy) {
+    const who = busy.Description.Hostname || busy.ID;
+    refuse(
+      `${who} is about to; wait until it has its vote, or call it off with \`shoal node demote ${who}\``,
+    );
+  }
+  if (!hasVote(replaced)) refuse(`${other} has no vote yet; demote it and promote ${name}`);
+  const voters = view.list('node').filter(hasVote);
+  const isReached = (one: ClusterNode) => one.ManagerStatus?.Reachability === 'reachable';
+  const staying = voters.filter((one) => one.ID !== replaced.ID);
+  const quorum = Math.floor(voters.length / 2) + 1;
+  if (Math.min(voters.filter(isReached).length, staying.filter(isReached).length + 1) < quorum) {
+    refuse('this would result in a loss of quorum, for too few of the other managers are reachable');
+  }
+  const Private = { ...node.Private, Replaces: replaced.ID };
+  const Spec: NodeSpec = { ...node.Spec, Role: 'manager' };
+  return [{ op: 'update', kind: 'node', object: { ...node, Spec, Private } }];
 }
 
 /** The keeper calls one unknown that is in the group and has no vote yet. */

@@ -7,7 +7,7 @@
  */
 import { pack, unpack } from 'msgpackr';
 import type { Member, Standing } from './contract.ts';
-import type { ConfChangeV2, MemberId } from './core/types.ts';
+import type { ConfChangeV2, ConfState, MemberId } from './core/types.ts';
 
 /** Members by number, and those that were removed. */
 export interface Directory {
@@ -35,20 +35,33 @@ export function decodeContext(data: Uint8Array): ChangeContext | undefined {
   return data.length === 0 ? undefined : (unpack(data) as ChangeContext);
 }
 
-/** The directory after `change` was applied. */
-export function changeDirectory(directory: Directory, change: ConfChangeV2): Directory {
+/**
+ * The directory after `change` was applied. Who leaves in a joint change has its vote, and its address, until the group
+ * has left the joint state: `before` and `after` say who votes around the change; without them all go at once.
+ */
+export function changeDirectory(
+  directory: Directory,
+  change: ConfChangeV2,
+  before?: ConfState,
+  after?: ConfState,
+): Directory {
   const added = decodeContext(change.context)?.member;
   const members = new Map(directory.members);
   const removed = new Map(directory.removed);
-  for (const { type, member: raftId } of change.changes) {
+  const staysYet = (raftId: MemberId) => after?.votersOutgoing.includes(raftId) === true;
+  const take = (raftId: MemberId): void => {
     const known = members.get(raftId);
-    if (type === 'remove') {
-      members.delete(raftId);
-      if (known !== undefined) removed.set(raftId, known);
-    } else if (added !== undefined && added.raftId === raftId) {
-      members.set(raftId, added);
-    }
+    members.delete(raftId);
+    if (known !== undefined) removed.set(raftId, known);
+  };
+  for (const { type, member: raftId } of change.changes) {
+    if (type !== 'remove') {
+      if (added !== undefined && added.raftId === raftId) members.set(raftId, added);
+    } else if (!staysYet(raftId)) take(raftId);
   }
+  const { voters = [], learners = [], votersOutgoing = [], learnersNext = [] } = after ?? {};
+  const inGroup = new Set([...voters, ...learners, ...votersOutgoing, ...learnersNext]);
+  for (const raftId of before?.votersOutgoing ?? []) if (!inGroup.has(raftId)) take(raftId);
   return { members, removed };
 }
 

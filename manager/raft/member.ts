@@ -13,6 +13,7 @@ import type { ConfChangeV2, MemberId, Message, RawNode } from './core/types.ts';
 import { type Directory, decodeContext, standingOf } from './directory.ts';
 import { additionOf, type ChangeDoor, MembershipChanges, removalOf } from './membership-changes.ts';
 import type { RaftSettings } from './node.ts';
+import { promotionOf } from './promotion.ts';
 import { PendingProposals, surelyNotAppended, unknownOutcome } from './proposals.ts';
 import { overdueError, refuseQuorumLoss } from './reach.ts';
 import { ReadPoints } from './read-points.ts';
@@ -359,9 +360,8 @@ export class RaftMember implements RaftNode {
   #changed(change: ConfChangeV2, before: Directory, error: unknown): void {
     this.#changes.applied(decodeContext(change.context), error);
     if (error !== undefined) return;
-    for (const { type, member: raftId } of change.changes) {
-      const removed = before.members.get(raftId);
-      if (type !== 'remove' || removed === undefined || raftId === this.#self.raftId) continue;
+    for (const [raftId, removed] of this.#loop.directory.removed) {
+      if (!before.members.has(raftId) || raftId === this.#self.raftId) continue;
       // The group stops sending to it with this entry, so it may never see that entry committed.
       if (this.#isLeading) {
         const notice = removalNotice(this.#self.raftId, raftId, this.#loop.term);
@@ -488,6 +488,12 @@ export class RaftMember implements RaftNode {
         this.#loop.wake();
       },
       learnersCaughtUp: () => this.#contacts.learnersCaughtUp(),
+      promotion: (learner) => {
+        const view = this.#contacts.reachView();
+        const nodeId = view.directory.members.get(learner)?.nodeId;
+        return promotionOf(view, learner, nodeId && this.#settings.replacedBy?.(nodeId));
+      },
+      handOver: () => this.transferLeadership(),
       overdue: () => this.#overdue(),
     };
   }

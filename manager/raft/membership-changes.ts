@@ -10,6 +10,7 @@ import type { Member } from './contract.ts';
 import { decodeConfChange } from './core/core.ts';
 import type { ConfChangeV2, Entry, MemberId } from './core/types.ts';
 import { type ChangeContext, type Directory, decodeContext, encodeContext } from './directory.ts';
+import type { Promotion } from './promotion.ts';
 
 /** What the changes need of the member they run on. */
 export interface ChangeDoor {
@@ -20,6 +21,9 @@ export interface ChangeDoor {
   propose(change: ConfChangeV2): void;
   /** Learners whose log is as good as the leader's. */
   learnersCaughtUp(): readonly MemberId[];
+  /** How such a learner gets its vote. */
+  promotion(learner: MemberId): Promotion;
+  handOver(): Promise<void>;
   overdue(): ShoalError;
 }
 
@@ -40,6 +44,7 @@ export class MembershipChanges {
   readonly #queue: Job[] = [];
   #current: { readonly job: Job; isInLog: boolean } | undefined;
   readonly #promoting = new Set<MemberId>();
+  #isHandingOver = false;
 
   constructor(door: ChangeDoor, timeoutMs: number) {
     this.#door = door;
@@ -139,11 +144,27 @@ export class MembershipChanges {
       const make: MakeChange = (request) => {
         // It may have been removed while this waited for its turn.
         if (!this.#door.learnersCaughtUp().includes(learner)) return undefined;
-        const changes = [{ type: 'add-voter', member: learner }] as const;
+        const promotion = this.#door.promotion(learner);
+        if (promotion.kind === 'hand-over') this.#handOver();
+        if (promotion.kind === 'hand-over' || promotion.kind === 'wait') return undefined;
+        const changes: ConfChangeV2['changes'] = [
+          { type: 'add-voter', member: learner },
+          ...(promotion.kind === 'swap' ? [{ type: 'remove' as const, member: promotion.leaving }] : []),
+        ];
         return { transition: 'auto', changes, context: encodeContext({ request }) };
       };
       this.request(make).then(done, done);
     }
+  }
+
+  /** When nobody takes over, the next tick tries again. */
+  #handOver(): void {
+    if (this.#isHandingOver) return;
+    this.#isHandingOver = true;
+    const done = () => {
+      this.#isHandingOver = false;
+    };
+    this.#door.handOver().then(done, done);
   }
 }
 

@@ -39,6 +39,8 @@ export interface RaftNodeOptions {
   readonly keepEntries?: number;
   /** Asked each time, in place of both: the cluster's settings. */
   readonly compactionPolicy?: () => CompactionPolicy;
+  /** The node whose manager leaves the group in the change that gives the one on node `nodeId` its vote; undefined: none. */
+  readonly replacedBy?: (nodeId: string) => string | undefined;
   /** How long a proposal, a read or a membership change waits for a leader and its majority. */
   readonly proposalTimeoutMs?: number;
   /** How often a full disk is tried again. */

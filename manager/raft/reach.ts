@@ -67,6 +67,11 @@ export function refuseQuorumLoss(view: ReachView, removed: MemberId): void {
   );
 }
 
+/** Those of `members` that can be reached. */
+export function reachableOf(view: ReachView, members: readonly MemberId[]): readonly MemberId[] {
+  return members.filter((raftId) => isReachable(view, raftId));
+}
+
 function votersOf(view: ReachView): readonly MemberId[] {
   return view.confState.voters;
 }

@@ -368,8 +368,9 @@ export class ReadyLoop {
     this.#isChanging = true;
     this.#options.recovered.storage.membersChanged(entry.index);
     try {
+      const groupBefore = this.confState;
       this.confState = this.core.applyConfChange(change);
-      this.directory = changeDirectory(before, change);
+      this.directory = changeDirectory(before, change, groupBefore, this.confState);
     } catch (error) {
       if (!(error instanceof ConfChangeError)) throw error;
       refusal = error;

@@ -152,6 +152,23 @@ describe('lab: nodes come, go and change their roles', () => {
       await managersAre(witness, h1, h2, h3);
     });
 
+    it('a worker takes the place of a manager in one step, which stays until it has caught up', async () => {
+      await assert.rejects(h1.shoal('node', 'promote', 'h2', '--demote', 'h3'), /h2 is a manager already/);
+      await assert.rejects(h1.shoal('node', 'promote', 'h4', '--demote', 'h4'), /the same node/);
+      await assert.rejects(h1.shoal('node', 'promote', 'h4', 'h3', '--demote', 'h2'), /name one node/);
+      const before = await Promise.all(lab.hosts.map(containerFingerprint));
+      const { stdout } = await h1.shoal('node', 'promote', 'h4', '--demote', 'h3');
+      assert.match(stdout, /Node h4 takes the place of manager h3 as soon as it has caught up/);
+      await becomes(h4, 'manager');
+      await becomes(h3, 'worker');
+      await managersAre(h4, h1, h2, h4);
+      await waitFor('the log of h3 to be gone', 20_000, () => !existsSync(join(h3.dataDir, 'raft')));
+      await h2.shoal('node', 'promote', 'h3', '--demote', 'h4');
+      await becomes(h4, 'worker');
+      await managersAre(h1, h1, h2, h3);
+      assert.deepEqual(await Promise.all(lab.hosts.map(containerFingerprint)), before);
+    });
+
     it('what would lose the quorum is refused, and so is removing a node that is up or manages', async () => {
       await h3.killShoald('SIGKILL');
       await waitFor(

@@ -3,7 +3,7 @@
  * clocks go wrong, engines and containers fail, managers come and go. Everything drawn from the seed; everything
  * can be put right at once.
  */
-import { removal } from '../../manager/api/nodes.ts';
+import { removal, replacement } from '../../manager/api/nodes.ts';
 import type { ClusterNode } from '../../proto/docker.ts';
 import { messageOf } from '../../proto/errors.ts';
 import { asId, type NodeId } from '../../proto/ids.ts';
@@ -56,6 +56,7 @@ export class Faults {
       role: [4, (machine) => this.#changeRole(machine)],
       force: [1, (machine) => this.#force(machine)],
       'remove-node': [2, (machine) => this.#removeNode(machine)],
+      replace: [3, (machine) => this.#replaceManager(machine)],
     };
     const { has, hasServices, oldFormat } = cluster.scope;
     this.#kinds = Object.entries(kinds).filter(
@@ -63,7 +64,8 @@ export class Faults {
         has(kind) &&
         (hasServices || !ofServices.has(kind)) &&
         // The older snapshot and the log know of events that a snapshot of 0.1.0 did not keep.
-        (oldFormat === undefined || kind !== 'flipped-bit'),
+        (oldFormat === undefined || kind !== 'flipped-bit') &&
+        (kind !== 'replace' || has('role')),
     );
   }
 
@@ -318,6 +320,23 @@ export class Faults {
       await manager.propose([
         { op: 'update', kind: 'node', object: { ...node, Spec: { ...node.Spec, Role } } },
       ]);
+    });
+  }
+
+  /** As `shoal node promote A --demote B` asks: `machine` takes the place of some manager. */
+  #replaceManager(machine: Machine): void {
+    const leader = this.#leader();
+    const replaced = this.#machine();
+    if (leader === undefined) return;
+    this.#ask(leader, `let ${machine.name} replace ${replaced.name}`, async (manager) => {
+      await manager.readBarrier();
+      const [node, other] = [machine, replaced].map(({ nodeId }) => manager.store.get('node', nodeId));
+      if (node?.Spec.Role !== 'worker' || other?.Spec.Role !== 'manager' || this.#isMending()) return;
+      const changes = replacement(manager.store, node, other);
+      this.#note(machine, `is to take the place of ${replaced.name}`);
+      this.#demoted.add(replaced.nodeId);
+      this.#demoted.delete(machine.nodeId);
+      await manager.propose(changes);
     });
   }
 
