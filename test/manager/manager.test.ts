@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { keyFileState, openKeyFile } from '../../manager/raft/seal.ts';
 import type { Change } from '../../manager/store/change.ts';
 import { createServiceChanges } from '../../manager/store/service-change.ts';
+import { Store } from '../../manager/store/store.ts';
 import { isShoalError } from '../../proto/errors.ts';
 import { newUnlockKey } from '../../proto/identity.ts';
 import { asId, type Id, type NewId, type NodeId, newId, type SecretId } from '../../proto/ids.ts';
@@ -92,6 +93,20 @@ describe('managers together', function () {
     group.cut.clear();
     await group.wait(old.readBarrier());
     assert.equal(old.store.get('secret', 'lost' as SecretId), undefined);
+  });
+
+  it('give a backup of all that was acknowledged, from whichever is asked, or none', async () => {
+    await setUp(3);
+    const behind = seatOf('node3');
+    group.cut.add(behind.address);
+    await group.wait(group.leader().propose([secret('acknowledged')]));
+    await assert.rejects(group.wait(behind.manager!.stateForBackup()), isShoalError);
+    group.cut.clear();
+    const { facts, state } = await group.wait(behind.manager!.stateForBackup());
+    const store = new Store();
+    store.restore(facts.index, Buffer.concat([...state]));
+    assert.ok(store.get('secret', 'acknowledged' as SecretId));
+    assert.equal(facts.members.length, 3);
   });
 
   it('keep each node’s ManagerStatus in step with the group', async () => {
