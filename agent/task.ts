@@ -28,6 +28,10 @@ const pullToldAfterMs = 500;
 /** While a health check has not passed, its last output is looked at so often. */
 const healthLookMs = 2_000;
 const unavailablePrefix = 'engine unavailable: ';
+const networkPrefix = 'waiting for its network: ';
+const isWaiting = (words: string) => [unavailablePrefix, networkPrefix].some((one) => words.startsWith(one));
+/** A container that publishes ports needs several things of the engine's that somebody may have removed. */
+const maxMended = 4;
 
 /** What every task of a node shares. */
 export interface TaskSurroundings {
@@ -71,6 +75,8 @@ export class TaskDriver {
   #preparing: AbortController | undefined;
   /** A start that failed for a network that went away is prepared anew once. */
   #wasPreparedAnew = false;
+  /** How often a start that failed for something that was removed from the engine's firewall was tried again. */
+  #mended = 0;
   /** Its secrets or configs are other versions than those that were written. */
   #isRotated = false;
 
@@ -356,6 +362,10 @@ export class TaskDriver {
         await this.#prepare();
         return;
       }
+      if (this.#mended < maxMended && (await this.#around.networks.mend(messageOf(error)))) {
+        this.#mended += 1;
+        return;
+      }
       this.#advance('failed', this.#status.message, `starting container failed: ${messageOf(error)}`);
     }
   }
@@ -443,8 +453,14 @@ export class TaskDriver {
   }
 
   #waitForEngine(error: unknown): void {
-    this.#around.log.warn({ task: this.id, reason: messageOf(error) }, 'task waits for the engine');
-    if (isShoalError(error, 'unavailable')) this.#noteUnavailable(messageOf(error));
+    this.#around.log.warn(
+      { task: this.id, reason: messageOf(error) },
+      'task waits for the engine or a network',
+    );
+    if (isShoalError(error, 'unavailable')) {
+      const prefix = error.details.network === undefined ? unavailablePrefix : networkPrefix;
+      this.#noteUnavailable(messageOf(error), prefix);
+    }
     this.#isStale = true;
     this.#retry = this.#around.clock.after(this.#retryMs, () => {
       this.#retry = undefined;
@@ -453,13 +469,17 @@ export class TaskDriver {
     this.#retryMs = Math.min(this.#retryMs * 2, lastRetryMs);
   }
 
-  #noteUnavailable(reason: string): void {
-    if (isTerminal(this.#status.state) || this.#status.err.startsWith(unavailablePrefix)) return;
-    this.#setStatus({ ...this.#status, err: `${unavailablePrefix}${reason}` });
+  #noteUnavailable(reason: string, prefix = unavailablePrefix): void {
+    const err = `${prefix}${reason}`;
+    // Of an engine that is away the first reason stands.
+    const isToldOf =
+      prefix === unavailablePrefix ? this.#status.err.startsWith(prefix) : this.#status.err === err;
+    if (isTerminal(this.#status.state) || isToldOf) return;
+    this.#setStatus({ ...this.#status, err });
   }
 
   #clearUnavailable(): void {
-    if (!this.#status.err.startsWith(unavailablePrefix)) return;
+    if (!isWaiting(this.#status.err)) return;
     this.#setStatus({ ...this.#status, err: '' });
   }
 }

@@ -1,11 +1,11 @@
 /**
  * The data plane of one node: keeps the kernel's network, the engine's bridges and the DNS server as the managers
- * say. In: updates of shoal.v1.Endpoints/Watch, events of the engine. Out: the kernel reconciled at start, on each
- * change, on events and every 30 s; the revision it holds and what it could not do, reported to the managers. What it
+ * say. In: updates of shoal.v1.Endpoints/Watch, events of the engine and of the kernel. Out: the kernel reconciled at
+ * start, on each change, on events and every 30 s; the revision it holds and what it could not do, reported to the managers. What it
  * was told last is kept on disk, and stands while no manager answers. It decides nothing: reconcile.ts does, kernel.ts
  * is the only one that executes.
  */
-import { messageOf, ShoalError } from '../../proto/errors.ts';
+import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
 import type { EndpointsAnswer } from '../../proto/generated/shoal/v1/EndpointsAnswer.ts';
 import type { EndpointsQuestion } from '../../proto/generated/shoal/v1/EndpointsQuestion.ts';
 import type { EndpointsReport } from '../../proto/generated/shoal/v1/EndpointsReport.ts';
@@ -16,22 +16,24 @@ import type { Attachments } from './attachments.ts';
 import {
   type Desired,
   type DesiredNetwork,
-  isIpv6,
   nothingDesired,
   type ReadyNetwork,
   withUpdate,
 } from './desired.ts';
 import { DnsServer, type NameAnswerer } from './dns.ts';
+import { mendEngineChains } from './engine-chains.ts';
 import { type KernelFigures, readFigures } from './figures.ts';
+import { forgetFlows } from './flows.ts';
 import { portKey } from './held-ports.ts';
 import type { Kernel } from './kernel.ts';
+import { KernelWatch } from './kernel-watch.ts';
 import { type EncryptionKind, Keyring } from './keyring.ts';
 import { LastState } from './last-state.ts';
 import { linksOf } from './links.ts';
 import { Pace } from './pace.ts';
 import { PriorSettings } from './prior-settings.ts';
 import { answerTo } from './questions.ts';
-import { ReadyNetworks } from './ready-networks.ts';
+import { type Problem, ReadyNetworks, whyNotReady } from './ready-networks.ts';
 import {
   type Actual,
   hostSettingsOf,
@@ -49,6 +51,10 @@ const gatherMs = 30;
 const periodMs = 30_000;
 /** After a round that failed; twice as long after each further one, for a round costs ten processes. */
 const retryMs = 1_000;
+/** While a published port is another program's: nothing says when it is let go of. A try costs one bind. */
+const portRetryMs = 2_000;
+/** Chains that the engine needs for one network are fewer. */
+const maxMended = 8;
 
 /** The engine's networks, one for each of ours. */
 export interface EngineNetworks {
@@ -100,12 +106,6 @@ export interface DataPlaneOptions {
   readonly attachments?: Pick<Attachments, 'requests' | 'answered'>;
 }
 
-/** What could not be done, and of which network; of none: of the node. */
-interface Problem {
-  readonly message: string;
-  readonly networkId?: string;
-}
-
 export class DataPlane {
   readonly #options: DataPlaneOptions;
   readonly #names: NameAnswerer;
@@ -113,6 +113,7 @@ export class DataPlane {
   readonly #rules: Rules;
   readonly #pace: Pace;
   readonly #keyring: Keyring | undefined;
+  readonly #watch: KernelWatch;
   readonly #prior: PriorSettings;
   readonly #last: LastState;
   /** Network id → the engine's name for it. */
@@ -131,6 +132,7 @@ export class DataPlane {
   #rulesLookedAtMs = Number.NEGATIVE_INFINITY;
   #lookedAtMs = Number.NEGATIVE_INFINITY;
   #timer: Timer | undefined;
+  #portTimer: Timer | undefined;
   #running: Promise<void> | undefined;
   #isAsked = false;
   #isStopped = false;
@@ -152,13 +154,14 @@ export class DataPlane {
     this.#options = options;
     this.#prior = new PriorSettings(options.folder);
     this.#last = new LastState(options);
+    this.#ready = new ReadyNetworks(options.clock, (id) => whyNotReady(id, this.#desired, this.#problems));
     this.#rules = new Rules(options.kernel, () => this.#planOptions());
     this.#pace = new Pace(options.clock, (tookMs) => options.onProgrammed?.(tookMs));
     const { kernel, clock, log, encryption } = options;
     this.#names = options.names ?? new DnsServer({ clock, log });
-    this.#ready = new ReadyNetworks(clock, (id) => this.#whyNotReady(id));
     const onChange = () => this.#onKeys();
     this.#keyring = encryption && new Keyring({ kernel, clock, log, ...encryption, onChange });
+    this.#watch = new KernelWatch({ kernel, clock, log, onChange: () => this.#onKernel() });
   }
 
   /** Takes up the state of the last life, so that what runs goes on running. */
@@ -167,6 +170,7 @@ export class DataPlane {
     this.#standing = this.#desired;
     await this.#prior.load();
     await this.#keyring?.start();
+    this.#watch.start();
     this.#known = this.#names.know(this.#desired);
     // Bridges of the last life stand: their names are answered before anything is looked at. What can't be opened yet is
     // for the first round to tell.
@@ -178,6 +182,8 @@ export class DataPlane {
   async stop(): Promise<void> {
     this.#isStopped = true;
     this.#timer?.cancel();
+    this.#portTimer?.cancel();
+    this.#watch.stop();
     this.#keyring?.stop();
     await this.#running;
     if ((await this.#options.hasContainers?.(this.#desired)) ?? true) this.#names.stop();
@@ -189,7 +195,10 @@ export class DataPlane {
 
   /** Takes everything of ours out of the kernel and forgets it. */
   async leave(): Promise<void> {
+    // What is taken away now is no reason to look.
+    this.#isStopped = true;
     this.#timer?.cancel();
+    this.#watch.stop();
     await this.#running;
     this.#desired = nothingDesired;
     this.#assumed = undefined;
@@ -234,12 +243,29 @@ export class DataPlane {
   /** The rules of `desired` stand: nothing new goes to what it leaves out. One after the other, as they came to stand. */
   #confirm(desired: Desired): Promise<void> {
     this.#confirmed = this.#confirmed.then(async () => {
-      await Promise.all([this.#forgetFlows(desired), this.#known]);
+      const gone = withdrawnAddresses(this.#standing, desired);
+      this.#standing = desired;
+      const forgotten = forgetFlows(this.#options.kernel, gone).catch((error: unknown) =>
+        this.#options.log.debug({ reason: messageOf(error) }, 'no flows were forgotten'),
+      );
+      await Promise.all([forgotten, this.#known]);
       this.#programmed = desired.revision;
       this.#pace.held(desired.revision);
       this.#report();
+      this.#watchPorts();
     });
     return this.#confirmed;
+  }
+
+  /** A port that another program holds is taken soon after it is let go of. */
+  #watchPorts(): void {
+    if (this.#rules.refusedPorts.size === 0 || this.#portTimer !== undefined || this.#isStopped) return;
+    this.#portTimer = this.#options.clock.after(portRetryMs, async () => {
+      const isOneFree = await this.#rules.retryPorts();
+      this.#portTimer = undefined;
+      if (isOneFree) this.#changeRules();
+      else this.#watchPorts();
+    });
   }
 
   /** Something of the engine changed: its bridges and the containers' ends are looked at. */
@@ -248,7 +274,17 @@ export class DataPlane {
     this.#soon(gatherMs);
   }
 
-  /** The engine's network for a network of the cluster, once packets pass on it. Errors: 'unavailable'. */
+  /** Somebody else may have changed what the kernel holds. */
+  #onKernel(): void {
+    this.#areRulesDoubted = true;
+    this.#doubt();
+    this.#soon(0);
+  }
+
+  /**
+   * The engine's network for a network of the cluster, once packets pass on it. Errors: 'unavailable' when that takes too
+   * long, 'failed-precondition' when the engine refuses it; both name the network in their details.
+   */
   network(id: string): Promise<ReadyNetwork> {
     return this.#ready.wait(id);
   }
@@ -287,13 +323,6 @@ export class DataPlane {
   /** Answers a manager's question, with a report. */
   async answer(question: EndpointsQuestion): Promise<void> {
     this.#report(await answerTo(question, () => this.look(), this.#options.kernel));
-  }
-
-  #whyNotReady(id: string): string {
-    const known = this.#desired.networks.find((network) => network.id === id);
-    if (known === undefined) return `the managers have not told this node of network ${id} yet`;
-    const reasons = this.#problems.map(({ message }) => message).join('; ');
-    return `network ${known.name} is not ready on this node: ${reasons || 'it is being made'}`;
   }
 
   #doubt(): void {
@@ -373,12 +402,31 @@ export class DataPlane {
     const { networks } = this.#options;
     for (const network of desired.networks) {
       try {
-        this.#engineNames.set(network.id, await networks.ensureOverlay(network));
+        this.#engineNames.set(network.id, await this.#ensured(network));
       } catch (error) {
-        problems.push({ networkId: network.id, message: `network ${network.name}: ${messageOf(error)}` });
+        const isRefused = !isShoalError(error, 'unavailable');
+        const message = `network ${network.name}: ${messageOf(error)}`;
+        problems.push({ networkId: network.id, message, isRefused });
       }
     }
     await networks.pruneOverlays(new Set(desired.networks.map(({ id }) => id)));
+  }
+
+  /** The engine's network for `network`; what the engine lacks for it is made, one thing after the other. */
+  async #ensured(network: DesiredNetwork): Promise<string> {
+    const { networks } = this.#options;
+    for (let attempt = 0; ; attempt += 1) {
+      try {
+        return await networks.ensureOverlay(network);
+      } catch (error) {
+        if (attempt === maxMended || !(await this.mendEngine(messageOf(error)))) throw error;
+      }
+    }
+  }
+
+  /** Makes what the engine says that it lacks of the host's firewall. Whether there was something: it may be asked again. */
+  mendEngine(words: string): Promise<boolean> {
+    return mendEngineChains(this.#options.kernel, words, this.#options.log);
   }
 
   #planOptions(): PlanOptions {
@@ -408,7 +456,11 @@ export class DataPlane {
     this.#problems = problems;
     this.#isLookedAt = true;
     this.#ready.settle(desired, this.#engineNames, this.#present);
-    if (problems.length > 0) this.#areRulesDoubted = true;
+    // What failed is tried again as a whole, the engine's share included: nothing may be taken for done.
+    if (problems.length > 0) {
+      this.#areRulesDoubted = true;
+      this.#assumed = undefined;
+    }
     this.#report();
   }
 
@@ -441,27 +493,6 @@ export class DataPlane {
     this.#doubt();
     this.#report();
     this.#soon(0);
-  }
-
-  /**
-   * Connections keep the endpoint that they were sent to when they began. Those to an address that takes no more are
-   * forgotten, so that what comes next of them goes to another: flows of UDP, which have no end of their own, and
-   * connections that nobody has answered, whose next attempt would find a task that has been stopped.
-   */
-  async #forgetFlows(desired: Desired): Promise<void> {
-    const gone = [...withdrawnAddresses(this.#standing, desired)];
-    this.#standing = desired;
-    if (gone.length === 0) return;
-    const script = gone.flatMap((address) => {
-      const to = `${isIpv6(address) ? '-f ipv6 ' : ''}-r ${address}`;
-      return [`conntrack -D -p tcp --state SYN_SENT ${to}`, `conntrack -D -p udp ${to}`];
-    });
-    // Exit code 1 says that there was none; without the program flows end after their idle time.
-    await this.#options.kernel
-      .run('sh', ['-s'], `${script.join('\n')}\ntrue\n`)
-      .catch((error: unknown) =>
-        this.#options.log.debug({ reason: messageOf(error) }, 'no flows were forgotten'),
-      );
   }
 }
 

@@ -12,6 +12,7 @@ type Held = Server | Socket;
 export class HeldPorts {
   readonly #held = new Map<string, Held>();
   readonly #refused = new Map<string, string>();
+  #wanted: ReadonlyMap<string, PublishedPort> = new Map();
 
   /**
    * Holds exactly `ports`. Resolves with those that can't be had, as `tcp/8080`, and why. One that was refused is tried
@@ -19,6 +20,7 @@ export class HeldPorts {
    */
   async hold(ports: readonly PublishedPort[]): Promise<ReadonlyMap<string, string>> {
     const wanted = new Map(ports.map((port) => [portKey(port), port]));
+    this.#wanted = wanted;
     for (const [key, held] of this.#held) {
       if (wanted.has(key)) continue;
       this.#held.delete(key);
@@ -26,14 +28,29 @@ export class HeldPorts {
     }
     this.#refused.clear();
     for (const [key, port] of wanted) {
-      if (this.#held.has(key)) continue;
-      try {
-        this.#held.set(key, await (port.protocol === 'tcp' ? holdTcp(port) : holdUdp(port)));
-      } catch (error) {
-        this.#refused.set(key, reasonOf(error, port));
-      }
+      if (!this.#held.has(key)) await this.#try(key, port);
     }
     return this.#refused;
+  }
+
+  /** Tries those again that were refused last. Whether one of them is held now. */
+  async retry(): Promise<boolean> {
+    let isOneHeld = false;
+    for (const key of [...this.#refused.keys()]) {
+      isOneHeld = (await this.#try(key, this.#wanted.get(key)!)) || isOneHeld;
+    }
+    return isOneHeld;
+  }
+
+  async #try(key: string, port: PublishedPort): Promise<boolean> {
+    try {
+      this.#held.set(key, await (port.protocol === 'tcp' ? holdTcp(port) : holdUdp(port)));
+      this.#refused.delete(key);
+      return true;
+    } catch (error) {
+      this.#refused.set(key, reasonOf(error, port));
+      return false;
+    }
   }
 
   /** Lets all of them go. */

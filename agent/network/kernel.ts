@@ -30,14 +30,60 @@ const endOfFile = '== end ==';
 
 export class Kernel {
   readonly #prefix: readonly string[];
+  readonly #changes = new Map<Tool, number>();
 
   constructor(options: KernelOptions = {}) {
     this.#prefix = options.prefix ?? [];
   }
 
+  /** How often each tool was run that changes rules: with something to read. */
+  get changes(): ReadonlyMap<Tool, number> {
+    return this.#changes;
+  }
+
+  /**
+   * Tells each line that `tool` prints while it goes on, and once that it ended, with why. The answer ends it, after which
+   * nothing more is told. It does not outlive this process for long: it ends with the next line that nobody reads.
+   */
+  follow(
+    tool: Tool,
+    parameters: readonly string[],
+    onLine: (line: string) => void,
+    onEnd: (reason: string) => void,
+  ): () => void {
+    const [program = '', ...rest] = [...this.#prefix, tool, ...parameters];
+    const child = spawn(program, rest, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, LC_ALL: 'C' },
+    });
+    let isOver = false;
+    let errors = '';
+    let begun = '';
+    const end = (reason: string): void => {
+      if (isOver) return;
+      isOver = true;
+      onEnd(`${tool}: ${reason}`);
+    };
+    child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+      const lines = `${begun}${chunk}`.split('\n');
+      begun = lines.pop() ?? '';
+      if (!isOver) for (const line of lines) onLine(line);
+    });
+    child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
+      errors = `${errors}${chunk}`.slice(0, shownCharacters);
+    });
+    child.on('error', (error) => end(isMissing(error) ? 'the program is not installed' : messageOf(error)));
+    child.on('close', (code) => end(`${errors.trim()} (exit ${code})`));
+    return () => {
+      isOver = true;
+      child.kill();
+    };
+  }
+
   /** What `tool` prints. `input`: its standard input. */
   run(tool: Tool, parameters: readonly string[], input = ''): Promise<string> {
     const [program = '', ...rest] = [...this.#prefix, tool, ...parameters];
+    if (input !== '') this.#changes.set(tool, (this.#changes.get(tool) ?? 0) + 1);
     return new Promise((resolve, reject) => {
       const child = spawn(program, rest, {
         stdio: ['pipe', 'pipe', 'pipe'],

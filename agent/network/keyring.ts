@@ -51,6 +51,8 @@ export async function probeEncryption(
   } catch {
     return { reason: 'the program wg is not installed (package wireguard-tools)' };
   }
+  // One that was ended in the middle of its trial left this.
+  await kernel.ip([`link delete ${trialName}`]).catch(() => {});
   try {
     await kernel.ip([`link add ${trialName} type wireguard`, `link delete ${trialName}`]);
     return { kind: 'wireguard' };
@@ -61,12 +63,25 @@ export async function probeEncryption(
     return { reason: 'the kernel has no WireGuard, and wireguard-go needs /dev/net/tun' };
   }
   try {
-    await kernel.run('wireguard-go', [trialName]);
+    await beginProgram(kernel, trialName);
     await kernel.ip([`address add fd00::1/128 dev ${trialName}`, `link delete ${trialName}`]);
     return { kind: 'wireguard-go' };
   } catch (error) {
     return { reason: `the kernel has no WireGuard, and wireguard-go can't be used: ${messageOf(error)}` };
   }
+}
+
+/**
+ * Starts wireguard-go for an interface. The one that had the interface before takes a moment to end when that was
+ * deleted, and then removes its socket by name, which would be the new one's: it is waited for, but not for ever, for one
+ * that was killed leaves the socket.
+ */
+async function beginProgram(kernel: Kernel, name: string): Promise<void> {
+  const script = `
+    left=40
+    while [ -S "/var/run/wireguard/$0.sock" ] && [ $left -gt 0 ]; do sleep 0.05; left=$((left - 1)); done
+    exec wireguard-go "$0"`;
+  await kernel.run('sh', ['-c', script, name]);
 }
 
 export class Keyring {
@@ -118,7 +133,7 @@ export class Keyring {
     if (replaces) await kernel.ip([`link delete ${tunnel.name}`]);
     if (isNew || replaces) {
       if (kind === 'wireguard') await kernel.ip([`link add ${tunnel.name} type wireguard`]);
-      else await kernel.run('wireguard-go', [tunnel.name]);
+      else await beginProgram(kernel, tunnel.name);
     }
     // A pipe of its own, for wg opens a path.
     const script = 'cat | wg syncconf "$0" /dev/stdin';

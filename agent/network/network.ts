@@ -35,6 +35,8 @@ const maxNameAttempts = 3;
 /** The data plane, as far as a task's attachment needs it. */
 export interface OverlayNetworks {
   network(id: string): Promise<ReadyNetwork>;
+  /** Makes what the engine says that it lacks of the host's firewall. Whether it may be asked again. */
+  mendEngine(words: string): Promise<boolean>;
 }
 
 interface Known {
@@ -133,6 +135,11 @@ export class Networks {
   /** A network turned out to be missing: what is known of the engine's networks is looked up anew. */
   forget(): void {
     this.#known.clear();
+  }
+
+  /** The engine could not start a container, in these words. Whether what it lacked is there now: it may be asked again. */
+  async mend(words: string): Promise<boolean> {
+    return (await this.#dataPlane?.mendEngine(words)) ?? false;
   }
 
   /** Removes, after a while, what no task here uses; the engine keeps what others' containers use. */

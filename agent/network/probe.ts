@@ -43,6 +43,8 @@ async function missing(kernel: Kernel): Promise<string | undefined> {
   } catch (error) {
     return `nftables can't be used (install nftables): ${messageOf(error)}`;
   }
+  // One that was ended in the middle of its trial left this, and nobody else of the host is at it (see the lock).
+  await kernel.ip([`link delete ${trialLink}`]).catch(() => {});
   try {
     await kernel.ip([`link add ${trialLink} type vxlan id 1 dstport 4789`, `link delete ${trialLink}`]);
   } catch (error) {

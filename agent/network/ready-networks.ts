@@ -1,6 +1,6 @@
 /**
- * Networks that are wholly there, and tasks that wait for one. In: after each round, what stands. Out: the network as a
- * container is attached to it; a wait that is too long ends with what is known of why.
+ * Networks that are wholly there, and who waits for one. In: what a round of the data plane found. Out: each network as a
+ * task's container is attached to it, as soon as it is there; else, after a while, why it is not.
  */
 import { ShoalError } from '../../proto/errors.ts';
 import type { Clock, Timer } from '../../proto/ports.ts';
@@ -8,6 +8,14 @@ import { bridgeName, type Desired, isIpv6, type ReadyNetwork } from './desired.t
 
 /** As long as an agent waits for the managers to tell it of a network that one of its tasks is on. */
 const networkTimeoutMs = 15_000;
+
+/** What could not be done, and of which network; of none: of the node. */
+export interface Problem {
+  readonly message: string;
+  readonly networkId?: string;
+  /** The engine answered, and said no. */
+  readonly isRefused?: boolean;
+}
 
 interface Waiting {
   readonly resolve: (ready: ReadyNetwork) => void;
@@ -17,17 +25,17 @@ interface Waiting {
 
 export class ReadyNetworks {
   readonly #clock: Clock;
-  readonly #whyNot: (id: string) => string;
+  readonly #whyNot: (id: string) => ShoalError;
   readonly #waiting = new Map<string, Set<Waiting>>();
   readonly #ready = new Map<string, ReadyNetwork>();
 
-  /** `whyNot`: why a network is not ready, in words. */
-  constructor(clock: Clock, whyNot: (id: string) => string) {
+  /** `whyNot`: why the network of an id is not there yet. */
+  constructor(clock: Clock, whyNot: (id: string) => ShoalError) {
     this.#clock = clock;
     this.#whyNot = whyNot;
   }
 
-  /** The network of this id, once it is there. Errors: 'unavailable'. */
+  /** The network, once it is there. Errors: those of `whyNot`. */
   wait(id: string): Promise<ReadyNetwork> {
     const ready = this.#ready.get(id);
     if (ready !== undefined) return Promise.resolve(ready);
@@ -36,14 +44,14 @@ export class ReadyNetworks {
       this.#waiting.set(id, set);
       const timer = this.#clock.after(networkTimeoutMs, () => {
         set.delete(waiting);
-        reject(new ShoalError('unavailable', this.#whyNot(id)));
+        reject(this.#whyNot(id));
       });
       const waiting: Waiting = { resolve, reject, timer };
       set.add(waiting);
     });
   }
 
-  /** `names`: network id → the engine's name for it; `bridges`: those that stand. */
+  /** A round is over. `names`: network id → the engine's name for it; `bridges`: those that are there. */
   settle(desired: Desired, names: Map<string, string>, bridges: ReadonlySet<string>): void {
     for (const network of desired.networks) {
       const name = names.get(network.id);
@@ -69,7 +77,7 @@ export class ReadyNetworks {
     }
   }
 
-  /** Whoever waits is told `error`. */
+  /** Nobody waits any more. */
   refuse(error: ShoalError): void {
     for (const set of this.#waiting.values()) {
       for (const { reject, timer } of set) {
@@ -79,4 +87,25 @@ export class ReadyNetworks {
     }
     this.#waiting.clear();
   }
+}
+
+/**
+ * Why a network is not there: 'failed-precondition' when the engine refuses it, for then waiting here does not help, and
+ * else 'unavailable'. The error's details name the network.
+ */
+export function whyNotReady(id: string, desired: Desired, problems: readonly Problem[]): ShoalError {
+  const details = { network: id };
+  const known = desired.networks.find((network) => network.id === id);
+  if (known === undefined) {
+    const words = `the managers have not told this node of network ${id} yet`;
+    return new ShoalError('unavailable', words, { details });
+  }
+  const refusals = problems.filter(({ networkId, isRefused }) => networkId === id && isRefused);
+  if (refusals.length > 0) {
+    const words = refusals.map(({ message }) => message).join('; ');
+    return new ShoalError('failed-precondition', `${words}; no task on it can run on this node`, { details });
+  }
+  const reasons = problems.map(({ message }) => message).join('; ') || 'it is being made';
+  const words = `network ${known.name} is not ready on this node: ${reasons}`;
+  return new ShoalError('unavailable', words, { details });
 }

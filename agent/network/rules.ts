@@ -48,6 +48,13 @@ export class Rules {
     return turn;
   }
 
+  /** Tries the ports again that are someone else's. Whether one is free now: the rules are to be made anew then. */
+  retryPorts(): Promise<boolean> {
+    const turn = this.#last.then(() => this.#ports.retry());
+    this.#last = turn.catch(() => {});
+    return turn;
+  }
+
   async #become(desired: Desired, isAsked: boolean): Promise<Desired> {
     this.#refused = new Map(await this.#ports.hold(desired.services.flatMap(({ ports }) => ports)));
     const allowed = this.allowed(desired);

@@ -8,6 +8,7 @@ import { formCluster, isReady, nodesSeenBy, runningTasks, tasksOf } from './clus
 import { hostState, planOn, staleness } from './host-state.ts';
 import { Lab, type LabHost, labMissing, waitFor } from './lab.ts';
 import { NetworkChaos } from './network-chaos.ts';
+import { networkEvidence } from './network-evidence.ts';
 
 const hostCount = 4;
 const managers = 3;
@@ -15,6 +16,8 @@ const count = Number(process.env.SHOAL_NETWORK_FAULTS ?? 15);
 const seed = Number(process.env.SHOAL_SEED ?? 7);
 const healMs = 120_000;
 const perFaultMs = 5_000;
+/** To look at everything once, with commands that wait for managers that do not answer. */
+const evidenceMs = 600_000;
 
 describe('lab: networks under faults', () => {
   let lab: Lab;
@@ -36,6 +39,11 @@ describe('lab: networks under faults', () => {
 
   after(async () => {
     await lab?.down();
+  });
+
+  afterEach(async function () {
+    this.timeout(evidenceMs);
+    if (this.currentTest?.state === 'failed') console.log(await networkEvidence(lab, lab.host(1)));
   });
 
   const story = () => `seed ${seed}:\n${chaos.story.join('\n')}`;

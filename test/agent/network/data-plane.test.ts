@@ -13,10 +13,28 @@ import { isShoalError, ShoalError } from '../../../proto/errors.ts';
 import type { EndpointsQuestion } from '../../../proto/generated/shoal/v1/EndpointsQuestion.ts';
 import type { EndpointsReport } from '../../../proto/generated/shoal/v1/EndpointsReport.ts';
 import type { EndpointsUpdate } from '../../../proto/generated/shoal/v1/EndpointsUpdate.ts';
-import { silentLog } from '../../../proto/ports.ts';
+import { type Clock, silentLog } from '../../../proto/ports.ts';
 import { waitFor } from '../../lab/lab.ts';
 
 const boundMs = 30_000;
+/** No round comes for its time alone: whatever happens, happens on an event. */
+const periodMs = 30_000;
+const clockWithoutPeriods: Clock = {
+  ...realClock,
+  after: (waitMs, action) => (waitMs >= periodMs ? { cancel() {} } : realClock.after(waitMs, action)),
+};
+/** What takes a while to be given up is given up soon. */
+const hastyClock: Clock = {
+  ...realClock,
+  after: (waitMs, action) => realClock.after(Math.min(waitMs, 300), action),
+};
+
+/** Hears nothing of what others do. */
+class DeafKernel extends Kernel {
+  override follow(): () => void {
+    return () => {};
+  }
+}
 
 /** `web` with an endpoint at each of `addresses`. */
 function web(addresses: readonly string[], ports: readonly number[] = []) {
@@ -74,11 +92,11 @@ describe('a data plane', function () {
     },
   };
 
-  function made(engine = networks): DataPlane {
+  function made(engine = networks, clock = realClock, itsKernel = kernel): DataPlane {
     const one = new DataPlane({
-      kernel,
+      kernel: itsKernel,
       networks: engine,
-      clock: realClock,
+      clock,
       log: silentLog,
       folder,
       nodeId: () => 'n1',
@@ -91,6 +109,14 @@ describe('a data plane', function () {
     return one;
   }
 
+  /** Another one in place of the one that every test begins with. */
+  async function anew(...other: Parameters<typeof made>): Promise<void> {
+    await plane.stop();
+    plane = made(...other);
+    await plane.start();
+  }
+
+  const kernelPrefix = () => ['nsenter', `--net=/proc/${host.pid}/ns/net`];
   const confirmed = (revision: number) =>
     waitFor(`revision ${revision} to be confirmed: ${JSON.stringify(reports.at(-1))}`, boundMs, () =>
       reports.some((report) => report.revision === String(revision)),
@@ -105,7 +131,7 @@ describe('a data plane', function () {
       stdio: ['pipe', 'pipe', 'ignore'],
     });
     await once(host.stdout!, 'data');
-    kernel = new Kernel({ prefix: ['nsenter', `--net=/proc/${host.pid}/ns/net`] });
+    kernel = new Kernel({ prefix: kernelPrefix() });
     await kernel.ip([
       'link add eth0 type veth peer name cable',
       'address add 192.0.2.1/24 dev eth0',
@@ -210,6 +236,7 @@ describe('a data plane', function () {
   });
 
   it('does not take a port from another program, names the service, and takes it when it is free', async () => {
+    await anew(networks, clockWithoutPeriods, new DeafKernel({ prefix: kernelPrefix() }));
     const other: Server = createServer().listen(0, '0.0.0.0');
     await once(other, 'listening');
     const { port } = other.address() as { port: number };
@@ -225,9 +252,7 @@ describe('a data plane', function () {
     assert.equal(reports[0]?.problems_known, false, 'nothing was looked at yet');
     other.close();
     await once(other, 'close');
-    plane.follow({ revision: '2', services: [web(['10.60.1.12'], [port])] });
-    await confirmed(2);
-    assert.ok((await ports()).includes(String(port)));
+    await waitFor('the port', boundMs, async () => (await ports()).includes(String(port)));
     await waitFor('the reason to be gone', boundMs, () => {
       const last = reports.at(-1);
       return last?.problems_known === true && last.problems?.length === 0;
@@ -244,9 +269,7 @@ describe('a data plane', function () {
         return ensure(network);
       },
     };
-    await plane.stop();
-    plane = made(refusing);
-    await plane.start();
+    await anew(refusing, hastyClock);
     plane.follow(whole(1, web(['10.60.1.11'])));
     await waitFor('the reason', boundMs, () =>
       reports
@@ -255,9 +278,64 @@ describe('a data plane', function () {
           (one) => one.network_id === 'net' && one.message === 'network front: the engine refuses',
         ),
     );
+    const waits = await plane.network('net').catch((error: unknown) => error);
+    assert.ok(isShoalError(waits, 'failed-precondition'), String(waits));
+    assert.equal(waits.message, 'network front: the engine refuses; no task on it can run on this node');
+    await assert.rejects(plane.network('other'), { code: 'unavailable', details: { network: 'other' } });
     isRefusing = false;
     await waitFor('the reason to be gone', boundMs, () => reports.at(-1)?.problems?.length === 0);
   });
+
+  it('makes what somebody removed of the engine’s own firewall, for the engine can make no network without', async () => {
+    const lacking: EngineNetworks = {
+      ...networks,
+      // As the engine does: one command after the other, and the first failure in its words.
+      ensureOverlay: async (network) => {
+        const bridge = 'shoal4097';
+        for (const command of [
+          `iptables --wait -I FORWARD -o ${bridge} -j DOCKER`,
+          `iptables --wait -t nat -A DOCKER -i ${bridge} -j RETURN`,
+        ]) {
+          await kernel.run('sh', ['-c', command]).catch((error: Error) => {
+            const words = `iptables failed: ${command}: ${error.message}`;
+            throw new ShoalError('invalid-argument', `Failed to program FILTER chain: ${words}`);
+          });
+        }
+        return networks.ensureOverlay(network);
+      },
+    };
+    await anew(lacking, hastyClock);
+    plane.follow(whole(1, web(['10.60.1.11'])));
+    await waitFor('the network', boundMs, () => plane.network('net'));
+    assert.equal(await plane.mendEngine('the engine has other troubles'), false);
+    await kernel.run('sh', ['-c', 'iptables -F; iptables -X; iptables -t nat -F; iptables -t nat -X']);
+  });
+
+  const strangers: readonly [string, string][] = [
+    ['flushes all of nftables', 'nft flush ruleset'],
+    ['deletes a rule', 'nft flush chain inet shoal pre'],
+    ['deletes an interface', 'ip link delete vx4097'],
+    ['takes an interface out of its bridge', 'ip link set vx4097 nomaster down'],
+    ['deletes a route', 'ip route del table local 10.60.1.2 dev shoal4097'],
+    ['flushes iptables', 'iptables -F'],
+    [
+      'loads iptables anew, as firewalld does',
+      'iptables -P FORWARD DROP; iptables -F; iptables -X; iptables -I FORWARD -j REJECT',
+    ],
+  ];
+  for (const [what, command] of strangers) {
+    it(`heals on the event when somebody ${what}`, async () => {
+      await anew(networks, clockWithoutPeriods);
+      await kernel.run('sh', ['-c', 'iptables -P FORWARD DROP']);
+      plane.follow(whole(1, web(['10.60.1.11'])));
+      await confirmed(1);
+      await settled();
+      await kernel.run('sh', ['-c', command]);
+      assert.notDeepEqual(difference(await plane.look()), [], 'it did harm');
+      await settled();
+      await kernel.run('sh', ['-c', 'iptables -F; iptables -P FORWARD ACCEPT']);
+    });
+  }
 
   it('gives the host its settings back, also those that its last life changed', async () => {
     const path = 'net/bridge/bridge-nf-call-iptables';
@@ -293,6 +371,7 @@ describe('a data plane', function () {
   });
 
   it('answers what a manager asks with a report, and changes nothing by it', async () => {
+    await anew(networks, realClock, new DeafKernel({ prefix: kernelPrefix() }));
     plane.follow(whole(1, web(['10.60.1.11'])));
     await settled();
     const ask = async (question: EndpointsQuestion) => {

@@ -23,8 +23,12 @@ describe('ports that are held', () => {
     const refused = await ports.hold([published(port), published(port, 'udp')]);
     assert.deepEqual([...refused.keys()], [`tcp/${port}`]);
     assert.match(refused.get(`tcp/${port}`) ?? '', /held by another program on this node/);
+    assert.equal(await ports.retry(), false);
+    assert.deepEqual([...refused.keys()], [`tcp/${port}`]);
     server.close();
     await once(server, 'close');
+    assert.equal(await ports.retry(), true);
+    assert.equal(refused.size, 0);
     assert.equal((await ports.hold([published(port)])).size, 0);
   });
 

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { SimulatedEngine } from '../../../agent/engine/simulated.ts';
+import { Gate } from '../../../agent/gate.ts';
 import { Networks } from '../../../agent/network/network.ts';
 import {
   attachedNetwork,
@@ -9,12 +10,15 @@ import {
   unusedNetworks,
   wantedAttachment,
 } from '../../../agent/network/plan.ts';
-import type { WireNetwork } from '../../../agent/wire.ts';
+import { RememberedFiles } from '../../../agent/secrets.ts';
+import { TaskDriver } from '../../../agent/task.ts';
+import { statusOfWire, type WireNetwork } from '../../../agent/wire.ts';
 import { networkIdLabel } from '../../../proto/docker.ts';
+import { ShoalError } from '../../../proto/errors.ts';
 import { silentLog } from '../../../proto/ports.ts';
 import { VirtualClock } from '../../simulation/clock.ts';
 import { seededRandom } from '../../simulation/random.ts';
-import { startNode, wireTask } from '../node.ts';
+import { nodeId, startNode, wireTask } from '../node.ts';
 
 const network = (id: string, name: string, over: Partial<WireNetwork> = {}): WireNetwork => ({
   id: id.padEnd(25, '0'),
@@ -157,5 +161,57 @@ describe('networks', () => {
     assert.equal(await node.engine.removeNetwork('app_front'), true);
     await node.untilState('t1', 'RUNNING');
     assert.equal((await node.engine.listNetworks({})).length, 1);
+  });
+
+  it('a start that fails for what somebody removed of the engine’s firewall is tried again when it is mended', async () => {
+    const words = 'driver failed programming external connectivity: (iptables failed: iptables --wait …)';
+    for (const [mendable, expected] of [
+      [2, 'running'],
+      [0, 'failed'],
+    ] as const) {
+      const clock = new VirtualClock();
+      const engine = new SimulatedEngine({
+        clock,
+        random: seededRandom(3),
+        startMs: [5, 20],
+        pullMs: [1, 5],
+      });
+      let refusals = 2;
+      const start = engine.start.bind(engine);
+      engine.start = async (id) => {
+        refusals -= 1;
+        if (refusals >= 0) throw new ShoalError('invalid-argument', words);
+        await start(id);
+      };
+      const networks = new Networks(engine, clock, silentLog);
+      let mended = 0;
+      networks.useDataPlane({
+        network: async () => ({ name: 'front', nameservers: [] }),
+        mendEngine: async (heard) => {
+          assert.equal(heard, words);
+          mended += 1;
+          return mended <= mendable;
+        },
+      });
+      const driver: TaskDriver = new TaskDriver(
+        wireTask('t1'),
+        statusOfWire({ state: 'ASSIGNED' }),
+        'absent',
+        {
+          engine,
+          clock,
+          log: silentLog,
+          node: () => ({ id: nodeId, hostname: 'host-1', architecture: '', os: '' }),
+          networks,
+          files: new RememberedFiles(),
+          payloads: { secret: () => undefined, config: () => undefined },
+          gate: new Gate(1),
+        },
+        { onStatus() {}, onContainer() {}, onForgotten() {} },
+      );
+      driver.start();
+      await clock.runUntil(() => driver.status.state === expected, 60_000, expected);
+      driver.abandon();
+    }
   });
 });
