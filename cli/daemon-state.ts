@@ -1,4 +1,5 @@
 /** Where the daemon's node stands, and how the API is told of it. */
+import { existsSync } from 'node:fs';
 import type { Agent } from '../agent/agent.ts';
 import type { HeldIdentity } from '../agent/identity.ts';
 import type { ApiHost, Membership } from '../manager/api/contract.ts';
@@ -76,13 +77,17 @@ export function stateAfter(error: unknown, held: HeldIdentity | undefined): Stat
 
 /**
  * Throws unless the node is part of no cluster. One that could not go on is part of one: what it holds on its disk may be
- * all that is left of it.
+ * all that is left of it. So may a log in `raftFolder` without the node's certificate.
  */
-export function requireOutside(state: State): void {
+export function requireOutside(state: State, raftFolder: string): void {
   const leave = 'Use "docker swarm leave" to leave this swarm and join another one.';
   switch (state.kind) {
     case 'none':
-      return;
+      if (!existsSync(raftFolder)) return;
+      throw new ShoalError(
+        'failed-precondition',
+        `${raftFolder} holds the log of a swarm that this node managed, and the node's certificate is gone. Put the whole data directory back and restart shoald, or move that folder away to begin without it`,
+      );
     case 'locked':
       throw new ShoalError('locked', lockedMessage);
     case 'error':

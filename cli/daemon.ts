@@ -170,7 +170,7 @@ export class Daemon implements ApiHost {
     addresses: SwarmInitRequest | RestoreRequest,
     make: (settings: NodeSettings) => Promise<Beginning>,
   ) {
-    requireOutside(this.state);
+    requireOutside(this.state, this.raftFolder());
     const settings = this.settingsFor(addresses);
     this.state = { kind: 'pending' };
     try {
@@ -196,7 +196,7 @@ export class Daemon implements ApiHost {
       const told = { addresses: remotes, token: request.JoinToken, trusted };
       return findManagers(this.state.agent, told, this.clock);
     }
-    requireOutside(this.state);
+    requireOutside(this.state, this.raftFolder());
     const settings = this.settingsFor(request);
     this.state = { kind: 'pending' };
     let agent: Agent | undefined;
@@ -478,9 +478,10 @@ export class Daemon implements ApiHost {
       await this.state.manager?.stop({ orderly: false });
     }
     this.state = { kind: 'none' };
+    // First: a log without an identity is one that someone lost, and nothing is done over it.
+    this.dropLog();
     await this.identity.clear();
     this.settings = undefined;
-    this.dropLog();
     for (const name of ['agent', settingsFile])
       rmSync(join(this.options.dataDir, name), { recursive: true, force: true });
     forgetLife(this.options.runDir);

@@ -1,7 +1,8 @@
 /** A manager whose start failed: nothing asked of it then costs what is on its disk, and it is the survivor it was. */
 import assert from 'node:assert/strict';
-import { cpSync } from 'node:fs';
+import { cpSync, renameSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
+import { join } from 'node:path';
 import type { Daemon } from '../../cli/daemon.ts';
 import { isShoalError } from '../../proto/errors.ts';
 import type { ClusterId, NodeId } from '../../proto/ids.ts';
@@ -112,5 +113,23 @@ describe('a manager that could not go on', function () {
     await leads(again);
     assertSame(again);
     assert.deepEqual(hosts.failures, []);
+  });
+
+  it('whose certificate is lost keeps its log, whatever is asked of it', async () => {
+    await hosts.stop(elsewhere);
+    const certificates = join(hosts.dataDir(elsewhere), 'certificates');
+    renameSync(certificates, `${certificates}.lost`);
+    const without = await hosts.start(elsewhere);
+    assert.equal(without.membership().kind, 'none');
+    const refused = (error: unknown) =>
+      isShoalError(error, 'failed-precondition') && /holds the log of a swarm/.test(error.message);
+    await assert.rejects(without.init({}), refused);
+    await assert.rejects(without.init({ ForceNewCluster: true }), refused);
+    await assert.rejects(without.join({ RemoteAddrs: ['127.0.0.1:1'], JoinToken: 'SWMTKN-1-a-b' }), refused);
+    await hosts.stop(elsewhere);
+    renameSync(`${certificates}.lost`, certificates);
+    const again = await hosts.start(elsewhere);
+    await leads(again);
+    assertSame(again);
   });
 });
