@@ -25,6 +25,16 @@ export class ShardedMap<V> {
     if (map === this.#plain && map.size > plainEntries) this.#split(map);
   }
 
+  /** As set; answers whether the key is new. Quicker than to look first. */
+  add(key: string, value: V): boolean {
+    const map = this.#mapOf(key);
+    const { size } = map;
+    map.set(key, value);
+    const isNew = map.size > size;
+    if (map === this.#plain && map.size > plainEntries) this.#split(map);
+    return isNew;
+  }
+
   delete(key: string): boolean {
     return this.#mapOf(key).delete(key);
   }
@@ -56,6 +66,8 @@ function shardOf(key: string): number {
 /** One object's place: it keeps it when the object is replaced. */
 export interface Row<T> {
   readonly id: string;
+  /** Who came later has a higher one. */
+  readonly place: number;
   readonly run: Run<T>;
   /** The object as it is now. */
   readonly object: T;
@@ -64,7 +76,8 @@ export interface Row<T> {
 /** Objects that came one after the other; who came later is in none with a lower number. */
 class Run<T> {
   readonly number: number;
-  readonly rows = new Set<WritableRow<T>>();
+  /** In order of their places: a set of them would take several times the room and the time. */
+  readonly rows: WritableRow<T>[] = [];
   /** Who reads the run as it is now. */
   reader: RunReader<T> | undefined;
 
@@ -94,7 +107,7 @@ class RunReader<T> implements ObjectRun<T> {
   #kept: readonly T[] = [];
 
   constructor(run: Run<T>) {
-    this.size = run.rows.size;
+    this.size = run.rows.length;
     this.#run = run;
   }
 
@@ -109,7 +122,7 @@ class RunReader<T> implements ObjectRun<T> {
   }
 
   #listed(): readonly T[] {
-    return this.#run ? Array.from(this.#run.rows, ({ object }) => object) : this.#kept;
+    return this.#run ? this.#run.rows.map(({ object }) => object) : this.#kept;
   }
 }
 
@@ -121,6 +134,7 @@ export class Objects<T> {
   /** In order; those of which nothing is left are dropped. */
   readonly #runs = new Set<Run<T>>();
   #last: Run<T> | undefined;
+  #lastPlace = 0;
   #size = 0;
 
   get size(): number {
@@ -144,12 +158,25 @@ export class Objects<T> {
       known.object = object;
       return known;
     }
+    const row = this.#newRow(id, object);
+    this.#rows.set(id, row);
+    return row;
+  }
+
+  /** As set, of one that is new. Throws when it is not. */
+  add(id: string, object: T): Row<T> {
+    const row = this.#newRow(id, object);
+    if (!this.#rows.add(id, row)) throw new Error(`${id} is there twice`);
+    return row;
+  }
+
+  #newRow(id: string, object: T): WritableRow<T> {
     const run = this.#openRun();
     run.beforeChange();
-    const row = { id, run, object };
-    run.rows.add(row);
-    this.#rows.set(id, row);
+    this.#lastPlace += 1;
     this.#size += 1;
+    const row = { id, place: this.#lastPlace, run, object };
+    run.rows.push(row);
     return row;
   }
 
@@ -158,8 +185,8 @@ export class Objects<T> {
     if (row === undefined) return;
     const { run } = row;
     run.beforeChange();
-    run.rows.delete(row);
-    if (run.rows.size === 0) this.#runs.delete(run);
+    removeRow(run.rows, row);
+    if (run.rows.length === 0) this.#runs.delete(run);
     this.#rows.delete(id);
     this.#size -= 1;
   }
@@ -186,7 +213,7 @@ export class Objects<T> {
   /** The run that takes the next new object. */
   #openRun(): Run<T> {
     const last = this.#last;
-    if (last && this.#runs.has(last) && last.rows.size < runObjects) return last;
+    if (last && this.#runs.has(last) && last.rows.length < runObjects) return last;
     const next = new Run<T>((last?.number ?? 0) + 1);
     this.#last = next;
     this.#runs.add(next);
@@ -194,63 +221,125 @@ export class Objects<T> {
   }
 }
 
-/** Up to so many rows a list is quicker than a set, and smaller. */
-const listedRows = 8;
+/** Where the row of a place stands in `rows`, or would stand. */
+function positionOf<T>(rows: readonly Row<T>[], place: number): number {
+  let [low, high] = [0, rows.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (rows[middle]!.place < place) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
 
-/** Some of an Objects' objects: older runs first, those of a run as they came here. */
+/** Into a list in order of places, once. */
+function insertRow<T>(rows: Row<T>[], row: Row<T>): void {
+  if (rows.length === 0 || rows[rows.length - 1]!.place < row.place) {
+    rows.push(row);
+    return;
+  }
+  const at = positionOf(rows, row.place);
+  if (rows[at] !== row) rows.splice(at, 0, row);
+}
+
+function removeRow<T>(rows: Row<T>[], row: Row<T>): void {
+  const at = positionOf(rows, row.place);
+  if (rows[at] === row) rows.splice(at, 1);
+}
+
+/** Of so many rows a list is still quick to be changed in its middle. */
+const listedRows = 512;
+
+/** Some of an Objects' objects: those that came earlier first. */
 export class Selection<T> {
-  /** In no order; undefined once there are more. */
-  #few: Row<T>[] | undefined = [];
-  /**
-   * From then on. Most runs of a wide selection have one row in it: a set for each would be most of what indexes take.
-   */
-  #runs: Map<Run<T>, Row<T> | Set<Row<T>>> | undefined;
+  /** Lists in order of places, none of them empty; what is in one comes before what is in the next. */
+  readonly #lists: Row<T>[][] = [];
 
   get isEmpty(): boolean {
-    return (this.#few?.length ?? this.#runs?.size) === 0;
+    return this.#lists.length === 0;
   }
 
   add(row: Row<T>): void {
-    const few = this.#few;
-    if (this.#runs) addToRun(this.#runs, row);
-    else if (few?.includes(row)) return;
-    else if (few && few.length < listedRows) few.push(row);
-    else {
-      this.#runs = new Map();
-      this.#few = undefined;
-      for (const one of [...few!, row]) addToRun(this.#runs, one);
+    const lists = this.#lists;
+    const last = lists[lists.length - 1];
+    // What comes late mostly comes last.
+    if (last === undefined || last[last.length - 1]!.place < row.place) {
+      if (last !== undefined && last.length < listedRows) last.push(row);
+      else lists.push([row]);
+      return;
     }
+    const at = this.#listOf(row);
+    const list = lists[at]!;
+    insertRow(list, row);
+    if (list.length > 2 * listedRows) lists.splice(at + 1, 0, list.splice(listedRows));
   }
 
   delete(row: Row<T>): void {
-    if (this.#few) {
-      const at = this.#few.indexOf(row);
-      if (at >= 0) this.#few.splice(at, 1);
-      return;
-    }
-    const rows = this.#runs!.get(row.run);
-    if (rows instanceof Set) rows.delete(row);
-    if (rows === row || (rows instanceof Set && rows.size === 0)) this.#runs!.delete(row.run);
+    const at = this.#listOf(row);
+    const list = this.#lists[at];
+    if (list === undefined) return;
+    removeRow(list, row);
+    if (list.length === 0) this.#lists.splice(at, 1);
   }
 
   objects(): T[] {
-    if (this.#few) {
-      const inOrder = [...this.#few].sort((one, other) => one.run.number - other.run.number);
-      return inOrder.map(({ object }) => object);
-    }
     const found: T[] = [];
-    const inOrder = [...this.#runs!].sort(([one], [other]) => one.number - other.number);
-    for (const [, rows] of inOrder) {
-      if (rows instanceof Set) for (const { object } of rows) found.push(object);
-      else found.push(rows.object);
-    }
+    for (const list of this.#lists) for (const { object } of list) found.push(object);
     return found;
+  }
+
+  /** The number of the list that has, or takes, the row. */
+  #listOf({ place }: Row<T>): number {
+    let [low, high] = [0, this.#lists.length];
+    while (high - low > 1) {
+      const middle = (low + high) >> 1;
+      if (this.#lists[middle]![0]!.place <= place) low = middle;
+      else high = middle;
+    }
+    return low;
   }
 }
 
-function addToRun<T>(runs: Map<Run<T>, Row<T> | Set<Row<T>>>, row: Row<T>): void {
-  const rows = runs.get(row.run);
-  if (rows === undefined) runs.set(row.run, row);
-  else if (rows instanceof Set) rows.add(row);
-  else if (rows !== row) runs.set(row.run, new Set([rows, row]));
+/** Key → objects, so that one that stays under its keys costs nothing. */
+export class ObjectIndex<T> {
+  /** Most keys have one object: it stands alone. */
+  readonly #places = new ShardedMap<Row<T> | Selection<T>>();
+  /** Where the last one went; many that come together often have one key. */
+  #lastKey: string | undefined;
+  #lastSelection: Selection<T> | undefined;
+
+  find(key: string): T[] {
+    const found = this.#places.get(key);
+    if (found === undefined) return [];
+    return found instanceof Selection ? found.objects() : [found.object];
+  }
+
+  add(key: string, row: Row<T>): void {
+    if (key === this.#lastKey && this.#lastSelection !== undefined) {
+      this.#lastSelection.add(row);
+      return;
+    }
+    const found = this.#places.get(key);
+    if (found === undefined || found === row) {
+      this.#places.set(key, row);
+      return;
+    }
+    let selection = found;
+    if (!(selection instanceof Selection)) {
+      selection = new Selection<T>();
+      selection.add(found as Row<T>);
+      this.#places.set(key, selection);
+    }
+    selection.add(row);
+    this.#lastKey = key;
+    this.#lastSelection = selection;
+  }
+
+  delete(key: string, row: Row<T>): void {
+    const found = this.#places.get(key);
+    if (found instanceof Selection) found.delete(row);
+    if (found !== row && !(found instanceof Selection && found.isEmpty)) return;
+    this.#places.delete(key);
+    if (key === this.#lastKey) this.#lastKey = undefined;
+  }
 }

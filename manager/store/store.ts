@@ -11,7 +11,7 @@ import { decodeEntry, type Entry } from './change.ts';
 import { Claims, type ClaimsView } from './claims.ts';
 import { type ClusterEvent, clusterEvents, RecentEvents } from './cluster-event.ts';
 import { Draft } from './draft.ts';
-import { Objects, type Row, Selection, ShardedMap } from './objects.ts';
+import { ObjectIndex, Objects } from './objects.ts';
 import { encodeSnapshot, type SnapshotPart, snapshotParts } from './snapshot.ts';
 import {
   type AnyObject,
@@ -57,11 +57,9 @@ export type ApplyResult =
 
 interface TableData<T> {
   readonly objects: Objects<T>;
-  readonly indexes: Readonly<Record<string, Index<T>>>;
+  readonly indexes: Readonly<Record<string, ObjectIndex<T>>>;
 }
 
-/** Key → places of objects, so that one that stays under its keys costs nothing. Most keys have one: it stands alone. */
-type Index<T> = ShardedMap<Row<T> | Selection<T>>;
 type Tables = Readonly<Record<Kind, TableData<AnyObject>>>;
 
 export class Store implements View {
@@ -90,9 +88,7 @@ export class Store implements View {
   find<K extends Kind>(kind: K, index: string, key: string): ObjectOf[K][] {
     const entries = this.table(kind).indexes[index];
     if (!entries) throw new ShoalError('internal', `the store has no index "${index}" on ${kind}`);
-    const found = entries.get(key);
-    if (found === undefined) return [];
-    return found instanceof Selection ? found.objects() : [found.object];
+    return entries.find(key);
   }
 
   cluster(): ObjectOf['cluster'] | undefined {
@@ -187,7 +183,13 @@ export class Store implements View {
   *restoreSteps(index: number, data: Uint8Array): Generator<void, void> {
     const restored = { data: emptyTables(), claimed: new Claims(), recent: new RecentEvents() };
     for (const part of snapshotParts(data)) {
-      takeIn(restored, part);
+      try {
+        takeIn(restored, part);
+      } catch (cause) {
+        throw new ShoalError('corrupted', `the snapshot does not fit together: ${messageOf(cause)}`, {
+          cause,
+        });
+      }
       yield;
     }
     this.data = restored.data;
@@ -202,7 +204,7 @@ export class Store implements View {
     const copy = new Store();
     for (const kind of kinds) {
       for (const object of this.list(kind) as AnyObject[]) {
-        put(copy.data[kind], object, movesOf({ kind, op: 'create', object } as StoreEvent));
+        putNew(copy.data[kind], object, readersOf[kind]);
         copy.claimed.note(kind, undefined, object, 0);
       }
     }
@@ -238,7 +240,7 @@ function takeIn(into: { data: Tables; claimed: Claims; recent: RecentEvents }, p
   switch (part.part) {
     case 'objects':
       for (const object of part.objects) {
-        put(into.data[part.kind], object, movesOf({ kind: part.kind, op: 'create', object } as StoreEvent));
+        putNew(into.data[part.kind], object, readersOf[part.kind]);
         into.claimed.note(part.kind, undefined, object, 0);
       }
       break;
@@ -297,8 +299,17 @@ function put(table: TableData<AnyObject>, object: AnyObject, moves: readonly Mov
   const row = table.objects.set(object.ID, object);
   for (const { index, before, after } of moves) {
     const entries = table.indexes[index]!;
-    for (const key of before) if (!after.includes(key)) removeKey(entries, key, row);
-    for (const key of after) addKey(entries, key, row);
+    for (const key of before) if (!after.includes(key)) entries.delete(key, row);
+    for (const key of after) entries.add(key, row);
+  }
+}
+
+/** As put, of one that is not there yet: a million of them are put in one after the other. */
+function putNew(table: TableData<AnyObject>, object: AnyObject, readers: readonly IndexReader[]): void {
+  const row = table.objects.add(object.ID, object);
+  for (const { name, keysOf } of readers) {
+    const entries = table.indexes[name]!;
+    for (const key of keysOf(object)) entries.add(key, row);
   }
 }
 
@@ -307,7 +318,7 @@ function drop(table: TableData<AnyObject>, id: string, moves: readonly Move[]): 
   if (row === undefined) return;
   table.objects.delete(id);
   for (const { index, before } of moves) {
-    for (const key of before) removeKey(table.indexes[index]!, key, row);
+    for (const key of before) table.indexes[index]!.delete(key, row);
   }
 }
 
@@ -315,33 +326,9 @@ function malformed(error: unknown): ApplyResult {
   return { ok: false, code: 'invalid-argument', message: `the entry is malformed: ${messageOf(error)}` };
 }
 
-function addKey<T>(index: Index<T>, key: string, row: Row<T>): void {
-  const found = index.get(key);
-  if (found instanceof Selection) {
-    found.add(row);
-  } else if (found === undefined || found === row) {
-    index.set(key, row);
-  } else {
-    const both = new Selection<T>();
-    both.add(found);
-    both.add(row);
-    index.set(key, both);
-  }
-}
-
-function removeKey<T>(index: Index<T>, key: string, row: Row<T>): void {
-  const found = index.get(key);
-  if (found instanceof Selection) {
-    found.delete(row);
-    if (found.isEmpty) index.delete(key);
-  } else if (found === row) {
-    index.delete(key);
-  }
-}
-
 function emptyTables(): Tables {
   const tablesOf = kinds.map((kind) => {
-    const indexes = Object.fromEntries(readersOf[kind].map(({ name }) => [name, new ShardedMap()]));
+    const indexes = Object.fromEntries(readersOf[kind].map(({ name }) => [name, new ObjectIndex()]));
     return [kind, { objects: new Objects(), indexes }] as const;
   });
   return Object.fromEntries(tablesOf) as unknown as Tables;

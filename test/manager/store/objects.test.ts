@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import { Objects, Selection, ShardedMap } from '../../../manager/store/objects.ts';
+import { ObjectIndex, Objects, Selection, ShardedMap } from '../../../manager/store/objects.ts';
 
 /** More than one map of Node's holds here. */
 const many = 9_000;
@@ -71,20 +71,65 @@ describe('manager/store/objects', () => {
     const rowOf = (at: number) => objects.row(idOf(at))!;
     for (const at of [8_000, 3, 5_000, 2, 8_001, 3]) selection.add(rowOf(at));
     objects.set(idOf(5_000), -5_000);
-    assert.deepEqual(selection.objects(), [3, 2, -5_000, 8_000, 8_001]);
+    assert.deepEqual(selection.objects(), [2, 3, -5_000, 8_000, 8_001]);
     for (const at of [3, 8_001, 5_000, 4]) selection.delete(rowOf(at));
     assert.deepEqual(selection.objects(), [2, 8_000]);
     for (const at of [2, 8_000, 8_000]) selection.delete(rowOf(at));
     assert.equal(selection.isEmpty, true);
   });
 
+  it('finds under a key what was put there, whatever else came between', () => {
+    const objects = new Objects<number>();
+    for (let at = 0; at < many; at += 1) objects.add(idOf(at), at);
+    assert.throws(() => objects.add(idOf(77), 1), /id-77 is there twice/);
+    const keys = ['a', 'b', 'c'];
+    const step = fc.record({ isAdded: fc.boolean(), at: fc.nat(60), key: fc.constantFrom(...keys) });
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 200 }), (list) => {
+        const index = new ObjectIndex<number>();
+        const expected = new Map(keys.map((key) => [key, new Set<number>()]));
+        for (const { isAdded, at, key } of list) {
+          if (isAdded) index.add(key, objects.row(idOf(at))!);
+          else index.delete(key, objects.row(idOf(at))!);
+          if (isAdded) expected.get(key)!.add(at);
+          else expected.get(key)!.delete(at);
+        }
+        for (const [key, found] of expected) {
+          assert.deepEqual(
+            index.find(key),
+            [...found].sort((one, other) => one - other),
+          );
+        }
+      }),
+    );
+  });
+
+  it('selects very many in order, in whatever order they come and go', () => {
+    const [objects, selection] = [new Objects<number>(), new Selection<number>()];
+    for (let at = 0; at < many; at += 1) objects.add(idOf(at), at);
+    const mixed = Array.from({ length: many }, (_, at) => (at * 7_919) % many);
+    for (const at of mixed) selection.add(objects.row(idOf(at))!);
+    const inOrder = Array.from({ length: many }, (_, at) => at);
+    assert.deepEqual(selection.objects(), inOrder);
+    for (const at of mixed.slice(0, 6_000)) selection.delete(objects.row(idOf(at))!);
+    const left = new Set(mixed.slice(6_000));
+    assert.deepEqual(
+      selection.objects(),
+      inOrder.filter((at) => left.has(at)),
+    );
+    for (const at of left) selection.delete(objects.row(idOf(at))!);
+    assert.equal(selection.isEmpty, true);
+  });
+
   it('selects many as it selects few', () => {
     const objects = new Objects<number>();
     for (let at = 0; at < many; at += 1) objects.set(idOf(at), at);
-    const runOf = (at: number) => objects.row(idOf(at))!.run.number;
-    const steps = fc.array(fc.record({ isAdded: fc.boolean(), at: fc.nat(40).map((at) => at * 200) }), {
-      maxLength: 120,
-    });
+    const steps = fc.array(
+      fc.record({ isAdded: fc.boolean(), at: fc.nat(40).map((at) => at * 20 + (at % 2) * 4_000) }),
+      {
+        maxLength: 120,
+      },
+    );
     fc.assert(
       fc.property(steps, (list) => {
         const [selection, expected] = [new Selection<number>(), new Set<number>()];
@@ -95,7 +140,7 @@ describe('manager/store/objects', () => {
           else expected.delete(at);
           assert.equal(selection.isEmpty, expected.size === 0);
         }
-        const inOrder = [...expected].sort((one, other) => runOf(one) - runOf(other));
+        const inOrder = [...expected].sort((one, other) => one - other);
         assert.deepEqual(selection.objects(), inOrder);
       }),
     );

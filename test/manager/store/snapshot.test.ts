@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { Packr } from 'msgpackr';
 import type { Entry } from '../../../manager/store/change.ts';
+import { encodeSnapshot } from '../../../manager/store/snapshot.ts';
 import { Store } from '../../../manager/store/store.ts';
 import { type AnyObject, kinds } from '../../../manager/store/tables.ts';
 import type { ClusterNode, Secret } from '../../../proto/docker.ts';
@@ -121,6 +122,19 @@ describe('manager/store/snapshot', () => {
     const copy = new Store();
     copy.restore(1, Buffer.concat(taken));
     assert.deepEqual(contents(copy), before);
+  });
+
+  it('is refused when it has an object twice', () => {
+    const store = storeOf(many);
+    const before = contents(store);
+    const runs = [{ size: 2, values: () => [many[7]!, many[7]!] }];
+    const claims = { lastVxlanId: 0, last: [], resting: [] };
+    const twice = encodeSnapshot(5, (kind) => (kind === 'secret' ? runs : []), [], claims);
+    assert.throws(
+      () => store.restore(5, Buffer.concat([...twice])),
+      (error) => isShoalError(error, 'corrupted') && error.message.includes('s7 is there twice'),
+    );
+    assert.deepEqual(contents(store), before);
   });
 
   it('has the same bytes after changes that left holes between the objects', () => {
