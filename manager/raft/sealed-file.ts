@@ -5,13 +5,24 @@
  * In: what is to be written, in memory that threads share, and leave to seal one text. Out: the file, whole and durable, or an
  * error and the file from before. The data key stays in this process, in memory.
  */
-import { closeSync, constants, fsyncSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fdatasyncSync,
+  fsyncSync,
+  openSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
 import { dirname } from 'node:path';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { crc32 } from 'node:zlib';
 import { beginSealing, type SealingPermit } from './seal.ts';
 
 const sealedBytes = 2 ** 20;
+/** As much is made durable at a time: the log's own flushes wait for what the disk is busy with. */
+const flushedBytes = 2 ** 23;
 const checksumBytes = 4;
 const ownerOnly = 0o600;
 const jobName = 'shoal-sealed-file';
@@ -91,10 +102,15 @@ function writeSealed({ path, temporaryPath, file }: Job): void {
 function writeAll(handle: number, { magic, plain, permit }: SealedFile): void {
   let at = magic.length + checksumBytes;
   let checksum = 0;
+  let unflushedBytes = 0;
   const add = (bytes: Uint8Array): void => {
     checksum = crc32(bytes, checksum);
     writeAt(handle, bytes, at);
     at += bytes.length;
+    unflushedBytes += bytes.length;
+    if (unflushedBytes < flushedBytes) return;
+    fdatasyncSync(handle);
+    unflushedBytes = 0;
   };
   const sealing = beginSealing(permit);
   add(sealing.head);

@@ -9,7 +9,7 @@ import { type Clock, delay } from '../../proto/ports.ts';
 import type { StateMachine } from './contract.ts';
 import { roomFor } from './room.ts';
 
-const sliceMs = 3;
+const sliceMs = 1;
 const copiedBytes = 2 ** 20;
 const leastRoomBytes = 2 ** 16;
 const firstRoomBytes = 2 ** 22;
