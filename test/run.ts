@@ -60,7 +60,15 @@ const stages: readonly Stage[] = [
     workers: 2,
   },
   { name: 'simulation', kind: 'mocha', includes: isSimulation, timeoutMs: 600_000, workers: 2 },
-  { name: 'lab', kind: 'mocha', includes: isLab, timeoutMs: 300_000, workers: 2 },
+  {
+    name: 'lab',
+    kind: 'mocha',
+    includes: isLab,
+    timeoutMs: 300_000,
+    workers: 2,
+    // They load the cluster as much as two cores bear, and judge what became of each request.
+    alone: ['lab/rollout-load.test.js', 'lab/fault-run.test.js'],
+  },
   {
     name: 'never-had',
     kind: 'mocha',

@@ -3,6 +3,7 @@
  * hasColor}` in, `{path, report}` out. What the tests print goes to its standard output. It ends when the pool lets go of it.
  */
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import Mocha from 'mocha';
 import { endListedLabs } from '../lab/lab.ts';
 import { type Report, reportOf, sourcePath } from './report.ts';
@@ -23,9 +24,12 @@ async function runFile({ path, timeoutMs, hasColor }: Order): Promise<Report> {
   const reports: Report[] = [];
   const reporterOptions: ReporterOptions = { done: (report) => reports.push(report) };
   const mocha = new Mocha({ timeout: timeoutMs, color: hasColor, reporter: FileReporter, reporterOptions });
-  mocha.addFile(join(process.cwd(), path));
+  const file = join(process.cwd(), path);
   try {
-    await mocha.loadFilesAsync();
+    // Not by mocha, which requires modules: what such a module imports of CommonJS was empty once, in a process at work.
+    mocha.suite.emit('pre-require', globalThis, file, mocha);
+    await import(pathToFileURL(file).href);
+    mocha.suite.emit('post-require', globalThis, file, mocha);
   } catch (error) {
     console.error(error);
     return reportOf(sourcePath(path), 'is loaded', String(error));
