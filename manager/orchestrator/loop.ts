@@ -10,7 +10,7 @@ import { isShoalError, messageOf } from '../../proto/errors.ts';
 import { newId } from '../../proto/ids.ts';
 import type { Clock, Log, Random, Timer } from '../../proto/ports.ts';
 import type { Change, Propose } from '../store/change.ts';
-import type { Reconciler } from '../store/reconciler.ts';
+import type { Reconciler, Reconciliation } from '../store/reconciler.ts';
 import type { Store, View } from '../store/store.ts';
 import type { Commit, StoreEvent } from '../store/watch.ts';
 import { Steadiness } from './steadiness.ts';
@@ -47,12 +47,23 @@ interface Batch {
   readonly reconciler: number;
   readonly keys: readonly string[];
   readonly changes: readonly Change[];
+  readonly rest?: Rest;
+}
+
+/** What a reconciler has still to say about a key. */
+interface Rest {
+  readonly key: string;
+  readonly ask: NonNullable<Reconciliation['rest']>;
 }
 
 export class ReconcileLoop {
   readonly #options: LoopOptions;
   /** Keys to look at, by reconciler. */
   readonly #dirty: Set<string>[];
+  /** What each reconciler goes on with before it looks at other keys. */
+  readonly #rests: (Rest | undefined)[];
+  /** How often everything was to be looked at anew: what was begun before is not gone on with. */
+  #beginnings = 0;
   readonly #wakeTimes = new WakeTimes();
   #steadiness: Steadiness;
   #wakeTimer: Timer | undefined;
@@ -68,6 +79,7 @@ export class ReconcileLoop {
   constructor(options: LoopOptions) {
     this.#options = options;
     this.#dirty = options.reconcilers.map(() => new Set());
+    this.#rests = options.reconcilers.map(() => undefined);
     this.#steadiness = new Steadiness(options.clock.now(), options.clock.monotonicMs());
   }
 
@@ -104,6 +116,8 @@ export class ReconcileLoop {
   }
 
   #markAll(): void {
+    this.#beginnings += 1;
+    this.#rests.fill(undefined);
     for (const [at, reconciler] of this.#options.reconcilers.entries()) {
       const keys = this.#guard(reconciler, () => reconciler.allKeys(this.#options.store));
       for (const key of keys ?? []) this.#dirty[at]!.add(key);
@@ -135,7 +149,7 @@ export class ReconcileLoop {
   }
 
   #isDue(): boolean {
-    return this.#isStarted && this.#dirty.some((keys) => keys.size > 0);
+    return this.#isStarted && (this.#dirty.some((keys) => keys.size > 0) || this.#rests.some(Boolean));
   }
 
   /** Begins a round, directly after quiet and a little later in busy times. */
@@ -158,7 +172,9 @@ export class ReconcileLoop {
     await Promise.resolve();
     try {
       for (let batch = this.#gather(); batch && this.#isStarted; batch = this.#gather()) {
-        await this.#carryOut(batch);
+        const beginning = this.#beginnings;
+        const isDone = await this.#carryOut(batch);
+        if (isDone && beginning === this.#beginnings) this.#rests[batch.reconciler] = batch.rest;
       }
     } finally {
       this.#round = undefined;
@@ -173,10 +189,9 @@ export class ReconcileLoop {
     const { reconcilers } = this.#options;
     for (let step = 0; this.#isStarted && step < reconcilers.length; step += 1) {
       const at = (this.#turn + step) % reconcilers.length;
-      const keys = this.#dirty[at]!;
-      if (keys.size === 0) continue;
-      const batch = this.#ask(at, keys);
-      if (batch.changes.length === 0) continue;
+      if (this.#dirty[at]!.size === 0 && !this.#rests[at]) continue;
+      const batch = this.#ask(at);
+      if (batch.changes.length === 0 && !batch.rest) continue;
       this.#turn = (at + 1) % reconcilers.length;
       return batch;
     }
@@ -193,32 +208,37 @@ export class ReconcileLoop {
   }
 
   /** Asks a reconciler about its keys, until there is enough for a proposal. */
-  #ask(at: number, dirty: Set<string>): Batch {
+  #ask(at: number): Batch {
+    const steadySince = this.#lookAtClock();
     const { reconcilers, store, clock, random } = this.#options;
     const reconciler = reconcilers[at]!;
-    const steadySince = this.#lookAtClock();
+    const dirty = this.#dirty[at]!;
     const now = clock.now();
     const keys: string[] = [];
     const changes: Change[] = [];
-    if (reconciler.distinct) {
+    const goOn = this.#rests[at];
+    this.#rests[at] = undefined;
+    if (!goOn && reconciler.distinct) {
       const distinct = new Set(this.#guard(reconciler, () => reconciler.distinct!(dirty)) ?? dirty);
       for (const key of [...dirty]) if (!distinct.has(key)) dirty.delete(key);
     }
-    for (const key of [...dirty]) {
+    for (const key of goOn ? [goOn.key] : [...dirty]) {
       if (changes.length >= maximumChanges) break;
-      dirty.delete(key);
+      if (!goOn) dirty.delete(key);
       const wanted = this.#guard(reconciler, () =>
-        reconciler.reconcile(store, key, now, () => newId(random), steadySince),
+        goOn ? goOn.ask(now) : reconciler.reconcile(store, key, now, () => newId(random), steadySince),
       );
       this.#wakeTimes.set(at, key, wanted ? wanted.wakeAt : now + faultRetryMs);
-      if (!wanted || wanted.changes.length === 0) continue;
+      if (!wanted || (wanted.changes.length === 0 && !wanted.rest)) continue;
       keys.push(key);
       for (const change of wanted.changes) changes.push(change);
+      if (wanted.rest) return { reconciler: at, keys, changes, rest: { key, ask: wanted.rest } };
     }
     return { reconciler: at, keys, changes };
   }
 
-  async #carryOut(batch: Batch): Promise<void> {
+  /** Whether all of it is stored; what is not is decided anew. */
+  async #carryOut(batch: Batch): Promise<boolean> {
     const { store, propose, clock, finish } = this.#options;
     try {
       for (let from = 0; from < batch.changes.length && this.#isStarted; from += maximumChanges) {
@@ -227,9 +247,13 @@ export class ReconcileLoop {
         if (finished.length > 0) await propose(finished);
       }
       this.#failures = 0;
+      // A piece without changes waits for nothing: others shall have the thread before the next one.
+      if (batch.changes.length === 0) await this.#pause(0);
+      return true;
     } catch (error) {
       for (const key of batch.keys) this.#dirty[batch.reconciler]!.add(key);
       await this.#backOff(error, batch);
+      return false;
     }
   }
 

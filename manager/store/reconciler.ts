@@ -13,6 +13,11 @@ export type { NewId };
 export interface Reconciliation {
   readonly changes: readonly Change[];
   readonly wakeAt?: number;
+  /**
+   * What is to be asked next when there is more to do than goes into one proposal: once the changes are stored, at the
+   * time given (ms since the epoch). It is dropped when they are refused, and the key is reconciled anew.
+   */
+  readonly rest?: (now: number) => Reconciliation;
 }
 
 /**

@@ -2,11 +2,14 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { type NodeEntry, NodeTable } from '../../../manager/scheduler/node-table.ts';
+import { Pass } from '../../../manager/scheduler/pass.ts';
 import { schedule } from '../../../manager/scheduler/schedule.ts';
 import { engineIdLabel, type Task } from '../../../proto/docker.ts';
 import type { NodeId, TaskId } from '../../../proto/ids.ts';
 import type { TaskState } from '../../../proto/task-state.ts';
 import { now, World } from './world.ts';
+
+type Merge = { readonly fields: object };
 
 interface Shape {
   nodes: { memory: number; engine: number; drained: boolean }[];
@@ -119,6 +122,44 @@ describe('scheduler: properties', () => {
         assert.deepEqual(schedule(world.store, pending, NodeTable.build(world.store), now), []);
       }),
     );
+  });
+
+  it('in pieces of any size, each on what the one before made, the same comes out', () => {
+    fc.assert(
+      fc.property(shapes, fc.integer({ min: 1, max: 9 }), (shape, most) => {
+        const [whole, pieces] = [build(shape), build(shape)];
+        runOn(whole);
+        const { store } = pieces;
+        const table = NodeTable.build(store);
+        store.onCommit((commit) => {
+          if (commit.kind === 'changed') for (const event of commit.events) table.note(event, store);
+        });
+        const pass = new Pass(store, store.find('task', 'state', 'pending'), table);
+        while (!pass.isOver) {
+          const before = contents(table);
+          const changes = pass.next(now, most);
+          assert.deepEqual(contents(table), before, 'the table is left as it was');
+          const placed = changes.filter(
+            ({ op, ...rest }) => op === 'merge' && 'NodeID' in (rest as Merge).fields,
+          );
+          assert.ok(placed.length <= most, `${placed.length} tasks placed at a time`);
+          if (changes.length > 0) pieces.apply(changes);
+        }
+        for (const { ID } of whole.store.list('service')) {
+          assert.deepEqual(pieces.placements(ID), whole.placements(ID));
+        }
+      }),
+    );
+  });
+
+  it('a task that was given up between two pieces is not placed by the next', () => {
+    const world = new World().node('h0').service('s');
+    const [first, second] = world.waiting('s', 2);
+    const pass = new Pass(world.store, [first!, second!], NodeTable.build(world.store));
+    world.apply(pass.next(now, 1));
+    world.apply([{ op: 'merge', kind: 'task', id: second!.ID, fields: { DesiredState: 'shutdown' } }]);
+    assert.deepEqual(pass.next(now, 1), []);
+    assert.ok(pass.isOver);
   });
 
   it('on equal nodes, the numbers of replicas differ by one at most', () => {
