@@ -41,6 +41,7 @@ import {
   planBesideRules,
   settingsOf,
   withdrawnAddresses,
+  withOrphans,
 } from './reconcile.ts';
 import { Rules } from './rules.ts';
 import type { Sight } from './trace.ts';
@@ -60,8 +61,11 @@ const maxMended = 8;
 export interface EngineNetworks {
   /** Makes sure of the engine's network for `network`; resolves with its name. */
   ensureOverlay(network: DesiredNetwork): Promise<string>;
-  /** Removes the engine's networks of ours that are not among `ids` and that no container uses. */
-  pruneOverlays(ids: ReadonlySet<string>): Promise<void>;
+  /**
+   * Removes the engine's networks of ours that are not among `ids` and that no container uses. Resolves with the bridges
+   * of those that it has then.
+   */
+  pruneOverlays(ids: ReadonlySet<string>): Promise<ReadonlySet<string>>;
 }
 
 /** Sends a report to the managers. */
@@ -125,6 +129,8 @@ export class DataPlane {
   #assumed: BesideRules | undefined;
   /** Rises with each reason to look anew, for one may come while a round is under way. */
   #doubts = 0;
+  /** Bridges of the engine's networks of ours; undefined: it has not said. */
+  #engineBridges: ReadonlySet<string> | undefined;
   /** Bridges that were there at the last look. */
   #present: ReadonlySet<string> = new Set();
   /** The engine may have been started anew, or something failed. */
@@ -316,7 +322,8 @@ export class DataPlane {
 
   /** What is to be here, and what stands here now. */
   async look(): Promise<Sight> {
-    const actual = await readActual(this.#options.kernel, this.#desired, this.#prior.values);
+    const found = await readActual(this.#options.kernel, this.#desired, this.#prior.values);
+    const actual = withOrphans(found, this.#desired, this.#engineBridges);
     return { desired: this.#rules.allowed(this.#desired), actual, options: this.#planOptions() };
   }
 
@@ -371,6 +378,7 @@ export class DataPlane {
     if (isDue(this.#lookedAtMs)) this.#assumed = undefined;
     if (this.#assumed === undefined) {
       this.#lookedAtMs = clock.monotonicMs();
+      this.#engineBridges = undefined;
       await attempt(async () => {
         const paths = hostSettingsOf(desired).keys();
         await this.#prior.noteBefore(paths, (unknown) => kernel.settings(unknown));
@@ -382,7 +390,8 @@ export class DataPlane {
     });
     await attempt(async () => {
       const allowed = this.#rules.allowed(desired);
-      const actual = this.#assumed ?? (await readBesideRules(kernel, desired, this.#prior.values));
+      const found = this.#assumed ?? (await readBesideRules(kernel, desired, this.#prior.values));
+      const actual = withOrphans(found, desired, this.#engineBridges);
       this.#present = actual.bridges;
       const operations = planBesideRules(allowed, actual, this.#planOptions());
       this.#assumed = undefined;
@@ -409,7 +418,7 @@ export class DataPlane {
         problems.push({ networkId: network.id, message, isRefused });
       }
     }
-    await networks.pruneOverlays(new Set(desired.networks.map(({ id }) => id)));
+    this.#engineBridges = await networks.pruneOverlays(new Set(desired.networks.map(({ id }) => id)));
   }
 
   /** The engine's network for `network`; what the engine lacks for it is made, one thing after the other. */
@@ -438,6 +447,7 @@ export class DataPlane {
   #resultOf(allowed: Desired, actual: BesideRules): BesideRules {
     return {
       ...actual,
+      bridges: new Set([...actual.bridges].filter((bridge) => !actual.orphans?.has(bridge))),
       links: linksOf(allowed, actual.bridges, this.#planOptions()),
       tunnels: tunnelsOf(allowed, this.#keyring?.keys() ?? []),
       settings: settingsOf(allowed, actual.bridges),

@@ -14,6 +14,7 @@ import type { WireNetwork, WireTask } from '../wire.ts';
 import type { DesiredNetwork, ReadyNetwork } from './desired.ts';
 import {
   attachedNetwork,
+  bridgesOf,
   endsOf,
   engineNetwork,
   isClusterNetwork,
@@ -186,11 +187,15 @@ export class Networks {
     return request.name;
   }
 
-  /** The overlays that are to stay; the engine's networks of others go when no container uses them. */
-  async pruneOverlays(ids: ReadonlySet<string>): Promise<void> {
+  /**
+   * The overlays that are to stay; the engine's networks of others go when no container uses them. Resolves with the
+   * bridges of those that it has then.
+   */
+  async pruneOverlays(ids: ReadonlySet<string>): Promise<ReadonlySet<string>> {
     const gone = [...this.#overlays].some((id) => !ids.has(id));
     this.#overlays = ids;
     if (gone) await this.prune();
+    return bridgesOf(await this.#engine.listNetworks({}));
   }
 
   /** No more pruning; the networks stay. */

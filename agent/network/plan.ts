@@ -202,6 +202,11 @@ export function outdatedNetworks(
     .map(({ name }) => name);
 }
 
+/** Bridges of the networks between hosts that the engine has. */
+export function bridgesOf(existing: readonly ExistingNetwork[]): Set<string> {
+  return new Set(existing.flatMap(({ labels }) => labels[bridgeLabel] ?? []));
+}
+
 /** Ids of the cluster networks that `task` uses on this node. */
 export function networkIdsOf(task: WireTask): string[] {
   const wanted = wantedAttachment(task);

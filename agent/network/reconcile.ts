@@ -24,6 +24,8 @@ export interface Actual {
   readonly tunnels: Tunnels;
   /** Bridges of the engine that have the name of one of ours. */
   readonly bridges: ReadonlySet<string>;
+  /** Those of them that belong to no network any more, neither ours nor the engine's; absent: none is known. */
+  readonly orphans?: ReadonlySet<string>;
   /** Ports of those bridges (containers' ends), and whether a frame may leave by the port it came from. */
   readonly hairpins: ReadonlyMap<string, boolean>;
   /** Path under /proc/sys → value. */
@@ -122,6 +124,19 @@ export function withdrawnAddresses(before: Desired, after: Desired): string[] {
   );
 }
 
+/**
+ * `actual` with the bridges that nobody needs: a network that the engine could not make wholly leaves one, which it then
+ * takes for somebody else's and keeps when the network goes. `engineBridges`: those of its networks; undefined: not known.
+ */
+export function withOrphans<T extends Pick<Actual, 'bridges'>>(
+  actual: T,
+  desired: Desired,
+  engineBridges: ReadonlySet<string> | undefined,
+): T & Pick<Actual, 'orphans'> {
+  const needed = new Set([...desired.networks.map(bridgeName), ...(engineBridges ?? actual.bridges)]);
+  return { ...actual, orphans: new Set([...actual.bridges].filter((bridge) => !needed.has(bridge))) };
+}
+
 /** As planDataPlane, without the rules of nftables. */
 export function planBesideRules(
   desired: Desired,
@@ -132,7 +147,10 @@ export function planBesideRules(
   const tunnels = tunnelsOf(desired, options.keys ?? []);
   operations.push(...tunnelOperations(actual.tunnels, tunnels));
   const links = linkCommands(actual.links, linksOf(desired, actual.bridges, options));
-  if (links.ip.length > 0) operations.push({ kind: 'ip', commands: links.ip });
+  const orphans = [...(actual.orphans ?? [])].map((bridge) => `link delete ${bridge}`);
+  if (links.ip.length + orphans.length > 0) {
+    operations.push({ kind: 'ip', commands: [...links.ip, ...orphans] });
+  }
   const hairpins = [...actual.hairpins]
     .filter(([, isOn]) => !isOn)
     .map(([port]) => `link set dev ${port} hairpin on`);

@@ -97,7 +97,7 @@ class Plane {
           await kernel.ip([`link set ${bridge} up`]);
           return bridge;
         },
-        pruneOverlays: async () => {},
+        pruneOverlays: async () => new Set([bridge]),
       },
       clock: realClock,
       log: silentLog,

@@ -88,7 +88,9 @@ describe('a data plane', function () {
       return 'front';
     },
     pruneOverlays: async (ids) => {
-      if (!ids.has('net')) await kernel.run('ip', ['link', 'delete', 'shoal4097']).catch(() => {});
+      if (ids.has('net')) return new Set(['shoal4097']);
+      await kernel.run('ip', ['link', 'delete', 'shoal4097']).catch(() => {});
+      return new Set();
     },
   };
 
@@ -309,6 +311,21 @@ describe('a data plane', function () {
     await waitFor('the network', boundMs, () => plane.network('net'));
     assert.equal(await plane.mendEngine('the engine has other troubles'), false);
     await kernel.run('sh', ['-c', 'iptables -F; iptables -X; iptables -t nat -F; iptables -t nat -X']);
+  });
+
+  it('takes a bridge away that the engine left, and none that a network of it has', async () => {
+    const half = { ...networks, pruneOverlays: async () => new Set(['shoal4099']) };
+    await anew(half);
+    await kernel.ip(['link add shoal4099 type bridge', 'link add mine type bridge']);
+    plane.follow(whole(1, web(['10.60.1.11'])));
+    await confirmed(1);
+    await settled();
+    plane.follow({ revision: '2', removed_networks: ['net'], removed_services: ['web'] });
+    await confirmed(2);
+    await settled();
+    const links = await kernel.run('ip', ['-o', 'link']);
+    assert.deepEqual(links.match(/(shoal|vx)\d+|mine/g), ['shoal4099', 'mine'], links);
+    await kernel.ip(['link delete shoal4099', 'link delete mine']);
   });
 
   const strangers: readonly [string, string][] = [
