@@ -2,7 +2,7 @@
  * The data plane in network namespaces, two hosts of them with our data plane between and no engine: throughput and
  * latency through a virtual address and a published port against the direct connection (the limit: nine tenths of it)
  * and against docker-proxy; and how long 1,000 services of 10 endpoints each take to stand in the kernel, and a change
- * of one among them. (Swarm's ingress needs IPVS, which this does not measure against.)
+ * of one among them. Swarm's ingress is IPVS' work; on a kernel without it the bench says so.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -37,7 +37,12 @@ export const dataplane: Bench = {
     if (process.getuid?.() !== 0) return 'network namespaces need root';
     return proxies.some((path) => existsSync(path)) ? undefined : 'there is no docker-proxy';
   },
-  run: async (options) => [...(await traffic(options)), ...(await programming(options))],
+  run: async (options) => {
+    if (!existsSync('/proc/net/ip_vs')) {
+      options.progress('the kernel has no IPVS (or it is not loaded): Swarm’s ingress is not measured');
+    }
+    return [...(await traffic(options)), ...(await programming(options))];
+  },
 };
 
 /** A network namespace, which ends with its only process. */

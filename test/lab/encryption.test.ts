@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import type { Network } from '../../proto/docker.ts';
 import { clientOf, formCluster, nodesSeenBy, runningTasks } from './cluster.ts';
+import { ask, enterContainer, enterTask, serve } from './exchange.ts';
 import { Lab, type LabHost, labMissing, waitFor } from './lab.ts';
 
 const hiddenWords = 'HIDDEN-FROM-THE-WIRE';
@@ -38,7 +39,8 @@ describe('lab: an encrypted network', () => {
   });
 
   async function makeServices(first: LabHost): Promise<void> {
-    await first.shoal('network', 'create', '-d', 'overlay', '--opt', 'encrypted', 'secret');
+    const secret = ['--opt', 'encrypted', '--attachable', '--ipv6', 'secret'];
+    await first.shoal('network', 'create', '-d', 'overlay', ...secret);
     await first.shoal('network', 'create', '-d', 'overlay', 'open');
     const create = (name: string, networks: string[], command: string[]) =>
       first.shoal(
@@ -94,6 +96,53 @@ describe('lab: an encrypted network', () => {
     }
   });
 
+  /** Both families and protocols, from and to tasks and plain containers, with the hidden words in every answer. */
+  async function exchanges(from: LabHost): Promise<string[]> {
+    const asked = ([4, 6] as const).flatMap((family) =>
+      (['tcp', 'udp'] as const).flatMap((protocol) => [
+        { to: 'tasks.hidden', family, protocol },
+        { to: 'plain-h3', family, protocol },
+      ]),
+    );
+    const answers = await ask(lab, await enterTask(from, 'probe'), asked);
+    return answers.flatMap(({ servers, errors, addresses }, at) => {
+      const names = Object.values(servers).flat();
+      const isWhole =
+        addresses.length === (asked[at]!.to === 'plain-h3' ? 1 : lab.hosts.length) &&
+        names.length === addresses.length &&
+        names.every((name) => name.startsWith(hiddenWords));
+      return isWhole ? [] : [JSON.stringify([asked[at], servers, errors])];
+    });
+  }
+
+  async function whole(from: LabHost): Promise<void> {
+    await waitFor(`the network to be whole from ${from.name}`, 60_000, async () => {
+      const missing = await exchanges(from);
+      if (missing.length > 0) throw new Error(missing.join());
+      return true;
+    });
+  }
+
+  it('carries TCP and UDP, IPv4 and IPv6, of tasks and of plain containers', async () => {
+    for (const host of lab.hosts) {
+      await serve(lab, await enterTask(host, 'hidden'), `${hiddenWords}-${host.name}`);
+    }
+    const third = lab.host(3);
+    await third.docker(
+      'run',
+      '-d',
+      '--name',
+      'plain-h3',
+      '--network',
+      'secret',
+      'busybox:lab',
+      'sleep',
+      '1000000',
+    );
+    await serve(lab, await enterContainer(third, 'plain-h3'), `${hiddenWords}-plain`);
+    for (const host of lab.hosts) await whole(host);
+  });
+
   it('loses nothing while keys become new ones', async () => {
     const before = await Promise.all(lab.hosts.map(keysOf));
     await waitFor('new keys on every host', 60_000, async () => {
@@ -119,6 +168,30 @@ describe('lab: an encrypted network', () => {
     for (const name of ['shwg0', 'shwg1']) await host.exec('ip', 'link', 'delete', name).catch(() => {});
     await waitFor('the network to heal', 60_000, async () => {
       return (await failures(host, 'hidden', hiddenWords, 6)).length === 0;
+    });
+  });
+
+  it('has no way while what encrypts is killed and all rules are flushed, and heals', async () => {
+    const host = lab.host(1);
+    // Nothing of ours holds anything back any more: what there is no tunnel for must have no way by itself.
+    await host.exec('nft', 'flush', 'ruleset');
+    await host.exec('sh', '-c', 'for n in shwg0 shwg1; do ip link set $n down 2>/dev/null; done; true');
+    await host.exec('sh', '-c', 'kill -9 $(pidof wireguard-go) 2>/dev/null; true');
+    await exchanges(lab.host(2));
+    await exchanges(host);
+    await whole(lab.host(2));
+  });
+
+  it('survives the death of the engine, and of the host’s agent in the middle of a rotation', async () => {
+    const host = lab.host(2);
+    await lab.script('crash', host.name);
+    const asked = exchanges(lab.host(1));
+    await host.killShoald('SIGKILL');
+    await lab.script('start', host.name);
+    await host.startShoald({ flags: ['--data-path-key-rotation', '8s'] });
+    await asked;
+    await waitFor('the network to carry again', 90_000, async () => {
+      return (await failures(lab.host(1), 'hidden', hiddenWords, 6)).length === 0;
     });
   });
 

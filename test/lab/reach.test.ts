@@ -5,7 +5,7 @@
  */
 import assert from 'node:assert/strict';
 import type { NetworkTrace } from '../../manager/api/network-trace.ts';
-import type { Service } from '../../proto/docker.ts';
+import type { Service, Task } from '../../proto/docker.ts';
 import { idle } from './asking.ts';
 import { clientOf, formCluster, runningTasks } from './cluster.ts';
 import {
@@ -49,6 +49,8 @@ describe('lab: services are reached', () => {
       await host.exec('ip', 'address', 'add', `${ipv6Of(index + 1)}/64`, 'dev', 'eth0', 'nodad');
     }
     await formCluster(lab, 1);
+    // A node whose agent is started anew on a busy machine is not a lost one.
+    await first.shoal('swarm', 'update', '--dispatcher-heartbeat', '10s');
     await first.dockerReading('y\n', 'network', 'rm', 'ingress');
     await waitFor('the ingress network to be gone', boundMs, async () => {
       return !(await first.docker('network', 'ls', '--format', '{{.Name}}')).stdout.includes('ingress');
@@ -290,6 +292,51 @@ describe('lab: services are reached', () => {
     const forget = `bridge fdb show dev $v | grep -v permanent | while read mac rest; do bridge fdb del $mac dev $v master 2>/dev/null; bridge fdb del $mac dev $v self 2>/dev/null; done; done; true`;
     await host.exec('sh', '-c', `${vxlans} ${forget}`);
   }
+
+  it('by few connections for a new version, while an update with a share is under way', async () => {
+    const shared = [
+      '--label',
+      'shoal.rollout.share=10%',
+      '--update-parallelism',
+      '1',
+      '--update-delay',
+      '1h',
+    ];
+    const ofShared = ['--name', 'shared', '--replicas', '2', '--network', 'front', ...shared];
+    await first.shoal('service', 'create', '--detach', ...ofShared, '--stop-grace-period', '1s', ...idle);
+    await waitFor('shared to run', boundMs, async () => (await runningTasks(first, 'shared')).length === 2);
+    const addressesNow = async () => {
+      const filters = JSON.stringify({ service: { shared: true }, 'desired-state': { running: true } });
+      const tasks = await clientOf(first).get<Task[]>('/tasks', { filters });
+      const running = tasks.filter(({ Status }) => Status.State === 'running');
+      const all = running.flatMap(({ NetworksAttachments = [] }) => NetworksAttachments);
+      return all
+        .flatMap(({ Addresses }) => Addresses.map((one) => one.replace(/\/.*/, '')))
+        .filter((one) => !one.includes(':'));
+    };
+    const old = await addressesNow();
+    await first.shoal('service', 'update', '--detach', '--env-add', 'VERSION=2', 'shared');
+    await waitFor('a tenth for the new version in the rules', boundMs, async () => {
+      const now = await addressesNow();
+      const [fresh = '', ...more] = now.filter((one) => !old.includes(one));
+      const [stays = ''] = now.filter((one) => old.includes(one));
+      if (fresh === '' || stays === '' || more.length > 0) return false;
+      const map = fresh < stays ? `0 : ${fresh}, 1-9 : ${stays}` : `0-8 : ${stays}, 9 : ${fresh}`;
+      const { stdout } = await third.exec('nft', '-nn', 'list', 'table', 'inet', 'shoal');
+      if (stdout.includes(`numgen random mod 10 map { ${map} }`)) return true;
+      throw new Error(
+        `no ${map} in ${stdout
+          .split('\n')
+          .filter((line) => line.includes('mod 10'))
+          .join()}`,
+      );
+    });
+    assert.match(
+      wordsOf(await trace('probe.h3', `shared:${exchangePort}`)).join(),
+      /2 tasks, to each its share/,
+    );
+    await first.shoal('service', 'rm', 'shared');
+  });
 
   it(`by connections that are idle for ${idleMinutes || 20} minutes, through a virtual address and a published port`, async () => {
     const probe = await enterTask(third, 'probe');
