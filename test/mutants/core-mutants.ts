@@ -287,7 +287,7 @@ export const members: readonly Mutant[] = [
   raft(
     'who was removed is forgotten',
     'directory',
-    'if (known !== undefined)\n                removed.set(raftId, known);',
+    'if (known !== undefined)\n            removed.set(raftId, known);',
     '',
   ),
 ];
