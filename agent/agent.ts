@@ -21,6 +21,7 @@ import { DataPlane, type DataPlaneOptions } from './network/data-plane.ts';
 import { DnsServer } from './network/dns.ts';
 import type { Kernel } from './network/kernel.ts';
 import { NameProcess } from './network/name-process.ts';
+import { ProxyPlane } from './network/proxy-plane.ts';
 import { EndpointsWatch } from './network/watch.ts';
 import { Remotes } from './remotes.ts';
 import { Reporter } from './reporter.ts';
@@ -86,6 +87,8 @@ export interface AgentOptions {
   readonly onProgrammed?: (tookMs: number) => void;
   /** Why this node has none; absent where it has, or nobody asked for it. */
   readonly dataPlaneMissing?: string | undefined;
+  /** In their place published ports are answered by a proxy: what that does otherwise, in words. */
+  readonly proxy?: { readonly limits: string };
   /** In place of gRPC, the journal on disk and the files in memory. */
   readonly connect?: ConnectDispatcher;
   readonly journal?: Journal;
@@ -101,7 +104,7 @@ export class Agent {
   readonly #worker: Worker;
   readonly #session: Session;
   readonly #execs: ExecRunner;
-  readonly #dataPlane: DataPlane | undefined;
+  readonly #dataPlane: DataPlane | ProxyPlane | undefined;
   #attachments: Attachments | undefined;
   readonly #listeners = new Set<(message: WireSessionMessage) => void>();
   #engine: EngineDescription | undefined;
@@ -134,7 +137,7 @@ export class Agent {
       onEngineEvent: (event) => this.#onEngineEvent(event),
     });
     this.#worker = worker;
-    const dataPlane = this.#makeDataPlane();
+    const dataPlane = this.#makeDataPlane() ?? this.#makeProxy();
     this.#dataPlane = dataPlane;
     const logs = new LogForwarder({
       engine,
@@ -318,6 +321,13 @@ export class Agent {
     return made;
   }
 
+  #makeProxy(): ProxyPlane | undefined {
+    const { proxy, clock, log, dataDir, onProgrammed } = this.#options;
+    if (proxy === undefined) return undefined;
+    const nodeId = (): string => this.#nodeId;
+    return new ProxyPlane({ clock, log, folder: join(dataDir, 'agent'), nodeId, onProgrammed });
+  }
+
   #held() {
     const held = this.#options.identity.current();
     if (held !== undefined) return held;
@@ -330,6 +340,7 @@ export class Agent {
       hostname: this.#options.hostname,
       architecture: this.#engine?.platform.Architecture ?? '',
       os: this.#engine?.platform.OS ?? '',
+      hasProxy: this.#options.proxy !== undefined,
     };
   }
 
@@ -338,11 +349,11 @@ export class Agent {
     const description = describeNode({
       hostname,
       dataPathAddress,
-      hasDataPlane: this.#dataPlane !== undefined,
+      dataPlane: this.#options.proxy ? 'proxy' : this.#dataPlane && 'vxlan',
       dataPlaneMissing: this.#options.dataPlaneMissing,
       encryption: this.#options.dataPlane?.encryption?.kind,
       encryptionMissing: this.#options.dataPlane?.encryptionMissing,
-      dataPlaneLimits: this.#options.dataPlane?.limits,
+      dataPlaneLimits: this.#options.dataPlane?.limits ?? this.#options.proxy?.limits,
       engine: this.#engine,
       unavailableBecause: this.#unavailableBecause,
       genericResources: genericResources ?? [],

@@ -149,8 +149,8 @@ export interface NodeFacts {
   readonly genericResources: readonly GenericResource[];
   /** Where the traffic of networks comes from; undefined where that is the node's own address. */
   readonly dataPathAddress?: string | undefined;
-  /** Whether the node's networks reach other hosts. */
-  readonly hasDataPlane?: boolean;
+  /** `vxlan`: the node's networks reach other hosts; `proxy`: they do not, but published ports are answered. */
+  readonly dataPlane?: 'vxlan' | 'proxy' | undefined;
   /** Why not, in words. */
   readonly dataPlaneMissing?: string | undefined;
   /** By what encrypted networks are encrypted; undefined: they can't be. */
@@ -163,11 +163,11 @@ export interface NodeFacts {
 
 /** A node's description. A node whose engine never answered has no resources, so that nothing is placed there. */
 export function describeNode(facts: NodeFacts): WireDescription {
-  const { hostname, engine, unavailableBecause, genericResources, dataPathAddress, hasDataPlane } = facts;
+  const { hostname, engine, unavailableBecause, genericResources, dataPathAddress, dataPlane } = facts;
   // The label also tells managers that this is an agent of ours: it is there even before the engine answered.
   const labels: Record<string, string> = { ...engine?.labels, [engineIdLabel]: engine?.engineId ?? '' };
   if (unavailableBecause !== undefined) labels[engineUnavailableLabel] = unavailableBecause;
-  if (hasDataPlane === true) labels[dataPlaneLabel] = 'vxlan';
+  if (dataPlane !== undefined) labels[dataPlaneLabel] = dataPlane;
   if (facts.encryption !== undefined) labels[encryptionLabel] = facts.encryption;
   if (facts.encryptionMissing !== undefined) labels[encryptionMissingLabel] = facts.encryptionMissing;
   if (facts.dataPlaneLimits !== undefined) labels[dataPlaneLimitsLabel] = facts.dataPlaneLimits;

@@ -21,9 +21,13 @@ export type HostNetwork =
       readonly encryptionMissing?: string;
       readonly limits: string | undefined;
     }
+  /** Published ports alone are answered, by a proxy. */
+  | { readonly kind: 'proxy'; readonly reason: string }
   /** reason: undefined where nobody asked for it. */
   | { readonly kind: 'none'; readonly reason: string | undefined };
 
+const proxyLimits =
+  "ports published in ingress mode are answered by a TCP proxy of shoald: not over UDP, tasks see the address of a node in place of the client's, connections end when shoald does; networks reach no other host";
 /** Its garbage is little and of the moment: memory is the tasks'. */
 const littleGarbage = '--max-semi-space-size=1';
 const namesProgram = [
@@ -36,6 +40,7 @@ const namesProgram = [
 export async function hostNetworkOf(flags: Flags, log: Log): Promise<HostNetwork> {
   if (flags.engine === 'simulated') return { kind: 'none', reason: undefined };
   if (flags.dataPlane === 'off') return { kind: 'none', reason: 'shoald runs with --data-plane off' };
+  if (flags.dataPlane === 'proxy') return { kind: 'proxy', reason: 'shoald runs with --data-plane proxy' };
   const rotateEveryMs =
     parseDuration(flags.dataPathKeyRotation, '--data-path-key-rotation') / nanosecondsPerMs;
   if (rotateEveryMs < minRotationMs) {
@@ -45,7 +50,7 @@ export async function hostNetworkOf(flags: Flags, log: Log): Promise<HostNetwork
   const probe = await probeDataPlane(kernel);
   if (probe.kind === 'impossible') {
     log.warn({ reason: probe.reason }, 'this node has no networks between hosts');
-    return { kind: 'none', reason: probe.reason };
+    return { kind: probe.isOthers ? 'none' : 'proxy', reason: probe.reason };
   }
   const { limits } = probe;
   if (limits !== undefined) log.warn({ reason: limits }, 'this node’s networks between hosts have limits');
@@ -61,9 +66,10 @@ export async function hostNetworkOf(flags: Flags, log: Log): Promise<HostNetwork
 export function agentNetwork(
   network: HostNetwork | undefined,
   dataPathAddress: string | undefined,
-): Pick<AgentOptions, 'dataPlane' | 'dataPlaneMissing'> {
+): Pick<AgentOptions, 'dataPlane' | 'dataPlaneMissing' | 'proxy'> {
   if (network === undefined) return {};
   if (network.kind === 'none') return { dataPlaneMissing: network.reason };
+  if (network.kind === 'proxy') return { dataPlaneMissing: network.reason, proxy: { limits: proxyLimits } };
   const { kernel, encryption, encryptionMissing, limits } = network;
   const local = dataPathAddress ?? '';
   return { dataPlane: { kernel, local, encryption, encryptionMissing, limits, namesProgram } };

@@ -23,7 +23,7 @@ export interface Flags {
   engine: string;
   metricsAddr: string;
   gossipAddr?: string;
-  dataPlane: 'auto' | 'off';
+  dataPlane: 'auto' | 'proxy' | 'off';
   dataPathKeyRotation: string;
   logLevel: LogLevel;
   name?: string;
@@ -59,9 +59,9 @@ export function makeProgram(): Command {
     .addOption(
       new Option(
         '--data-plane <mode>',
-        "networks between hosts: auto (where the host can), off (a network's tasks stay on one engine)",
+        "networks between hosts: auto (where the host can, else proxy), proxy (a network's tasks stay on one engine, published ports are answered by a TCP proxy), off (neither)",
       )
-        .choices(['auto', 'off'])
+        .choices(['auto', 'proxy', 'off'])
         .default('auto'),
     )
     .option(

@@ -129,7 +129,10 @@ export interface NodeResources {
 }
 
 export const engineIdLabel = 'shoal.engine.id';
-/** Label that our agents put into Engine.Labels when their networks reach other hosts: `vxlan`. Without it they do not. */
+/**
+ * Label that our agents put into Engine.Labels: `vxlan` when their networks reach other hosts, `proxy` when they do not, but
+ * ports published in ingress mode are answered (tcp). Without it neither.
+ */
 export const dataPlaneLabel = 'shoal.dataplane';
 /** Label of our agents that can encrypt a network's traffic between hosts: by what. */
 export const encryptionLabel = 'shoal.dataplane.encryption';
@@ -137,7 +140,7 @@ export const encryptionLabel = 'shoal.dataplane.encryption';
 export const encryptionMissingLabel = 'shoal.dataplane.encryption.missing';
 /** Label of our agents whose data plane does something otherwise than on other hosts: what, and why. */
 export const dataPlaneLimitsLabel = 'shoal.dataplane.limits';
-/** Label of our agents without a data plane: why. */
+/** Label of our agents without networks between hosts: why. */
 export const dataPlaneMissingLabel = 'shoal.dataplane.missing';
 /** Label that our agents put into Engine.Labels while their engine does not answer: why. */
 export const engineUnavailableLabel = 'shoal.engine.unavailable';

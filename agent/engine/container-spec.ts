@@ -26,6 +26,8 @@ export interface NodeForTasks {
   readonly hostname: string;
   readonly architecture: string;
   readonly os: string;
+  /** Ports published in ingress mode (tcp) are ports of the host, which the engine chooses: a proxy sends to them. */
+  readonly hasProxy?: boolean;
 }
 
 /** A network of the engine that the task's container joins. */
@@ -134,7 +136,7 @@ export function containerRequest(
     ...(spec.hostname ? { Hostname: filled(spec.hostname) } : {}),
     ...(spec.stop_signal ? { StopSignal: spec.stop_signal } : {}),
     ...(spec.healthcheck === undefined ? {} : { Healthcheck: healthcheck(spec.healthcheck) }),
-    HostConfig: hostConfig(task, attachment, filled, files),
+    HostConfig: hostConfig(task, node, attachment, filled, files),
     NetworkingConfig: { EndpointsConfig: endpoints(attachment) },
   };
   return {
@@ -147,6 +149,7 @@ export function containerRequest(
 
 function hostConfig(
   task: WireTask,
+  node: NodeForTasks,
   attachment: Attachment,
   filled: (text: string) => string,
   files: readonly FileMount[],
@@ -159,7 +162,7 @@ function hostConfig(
     RestartPolicy: { Name: 'no' },
     AutoRemove: false,
     ...(mode === undefined ? {} : { NetworkMode: mode }),
-    PortBindings: portBindings(task),
+    PortBindings: portBindings(task, node),
     Mounts: [
       ...(spec.mounts ?? []).map((mount) => mountOf(mount, filled)),
       ...files.map(({ source, target }) => ({
@@ -233,14 +236,19 @@ function portKey(port: WirePort): string {
   return `${port.target_port ?? 0}/${(port.protocol ?? 'TCP').toLowerCase()}`;
 }
 
-/** Ports in host mode; those of the routing mesh are not the container's affair. */
-function portBindings(task: WireTask): Record<string, { HostIp: string; HostPort: string }[]> {
+/** Ports in host mode; those of the routing mesh are not the container's affair, unless a proxy is in its place. */
+function portBindings(
+  task: WireTask,
+  { hasProxy }: NodeForTasks,
+): Record<string, { HostIp: string; HostPort: string }[]> {
   const bindings: Record<string, { HostIp: string; HostPort: string }[]> = {};
   for (const port of task.endpoint?.ports ?? []) {
-    if (port.publish_mode !== 'HOST') continue;
+    const isOfHost = port.publish_mode === 'HOST';
+    if (!isOfHost && !(hasProxy && (port.protocol ?? 'TCP') === 'TCP')) continue;
     const key = portKey(port);
     bindings[key] ??= [];
-    bindings[key].push({ HostIp: '', HostPort: port.published_port ? String(port.published_port) : '' });
+    const chosen = isOfHost && port.published_port ? String(port.published_port) : '';
+    bindings[key].push({ HostIp: '', HostPort: chosen });
   }
   return bindings;
 }

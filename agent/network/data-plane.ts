@@ -32,6 +32,7 @@ import { LastState } from './last-state.ts';
 import { linksOf } from './links.ts';
 import { Pace } from './pace.ts';
 import { PriorSettings } from './prior-settings.ts';
+import { meshProblems } from './proxied.ts';
 import { answerTo } from './questions.ts';
 import { type Problem, ReadyNetworks, whyNotReady } from './ready-networks.ts';
 import {
@@ -494,6 +495,7 @@ export class DataPlane {
           message,
           service_id: serviceOf(this.#desired, key),
         })),
+        ...meshProblems(this.#desired).map(({ serviceId, message }) => ({ message, service_id: serviceId })),
       ],
     });
   }

@@ -61,6 +61,8 @@ export interface Endpoint {
   readonly isDraining: boolean;
   /** Its part of new connections, as against the service's other endpoints; absent: 1. */
   readonly weight?: number;
+  /** Where its ingress ports (tcp) are reached without a network of the cluster, by target port; absent: nowhere. */
+  readonly host?: { readonly address: string; readonly ports: Readonly<Record<string, number>> };
 }
 
 export interface DesiredService {
@@ -204,6 +206,7 @@ function endpointOf(wire: OverlayEndpoint): Endpoint {
     addresses: Object.fromEntries(addresses) as Record<string, readonly string[]>,
     isDraining: wire.is_draining === true,
     ...(wire.weight ? { weight: wire.weight } : {}),
+    ...(wire.host_address ? { host: { address: wire.host_address, ports: wire.host_ports ?? {} } } : {}),
   };
 }
 

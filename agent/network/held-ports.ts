@@ -48,7 +48,7 @@ export class HeldPorts {
       this.#refused.delete(key);
       return true;
     } catch (error) {
-      this.#refused.set(key, reasonOf(error, port));
+      this.#refused.set(key, refusalOf(error, port));
       return false;
     }
   }
@@ -83,7 +83,8 @@ function holdUdp({ publishedPort }: PublishedPort): Promise<Socket> {
   });
 }
 
-function reasonOf(error: unknown, port: PublishedPort): string {
+/** Why a port can't be listened on, in words. */
+export function refusalOf(error: unknown, port: Pick<PublishedPort, 'publishedPort' | 'protocol'>): string {
   const { code, message } = error as NodeJS.ErrnoException;
   return code === 'EADDRINUSE'
     ? `port ${port.publishedPort}/${port.protocol} is held by another program on this node: end it, or publish another port`

@@ -13,18 +13,20 @@ const trialLink = 'shoal-trial';
 export type Probe =
   /** limits: what works otherwise than on other hosts, and why; undefined: nothing does. */
   | { readonly kind: 'possible'; readonly lock: Server; readonly limits: string | undefined }
-  | { readonly kind: 'impossible'; readonly reason: string };
+  /** isOthers: another daemon of this host has it, and its ports. */
+  | { readonly kind: 'impossible'; readonly reason: string; readonly isOthers: boolean };
 
 /** Tries what a data plane is made of, and leaves nothing of it. */
 export async function probeDataPlane(kernel: Kernel): Promise<Probe> {
   const lock = await takeLock();
   if (lock === undefined) {
-    return { kind: 'impossible', reason: 'another shoald of this host has the networks between hosts' };
+    const reason = 'another shoald of this host has the networks between hosts';
+    return { kind: 'impossible', reason, isOthers: true };
   }
   const reason = await missing(kernel);
   if (reason === undefined) return { kind: 'possible', lock, limits: await limitsOf(kernel) };
   lock.close();
-  return { kind: 'impossible', reason };
+  return { kind: 'impossible', reason, isOthers: false };
 }
 
 function takeLock(): Promise<Server | undefined> {

@@ -7,16 +7,19 @@ import type { Clock, Log, Timer } from '../../proto/ports.ts';
 import { type DispatcherClient, type EndpointsStream, reasonOfEnd } from '../dispatcher-client.ts';
 import type { DataPlane } from './data-plane.ts';
 
+/** Who is told of endpoints. */
+export type EndpointsListener = Pick<DataPlane, 'connect' | 'follow' | 'answer'>;
+
 const retryMs = 1_000;
 
 export class EndpointsWatch {
-  readonly #dataPlane: DataPlane;
+  readonly #dataPlane: EndpointsListener;
   readonly #clock: Clock;
   readonly #log: Log;
   #stream: EndpointsStream | undefined;
   #retry: Timer | undefined;
 
-  constructor(dataPlane: DataPlane, clock: Clock, log: Log) {
+  constructor(dataPlane: EndpointsListener, clock: Clock, log: Log) {
     this.#dataPlane = dataPlane;
     this.#clock = clock;
     this.#log = log;

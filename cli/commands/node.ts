@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import {
   type ClusterNode,
   dataPlaneLabel,
+  dataPlaneLimitsLabel,
   dataPlaneMissingLabel,
   encryptionLabel,
   encryptionMissingLabel,
@@ -152,7 +153,10 @@ function pretty(node: ListedNode): string {
 function networkLines({ Description, Problems = [] }: ListedNode): string[] {
   const labels = Description.Engine.Labels ?? {};
   const missing = labels[dataPlaneMissingLabel];
-  const plane = labels[dataPlaneLabel] ?? (missing && `none: ${missing}`);
+  const plane = labels[dataPlaneLabel]
+    ? [labels[dataPlaneLabel], ...(missing ? [missing] : [])].join(': ')
+    : missing && `none: ${missing}`;
+  const limits = labels[dataPlaneLimitsLabel];
   const noEncryption = labels[encryptionMissingLabel];
   const encryption = labels[encryptionLabel] ?? (noEncryption && `none: ${noEncryption}`);
   if (plane === undefined && Problems.length === 0) return [];
@@ -160,6 +164,7 @@ function networkLines({ Description, Problems = [] }: ListedNode): string[] {
     'Networks between hosts:',
     ...(plane === undefined ? [] : [` Data plane:\t\t${plane}`]),
     ...(encryption === undefined ? [] : [` Encryption:\t\t${encryption}`]),
+    ...(limits === undefined ? [] : [` Limits:\t\t${limits}`]),
     ...(Problems.length === 0 ? [' Problems:\t\tnone'] : [' Problems:']),
     ...Problems.map(
       ({ Message, Service, Since }) =>

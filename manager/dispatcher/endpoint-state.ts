@@ -9,6 +9,7 @@ import {
   dataPathLabel,
   encryptedOption,
   type Network,
+  type Service,
   stackLabel,
   type Task,
   vxlanIdListOption,
@@ -20,7 +21,7 @@ import type { OverlayPeer } from '../../proto/generated/shoal/v1/OverlayPeer.ts'
 import type { OverlayService } from '../../proto/generated/shoal/v1/OverlayService.ts';
 import type { NetworkId, ServiceId } from '../../proto/ids.ts';
 import { clusterAttachments, ingressNetwork } from '../store/attachment.ts';
-import { dataPlaneOf } from '../store/data-plane.ts';
+import { dataPlaneOf, hasDataPlane, isProxy } from '../store/data-plane.ts';
 import { isIngressPort } from '../store/endpoint.ts';
 import type { View } from '../store/store.ts';
 import { withShares } from './rollout-share.ts';
@@ -37,6 +38,22 @@ export function networkIdsOf(node: ClusterNode): NetworkId[] {
   return (node.Attachments ?? [])
     .filter(({ Addresses }) => Addresses.length > 0)
     .map(({ NetworkID }) => NetworkID);
+}
+
+/** Networks whose services concern a node. A proxy is on none: what is published over the ingress network is its affair. */
+export function concernedBy(view: View, node: ClusterNode): Set<NetworkId> {
+  if (!isProxy(node)) return new Set(networkIdsOf(node));
+  const ingress = ingressNetwork(view);
+  return new Set(ingress === undefined ? [] : [ingress.ID]);
+}
+
+/** Nodes that may send connections to a task: those on its networks, and for published ports every proxy. */
+export function nodesWithWayTo(view: View, task: Task): ClusterNode[] {
+  const networks = (task.NetworksAttachments ?? []).map(({ NetworkID }) => NetworkID);
+  const ingress = ingressNetwork(view)?.ID;
+  const proxies =
+    ingress !== undefined && networks.includes(ingress) ? view.list('node').filter(isProxy) : [];
+  return [...networks.flatMap((id) => view.find('node', 'network', id)), ...proxies];
 }
 
 /** A network as `node` is to make it; undefined while it has no vxlan id, subnet, or address for the node. */
@@ -125,9 +142,7 @@ export function serviceStateOf(view: View, id: ServiceId): OverlayService | unde
   if (service === undefined) return undefined;
   const { Spec, Endpoint } = service;
   const attachments = clusterAttachments(view, Spec);
-  const endpoints = view
-    .find('task', 'service', id)
-    .flatMap((task) => endpointOf(view, Spec.Name, task) ?? []);
+  const endpoints = view.find('task', 'service', id).flatMap((task) => endpointOf(view, service, task) ?? []);
   return {
     id,
     name: Spec.Name,
@@ -154,13 +169,13 @@ export function serviceStateOf(view: View, id: ServiceId): OverlayService | unde
   };
 }
 
-/** Whether a task is reached by others: it runs, with an address, on a node whose networks reach them. */
+/** Whether a task is reached by others: it runs, with an address, on a node whose networks or ports reach them. */
 export function isEndpoint(view: View, task: Task): boolean {
   if (task.Status.State !== 'running' || !task.NetworksAttachments?.length || task.NodeID === undefined)
     return false;
   const node = view.get('node', task.NodeID);
   // A node that is lost takes nobody's connections: its tasks are no endpoints from the moment that this is known.
-  return node !== undefined && node.Status.State !== 'down' && dataPlaneOf(node).kind === 'vxlan';
+  return node !== undefined && node.Status.State !== 'down' && hasDataPlane(node);
 }
 
 /** Whether it is to stop. */
@@ -168,21 +183,50 @@ export function isDraining(task: Task): boolean {
   return task.DesiredState !== 'running' && task.DesiredState !== 'ready';
 }
 
-function endpointOf(view: View, serviceName: string, task: Task): OverlayEndpoint | undefined {
+function endpointOf(view: View, service: Service, task: Task): OverlayEndpoint | undefined {
   if (!isEndpoint(view, task)) return undefined;
-  const node = view.get('node', task.NodeID!);
+  const node = view.get('node', task.NodeID!)!;
+  const ports = hostPortsOf(view, service, task, node);
+  const isReached = Object.keys(ports).length > 0;
+  if (isProxy(node) && !isReached) return undefined;
   return {
     task_id: task.ID,
-    name: `${serviceName}.${task.Slot ?? task.NodeID}`,
+    name: `${service.Spec.Name}.${task.Slot ?? task.NodeID}`,
     node_id: task.NodeID!,
-    hostname: node?.Description.Hostname ?? '',
+    hostname: node.Description.Hostname,
     slot: task.Slot ?? 0,
     addresses: Object.fromEntries(
-      (task.NetworksAttachments ?? []).map(({ NetworkID, Addresses }) => [
+      (isProxy(node) ? [] : (task.NetworksAttachments ?? [])).map(({ NetworkID, Addresses }) => [
         NetworkID,
         Addresses.map(bare).join(','),
       ]),
     ),
     is_draining: isDraining(task),
+    ...(isReached ? { host_address: node.Status.Addr, host_ports: ports } : {}),
   };
+}
+
+/**
+ * Ports of the node by which a task's ingress ports (tcp) are reached without the ingress network, by target port. On a
+ * node of the mesh it is the published one, unless something else holds that there; on one with a proxy the one that the
+ * engine gave the task. None where the ingress network is encrypted: such connections would be in the clear.
+ */
+function hostPortsOf(view: View, service: Service, task: Task, node: ClusterNode): Record<string, number> {
+  const ingress = ingressNetwork(view);
+  if (ingress === undefined || isEncrypted(ingress)) return {};
+  const all = service.Endpoint.Ports ?? [];
+  const ports = all.filter((port) => isIngressPort(port) && port.Protocol !== 'udp' && port.PublishedPort);
+  if (!isProxy(node)) {
+    if (node.Problems?.some(({ ServiceID }) => ServiceID === service.ID)) return {};
+    return Object.fromEntries(ports.map(({ TargetPort, PublishedPort }) => [TargetPort, PublishedPort!]));
+  }
+  const isOfSpec = (port: number) => all.some((one) => !isIngressPort(one) && one.PublishedPort === port);
+  return Object.fromEntries(
+    ports.flatMap(({ TargetPort }) => {
+      const given = task.Status.PortStatus?.Ports?.find(
+        (one) => one.TargetPort === TargetPort && one.Protocol !== 'udp' && !isOfSpec(one.PublishedPort ?? 0),
+      );
+      return given?.PublishedPort ? [[TargetPort, given.PublishedPort] as const] : [];
+    }),
+  );
 }

@@ -17,15 +17,17 @@ import type { ProgrammedResponse } from '../../proto/generated/shoal/v1/Programm
 import type { NetworkId, NodeId, ServiceId, TaskId } from '../../proto/ids.ts';
 import type { Clock, Log, Timer } from '../../proto/ports.ts';
 import type { Sink, StreamHandle } from '../../proto/rpc-stream.ts';
-import { dataPlaneOf, whyUnheard } from '../store/data-plane.ts';
+import { dataPlaneOf, hasDataPlane, isProxy, whyUnheard } from '../store/data-plane.ts';
 import type { View } from '../store/store.ts';
 import type { Commit, StoreEvent } from '../store/watch.ts';
 import { ContainerAttachments } from './attachments.ts';
 import {
+  concernedBy,
   isDraining,
   isEndpoint,
   networkIdsOf,
   networkStateOf,
+  nodesWithWayTo,
   serviceIdsOn,
   serviceStateOf,
 } from './endpoint-state.ts';
@@ -286,6 +288,10 @@ export class EndpointsBoard {
           for (const id of networkIdsOf(node)) networks.add(id);
           for (const { NetworkID } of node.ContainerAddresses ?? []) networks.add(NetworkID);
         }
+        // A proxy is on no network: from now on it is told of what is published.
+        if (isProxy(event.object) && !(event.previous && isProxy(event.previous))) {
+          for (const id of concernedBy(store, event.object)) networks.add(id);
+        }
         if (event.op === 'remove' || !isWaitedFor(event.object)) this.withdrawals.gone(event.object.ID);
         // Whether its tasks are endpoints may be another matter now.
         for (const task of store.find('task', 'node', event.object.ID)) services.add(task.ServiceID);
@@ -297,13 +303,8 @@ export class EndpointsBoard {
 
   /** Waits for each node that has a way to the task, whether it listens at present or not. */
   private withdraw(task: Task, boundMs?: number): void {
-    const nodes = new Set<NodeId>();
-    for (const { NetworkID } of task.NetworksAttachments ?? []) {
-      for (const node of this.options.store.find('node', 'network', NetworkID)) {
-        if (isWaitedFor(node)) nodes.add(node.ID);
-      }
-    }
-    this.withdrawals.begin(task, nodes, boundMs);
+    const nodes = nodesWithWayTo(this.options.store, task).filter(isWaitedFor);
+    this.withdrawals.begin(task, new Set(nodes.map(({ ID }) => ID)), boundMs);
   }
 
   private onReport(watcher: Watcher, report: EndpointsReport): void {
@@ -321,7 +322,8 @@ export class EndpointsBoard {
   private observeConfirmed({ confirmed, unconfirmed }: Watcher): void {
     const now = this.options.clock.monotonicMs();
     while (unconfirmed[0] !== undefined && unconfirmed[0].revision <= confirmed) {
-      this.options.observeConvergence?.(now - unconfirmed.shift()!.atMs);
+      const { atMs } = unconfirmed.shift()!;
+      this.options.observeConvergence?.(now - atMs);
     }
   }
 
@@ -374,7 +376,7 @@ export class EndpointsBoard {
     const { store } = this.options;
     const node = store.get('node', watcher.nodeId);
     if (node === undefined) return undefined;
-    const own = new Set(networkIdsOf(node));
+    const own = concernedBy(store, node);
     const networksBefore = new Set(watcher.networks.keys());
     const isWhole = watcher.dirtyNetworks === 'all';
     const dirty = watcher.dirtyNetworks === 'all' ? own : watcher.dirtyNetworks;
@@ -389,7 +391,9 @@ export class EndpointsBoard {
     watcher.dirtyServices = new Set();
     // A network that came or went brings its services or takes them along.
     const hasMoved =
-      isWhole || [...own].some((id) => !networksBefore.has(id)) || update.removed_networks.length > 0;
+      isWhole ||
+      [...own].some((id) => (isProxy(node) ? dirty.has(id) : !networksBefore.has(id))) ||
+      update.removed_networks.length > 0;
     if (hasMoved)
       for (const id of [...serviceIdsOn(store, own), ...watcher.services.keys()]) services.add(id);
     for (const id of services) {
@@ -417,6 +421,7 @@ export class EndpointsBoard {
   }
 
   private networkState(node: ClusterNode, id: NetworkId): OverlayNetwork | undefined {
+    if (isProxy(node)) return undefined;
     return networkStateOf(this.options.store, node, id, (nodeId) => this.publicKeys.get(nodeId) ?? '');
   }
 
@@ -457,7 +462,7 @@ function revisionOf(sent: Sent | undefined, text: string): string {
 
 /** Whether the node may have a way to tasks of other nodes, and can still say that it has none any more. */
 function isWaitedFor(node: ClusterNode): boolean {
-  return node.Status.State !== 'down' && dataPlaneOf(node).kind === 'vxlan';
+  return node.Status.State !== 'down' && hasDataPlane(node);
 }
 
 function concerns(service: OverlayService, networks: ReadonlySet<string>): boolean {
@@ -475,6 +480,7 @@ function isUnchangedEndpoint({ op, object, previous }: Extract<StoreEvent, { kin
     previous !== undefined &&
     (previous.Status.State === 'running') === (object.Status.State === 'running') &&
     isDraining(previous) === isDraining(object) &&
+    previous.Status.PortStatus === object.Status.PortStatus &&
     previous.NodeID === object.NodeID &&
     previous.NetworksAttachments === object.NetworksAttachments
   );
@@ -483,6 +489,7 @@ function isUnchangedEndpoint({ op, object, previous }: Extract<StoreEvent, { kin
 function isUnchangedPeer(before: ClusterNode, after: ClusterNode): boolean {
   return (
     before.Attachments === after.Attachments &&
+    before.Problems === after.Problems &&
     before.ContainerAttachments === after.ContainerAttachments &&
     before.ContainerAddresses === after.ContainerAddresses &&
     before.Status.Addr === after.Status.Addr &&

@@ -5,6 +5,7 @@
 import type { ServiceSpec, Task } from '../../proto/docker.ts';
 import { messageOf } from '../../proto/errors.ts';
 import type { Change } from '../store/change.ts';
+import { networkKey } from '../store/data-plane.ts';
 import type { View } from '../store/store.ts';
 import { EvenLoad } from './even-load.ts';
 import { type Check, checksOf, isAvailable, pickGeneric, standingKey } from './filters.ts';
@@ -132,7 +133,9 @@ export class Attempt {
   planeFor(joined: Joined): string | undefined {
     const isFree = joined.networks.length > 0 && joined.networks.every((id) => !this.nodes.nodeOfNetwork(id));
     if (!isFree) return undefined;
-    const planes = groupBy(this.entries, (entry) => entry.plane.key);
+    const isIngress = joined.networks.every((id) => this.view.get('network', id)?.Spec.Ingress === true);
+    const keyOf = ({ plane }: NodeEntry) => networkKey(plane, isIngress);
+    const planes = groupBy(this.entries, keyOf);
     if (planes.size < 2) return undefined;
     const wanted = joined.groups.flatMap(freeTasks);
     const size = (entries: readonly NodeEntry[]) => entries.filter(isAvailable).length;
@@ -140,7 +143,7 @@ export class Attempt {
     let best: { readonly key: string | undefined; readonly count: number } = { key: undefined, count: 0 };
     for (const entries of inOrder) {
       const count = this.countOn(entries, joined.groups);
-      const { key } = entries[0]!.plane;
+      const key = keyOf(entries[0]!);
       if (count === wanted.length) return key;
       if (count > best.count) best = { key, count };
     }
@@ -176,7 +179,10 @@ export class Attempt {
   }
 
   private entriesOf(plane: string | undefined): readonly NodeEntry[] {
-    return plane === undefined ? this.entries : this.entries.filter((entry) => entry.plane.key === plane);
+    if (plane === undefined) return this.entries;
+    return this.entries.filter((entry) =>
+      [false, true].some((one) => networkKey(entry.plane, one) === plane),
+    );
   }
 
   /** The nodes that pass the checks that placing tasks does not change: the same for many services. */

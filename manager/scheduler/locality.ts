@@ -2,28 +2,56 @@
  * Where a task's networks reach: all tasks on a network of the cluster live on nodes that share a data plane, that
  * of the first; and a port published in ingress mode needs one that has a routing mesh.
  */
-import { dataPlaneMissingLabel, encryptedOption } from '../../proto/docker.ts';
+import { dataPlaneMissingLabel, encryptedOption, type PortConfig } from '../../proto/docker.ts';
 import { type Attachment, clusterAttachments, ingressNetwork } from '../store/attachment.ts';
-import { canEncrypt, hasRoutingMesh } from '../store/data-plane.ts';
+import { canEncrypt, hasRoutingMesh, networkKey } from '../store/data-plane.ts';
 import { isIngressPort, needsIngress } from '../store/endpoint.ts';
+import { serviceOption } from '../store/service-options.ts';
 import type { Check, Request } from './filters.ts';
 import type { NodeEntry } from './node-table.ts';
 import { groupBy, nodes } from './words.ts';
 
-/** Ports published in ingress mode answer on every node, or the service is not placed. */
-export function routingMesh({ view, spec }: Request): Check | undefined {
+/**
+ * Ports published in ingress mode answer on every node, or the service is not placed. Nodes with a routing mesh do not
+ * reach tasks on those with a proxy, which therefore take them where there is no other node, or each answers for itself.
+ */
+export function routingMesh({ view, table, spec }: Request): Check | undefined {
   if (!needsIngress(spec)) return undefined;
-  const port = (spec.EndpointSpec?.Ports ?? []).find(isIngressPort)!;
-  const what = `port ${port.PublishedPort || port.TargetPort} is published in ingress mode`;
-  const hasNetwork = ingressNetwork(view) !== undefined;
+  const ports = (spec.EndpointSpec?.Ports ?? []).filter(isIngressPort);
+  const nameOf = (port: PortConfig) => port.PublishedPort || port.TargetPort;
+  const what = `port ${nameOf(ports[0]!)} is published in ingress mode`;
+  if (ingressNetwork(view) === undefined) {
+    return {
+      isStanding: false,
+      passes: () => false,
+      explain: () => [
+        `${what}, and the cluster has no ingress network: make one with "docker network create --ingress --driver overlay NAME"`,
+      ],
+    };
+  }
+  const udp = ports.find(({ Protocol }) => Protocol === 'udp');
+  const isForItself = serviceOption(spec.Labels, 'ingress') === 'local';
+  let hasMesh: boolean | undefined;
+  const isUnreached = (): boolean => {
+    hasMesh ??= [...table.nodes.values()].some(({ plane }) => hasRoutingMesh(plane));
+    return hasMesh && !isForItself;
+  };
+  const passesProxy = () => udp === undefined && !isUnreached();
   return {
     isStanding: false,
-    passes: (entry) => hasNetwork && hasRoutingMesh(entry.plane),
-    explain: (failed) => [
-      hasNetwork
-        ? `${what}, and ${nodes(failed.length)} ${failed.length === 1 ? 'has' : 'have'} no routing mesh${whyNone(failed)}: publish it in mode=host`
-        : `${what}, and the cluster has no ingress network: make one with "docker network create --ingress --driver overlay NAME"`,
-    ],
+    passes: ({ plane }) => hasRoutingMesh(plane) || (plane.kind === 'proxy' && passesProxy()),
+    explain: (failed) =>
+      [...groupBy(failed, ({ plane }) => plane.kind)].map(([kind, entries]) => {
+        const those = nodes(entries.length);
+        const have = entries.length === 1 ? 'has' : 'have';
+        const why = whyNone(entries);
+        if (kind !== 'proxy')
+          return `${what}, and ${those} ${have} no routing mesh${why}: publish it in mode=host`;
+        const proxy = `a TCP proxy in place of a routing mesh${why}`;
+        return udp === undefined
+          ? `${what}, and ${those} ${have} ${proxy}, whose tasks the nodes with a mesh do not reach: publish it in mode=host, or label the service shoal.ingress=local`
+          : `port ${nameOf(udp)}/udp is published in ingress mode, and ${those} ${have} ${proxy}: publish it in mode=host`;
+      }),
   };
 }
 
@@ -31,18 +59,18 @@ export function routingMesh({ view, spec }: Request): Check | undefined {
 export function locality({ view, table, spec }: Request): Check | undefined {
   const attachments = clusterAttachments(view, spec);
   if (attachments.length === 0) return undefined;
-  const homes = new Map(attachments.map(({ network }) => [network.ID, table.nodeOfNetwork(network.ID)]));
+  // Asked for anew each time: tasks of a global service are placed one after the other by one check.
+  const homeOf = ({ network }: Attachment) => table.nodeOfNetwork(network.ID);
   const problem = (entry: NodeEntry): string | undefined => {
-    const open = attachments.find(
-      (attachment) => isEncrypted(attachment) && !canEncrypt(entry.node, entry.plane),
-    );
+    const open = attachments.find((attachment) => isEncrypted(attachment) && !keepsSecret(entry, attachment));
     if (open) return `network ${open.network.Spec.Name} is to be encrypted, which is not possible`;
-    const elsewhere = attachments.find(({ network }) => {
-      const home = homes.get(network.ID);
-      return home !== undefined && home.plane.key !== entry.plane.key;
+    const elsewhere = attachments.find((attachment) => {
+      const home = homeOf(attachment);
+      const keyOf = ({ plane }: NodeEntry) => networkKey(plane, attachment.network.Spec.Ingress === true);
+      return home !== undefined && keyOf(home) !== keyOf(entry);
     });
     if (!elsewhere) return undefined;
-    const home = homes.get(elsewhere.network.ID)!;
+    const home = homeOf(elsewhere)!;
     return `network ${elsewhere.network.Spec.Name} lives on ${describeHome(home)}, which is out of reach`;
   };
   return {
@@ -53,6 +81,11 @@ export function locality({ view, table, spec }: Request): Check | undefined {
         ([, entries]) => `${problem(entries[0]!)} from ${describeThose(entries)}${ofPlane(entries[0]!)}`,
       ),
   };
+}
+
+/** What is published is reached past the ingress network where a proxy is: in the clear. */
+function keepsSecret({ node, plane }: NodeEntry, { network }: Attachment): boolean {
+  return canEncrypt(node, plane) && !(plane.kind === 'proxy' && network.Spec.Ingress === true);
 }
 
 function isEncrypted({ network }: Attachment): boolean {

@@ -145,12 +145,15 @@ export class NodeTable {
    * do not count, nor those on nodes that are down or drained: they are about to live elsewhere.
    */
   nodeOfNetwork(networkId: NetworkId): NodeEntry | undefined {
+    let proxy: NodeEntry | undefined;
     for (const nodeId of this.networks.get(networkId)?.keys() ?? []) {
       const entry = this.nodes.get(nodeId);
-      if (entry && entry.node.Status.State !== 'down' && entry.node.Spec.Availability !== 'drain')
-        return entry;
+      if (!entry || entry.node.Status.State === 'down' || entry.node.Spec.Availability === 'drain') continue;
+      // A proxy takes part in the ingress network of whatever other nodes it is.
+      if (entry.plane.kind !== 'proxy') return entry;
+      proxy ??= entry;
     }
-    return undefined;
+    return proxy;
   }
 
   /** How often tasks of the revision failed on the node in the five minutes before `now`. */

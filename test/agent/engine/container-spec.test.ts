@@ -33,6 +33,22 @@ const host = (container: Container, over: Partial<WireTask> = {}, attachment: At
   config(container, over, attachment).HostConfig as Record<string, unknown>;
 
 describe('container spec', () => {
+  it('lets the engine choose a port for what a proxy answers, over TCP', () => {
+    const ports = [
+      { target_port: 80, published_port: 8080, publish_mode: 'INGRESS' as const },
+      { target_port: 80, published_port: 81, publish_mode: 'HOST' as const },
+      { target_port: 53, published_port: 53, protocol: 'UDP' as const, publish_mode: 'INGRESS' as const },
+    ];
+    const task = wireTask('t1', 'web:1', { endpoint: { ports } } as Partial<WireTask>);
+    const { config: made } = containerRequest(task, { ...node, hasProxy: true }, nowhere, []);
+    assert.deepEqual((made.HostConfig as Record<string, unknown>).PortBindings, {
+      '80/tcp': [
+        { HostIp: '', HostPort: '' },
+        { HostIp: '', HostPort: '81' },
+      ],
+    });
+  });
+
   it('names and labels a container as Docker does', () => {
     const made = request({ image: 'web:1', labels: { own: 'x', 'com.docker.swarm.task.id': 'forged' } });
     assert.equal(made.name, 'web.1.t1');

@@ -7,7 +7,7 @@ import {
   encryptionLabel,
   engineIdLabel,
 } from '../../../proto/docker.ts';
-import type { NetworkId } from '../../../proto/ids.ts';
+import type { NetworkId, NodeId } from '../../../proto/ids.ts';
 import { type NodeOver, now, type SpecOver, World } from './world.ts';
 
 function run(world: World): void {
@@ -117,6 +117,55 @@ describe('scheduler: data planes', () => {
       .waiting('web', 1, { NetworksAttachments: [{ NetworkID: 'ingress' as NetworkId, Addresses: ['x'] }] });
     run(world);
     assert.deepEqual(places(world, 'web'), ['d1', 'd1']);
+  });
+
+  it('nodes with a proxy take what is published where no node has a mesh, or each answers for itself; never UDP', () => {
+    const published = (PublishedPort: number) => [{ TargetPort: 80, PublishedPort }];
+    const words = 'shoald runs with --data-plane proxy';
+    const proxy = (id: string) => ours(id, { [dataPlaneLabel]: 'proxy', [dataPlaneMissingLabel]: words });
+    const world = new World().node('p1', proxy('p1')).node('p2', proxy('p2'));
+    world.network('ingress', 'overlay', { Ingress: true });
+    world.service('web', { EndpointSpec: { Ports: published(8080) } }).waiting('web', 4, attached('ingress'));
+    const UdpPorts = [...published(8081), { TargetPort: 53, PublishedPort: 53, Protocol: 'udp' as const }];
+    world.service('dns', { EndpointSpec: { Ports: UdpPorts } }).waiting('dns', 1, attached('ingress'));
+    run(world);
+    assert.deepEqual(places(world, 'web').sort(), ['p1', 'p1', 'p2', 'p2']);
+    assert.equal(
+      world.task('dns.1').Status.Err,
+      `no suitable node (port 53/udp is published in ingress mode, and 2 nodes have a TCP proxy in place of a routing mesh (${words}): publish it in mode=host)`,
+    );
+    world.node('v1', vxlan('v1'));
+    world.service('api', { EndpointSpec: { Ports: published(8082) } }).waiting('api', 2, attached('ingress'));
+    world.service('own', { EndpointSpec: { Ports: published(8083) }, Labels: { 'shoal.ingress': 'local' } });
+    world.waiting('own', 3, attached('ingress'));
+    const onProxies: SpecOver = {
+      EndpointSpec: { Ports: published(8084) },
+      TaskTemplate: { Placement: { Constraints: ['node.hostname!=v1'] } },
+    };
+    world.service('far', onProxies).waiting('far', 1, attached('ingress'));
+    run(world);
+    assert.deepEqual(places(world, 'api'), ['v1', 'v1']);
+    assert.deepEqual(places(world, 'own').sort(), ['p1', 'p2', 'v1']);
+    assert.ok(
+      world
+        .task('far.1')
+        .Status.Err?.includes(
+          `2 nodes have a TCP proxy in place of a routing mesh (${words}), whose tasks the nodes with a mesh do not reach: publish it in mode=host, or label the service shoal.ingress=local`,
+        ),
+      world.task('far.1').Status.Err,
+    );
+  });
+
+  it('tasks of a global service stay with the first that a fresh network has', () => {
+    const world = new World().node('s1', ours('s1')).node('s2', ours('s2')).network('app');
+    world.service('web', { ...on('app'), Mode: { Global: {} } });
+    world.waiting('web', 1, { ...attached('app'), NodeID: 's1' as NodeId });
+    world.waiting('web', 1, { ...attached('app'), NodeID: 's2' as NodeId });
+    run(world);
+    const tasks = world.store.list('task');
+    assert.deepEqual(tasks.map(({ Status }) => Status.State).sort(), ['assigned', 'pending']);
+    const reason = tasks.find(({ Status }) => Status.State === 'pending')?.Status.Err ?? '';
+    assert.match(reason, /network app lives on the engine of node s\d, which is out of reach/);
   });
 
   it('host ports and the engines’ own networks go anywhere', () => {
