@@ -249,6 +249,11 @@ export class Agent {
     return this.#remotes.list();
   }
 
+  /** Whom to ask when nothing else is known of the managers: also those that were hinted at, or were managers once. */
+  get managerAddresses(): readonly string[] {
+    return this.#remotes.addresses();
+  }
+
   /** What the engine said of itself last; undefined when it never answered. */
   get engineDescription(): EngineDescription | undefined {
     return this.#engine;

@@ -18,6 +18,7 @@ export class Remotes {
   /** Address → how often it failed since it last worked. */
   readonly #failures = new Map<string, number>();
   #hint: string | undefined;
+  #lastHint: string | undefined;
 
   /** `addresses` are host:port; an empty list waits for a hint. */
   constructor(random: Random, addresses: readonly string[]) {
@@ -32,6 +33,13 @@ export class Remotes {
   /** The managers as last heard of. */
   list(): readonly RememberedManager[] {
     return this.#managers;
+  }
+
+  /** Addresses of everyone who may be a manager: as last heard of, hinted at last, and of earlier lists, in this order. */
+  addresses(): readonly string[] {
+    const hinted = this.#lastHint === undefined ? [] : [this.#lastHint];
+    const ofLists = (managers: readonly RememberedManager[]) => managers.map(({ address }) => address);
+    return [...new Set([...ofLists(this.#managers), ...hinted, ...ofLists(this.#former)])];
   }
 
   /** The managers' own list replaces what was known; an empty one says nothing. */
@@ -50,6 +58,7 @@ export class Remotes {
   /** Someone who should know says that this manager leads: it is tried next, once. */
   hint(address: string): void {
     this.#hint = address;
+    this.#lastHint = address;
     this.#failures.delete(address);
   }
 

@@ -122,7 +122,7 @@ export function managerOf(state: State): Manager | undefined {
 export function knownManagers(state: State): readonly string[] {
   const manager = managerOf(state);
   const leader = manager?.leaderMember()?.address;
-  const others = state.kind === 'member' ? state.agent.managers.map(({ address }) => address) : [];
+  const others = state.kind === 'member' ? state.agent.managerAddresses : [];
   const members = manager?.managerAddresses().map(({ Addr }) => Addr) ?? [];
   return [...new Set([...(leader ? [leader] : []), ...others, ...members])];
 }

@@ -157,6 +157,15 @@ describe('session', () => {
 });
 
 describe('remotes', () => {
+  it('name everyone who may be a manager: of the list, hinted at, and of earlier lists', () => {
+    const remotes = new Remotes(seededRandom(5), ['a:1']);
+    remotes.replace([{ nodeId: 'b', address: 'b:1', weight: 1 }]);
+    assert.deepEqual(remotes.addresses(), ['b:1', 'a:1']);
+    remotes.hint('c:1');
+    assert.equal(remotes.pick(), 'c:1');
+    assert.deepEqual(remotes.addresses(), ['b:1', 'c:1', 'a:1'], 'also once the hint was followed');
+  });
+
   it('draws by weight among those that failed least', () => {
     const remotes = new Remotes(seededRandom(5), ['a:1']);
     assert.equal(remotes.pick(), 'a:1');

@@ -305,6 +305,7 @@ export class SimulatedCluster {
       this.#newcomers.tend(machine);
       const role = machine.manager?.manager.raft.status().role;
       if (machine.manager) this.#connect(machine.manager);
+      if (leader) this.#tellLost(machine, leader.manager);
       if (role === 'removed') {
         this.trace.note(`${machine.name}: the manager was removed and stops`);
         this.#background(machine.wipe());
@@ -321,6 +322,19 @@ export class SimulatedCluster {
       const isToJoin = node?.Spec.Role === 'manager' && node.Private.Role === 'manager';
       if (isToJoin && !machine.hasLog && !machine.isOff && !this.#joining.has(machine)) this.#join(machine);
     }
+  }
+
+  /**
+   * An agent that was away while every manager that it knows went: the operator's `swarm join` tells it of another, and in
+   * a daemon that is a manager that one tells it of the leader.
+   */
+  #tellLost({ agent }: Machine, { raft }: Manager): void {
+    if (agent?.agent.session.kind !== 'connecting') return;
+    const { leader, members } = raft.status();
+    const present = new Set(members.map((member) => member.address));
+    if (leader === undefined) return;
+    if (agent.agent.managers.some((known) => present.has(known.address))) return;
+    agent.process.run(() => agent.agent.leaderHint(leader.address));
   }
 
   /**

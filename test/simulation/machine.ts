@@ -234,7 +234,7 @@ export class Machine {
       const manager = this.manager?.manager;
       const leader = manager?.leaderMember()?.address;
       const members = manager?.managerAddresses().map(({ Addr }) => Addr) ?? [];
-      const heard = this.agent?.agent.managers.map(({ address }) => address) ?? managers;
+      const heard = this.agent?.agent.managerAddresses ?? managers;
       return [...new Set([...(leader ? [leader] : []), ...heard, ...members])];
     };
     const identity = new AgentIdentity({
