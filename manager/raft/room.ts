@@ -6,8 +6,8 @@
  * snapshots that nobody needs any more. So when too much of that is left over, it is made to look, once.
  */
 const leastSharedBytes = 2 ** 22;
-/** The snapshot before this one may still be there, and what one grew from: twice the largest, or what is little anyhow. */
-const mostLeftOver = 2;
+/** The snapshot before this one may still be there, and what one grew from: twice the largest and a little, or what is little anyhow. */
+const mostLeftOver = 2.5;
 const littleBytes = 2 ** 28;
 /** So much more has V8 look for what is not needed any more. */
 const noticedBytes = 2 ** 27;
