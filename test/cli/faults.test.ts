@@ -14,9 +14,12 @@ describe('a fault of shoald’s own', function () {
   for (const [kind, code] of Object.entries(planted)) {
     it(`ends it with a message and status 1: an unhandled ${kind}`, async () => {
       const folder = mkdtempSync(join(tmpdir(), 'shoal-fault-'));
-      const fault = `setTimeout(() => ${code}, 1500)`;
+      const socket = join(folder, 'socket');
+      // Once it is up.
+      const isUp = `process.getBuiltinModule('node:fs').existsSync(${JSON.stringify(socket)})`;
+      const fault = `const timer = setInterval(() => { if (${isUp}) { clearInterval(timer); ${code} } }, 50)`;
       try {
-        const args = ['--data-dir', join(folder, 'data'), '--host', `unix://${join(folder, 'socket')}`];
+        const args = ['--data-dir', join(folder, 'data'), '--host', `unix://${socket}`];
         const { status, stderr } = await runProgram(
           'shoald',
           [...args, '--engine', 'simulated', '--metrics-addr', `127.0.0.1:${await freePort()}`],
