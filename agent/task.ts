@@ -18,13 +18,12 @@ import type { ContainerRequest, ContainerState, Engine } from './engine/engine.t
 import type { Gate } from './gate.ts';
 import type { Networks } from './network/network.ts';
 import { type Payloads, planFiles, type TaskFiles } from './secrets.ts';
+import { Steps } from './steps.ts';
 import { type Action, type ContainerView, transition, type Wanted } from './transition.ts';
 import { type AgentStatus, desiredOf, type WireTask } from './wire.ts';
 
 const firstRetryMs = 250;
 const lastRetryMs = 5_000;
-/** A pull that takes longer than this is told; an image that is there takes less. */
-const pullToldAfterMs = 500;
 /** While a health check has not passed, its last output is looked at so often. */
 const healthLookMs = 2_000;
 const unavailablePrefix = 'engine unavailable: ';
@@ -71,6 +70,7 @@ export class TaskDriver {
   #retryMs = firstRetryMs;
   /** Set while the container's health check has yet to pass. */
   #healthLook: Timer | undefined;
+  readonly #steps: Steps;
   /** Ends a preparation that is no longer wanted. */
   #preparing: AbortController | undefined;
   /** A start that failed for a network that went away is prepared anew once. */
@@ -94,6 +94,7 @@ export class TaskDriver {
     this.#view = 'absent';
     this.#around = around;
     this.#listener = listener;
+    this.#steps = new Steps(around.clock, (words) => this.#tell(words));
     if (view !== 'absent') {
       around.networks.adopt(task);
       this.#see(view);
@@ -251,7 +252,8 @@ export class TaskDriver {
     try {
       const request = await this.#request(abort.signal);
       if (abort.signal.aborted) return;
-      await this.#around.gate.run(() => this.#create(request, abort.signal));
+      const made = this.#around.gate.run(() => this.#create(request, abort.signal));
+      await this.#steps.during('waiting for the engine to make its container', made);
     } catch (error) {
       if (isShoalError(error, 'unavailable')) throw error;
       if (abort.signal.aborted) return;
@@ -263,14 +265,15 @@ export class TaskDriver {
 
   /** Everything a container needs, made side by side. */
   async #request(signal: AbortSignal): Promise<ContainerRequest> {
-    const { networks, files, payloads } = this.#around;
+    const { engine, networks, files, payloads } = this.#around;
     const node = this.#around.node();
-    const spec = containerOf(this.#task);
+    const { image = '', pull_options: pull } = containerOf(this.#task);
+    const registryAuth = pull?.registry_auth || undefined;
     const planned = planFiles(this.#task, node, payloads);
     const work = [
-      networks.attach(this.#task),
-      files.write(this.id, planned),
-      this.#pull(spec.image ?? '', spec.pull_options?.registry_auth || undefined, signal),
+      this.#steps.during('joining its networks', networks.attach(this.#task)),
+      this.#steps.during('writing its secrets and configs', files.write(this.id, planned)),
+      this.#steps.during(`pulling image ${image}`, engine.pull(image, registryAuth, signal)),
     ] as const;
     // A file or network that comes after the task was given up would stay: none is left under way.
     await Promise.allSettled(work);
@@ -278,20 +281,11 @@ export class TaskDriver {
     return containerRequest(this.#task, node, attachment, mounts);
   }
 
-  /** Pulls the image, and says so while it lasts. */
-  async #pull(image: string, registryAuth: string | undefined, signal: AbortSignal): Promise<void> {
-    const { engine, clock } = this.#around;
-    const telling = clock.after(pullToldAfterMs, () => this.#tell('preparing', `pulling image ${image}`));
-    try {
-      await engine.pull(image, registryAuth, signal);
-    } finally {
-      telling.cancel();
-    }
-  }
-
-  /** Says more of a state that lasts. */
-  #tell(state: AgentStatus['state'], message: string): void {
-    if (this.#isForgotten || this.#status.state !== state || this.#status.message === message) return;
+  /** Says more of the way to running, while that lasts. */
+  #tell(message: string): void {
+    const { state } = this.#status;
+    const isUnderWay = state === 'preparing' || state === 'starting';
+    if (this.#isForgotten || !isUnderWay || this.#status.message === message) return;
     this.#setStatus({ ...this.#status, message });
   }
 
@@ -300,7 +294,7 @@ export class TaskDriver {
     const view = this.#view;
     if (this.#status.state !== 'starting' || typeof view !== 'object' || view.health !== 'starting') return;
     const output = view.healthOutput === '' ? '' : ` (last output: ${view.healthOutput})`;
-    this.#tell('starting', `waiting for the health check to pass${output}`);
+    this.#tell(`waiting for the health check to pass${output}`);
     this.#healthLook ??= this.#around.clock.after(healthLookMs, () => {
       this.#healthLook = undefined;
       this.#isStale = true;
@@ -350,7 +344,8 @@ export class TaskDriver {
     const view = this.#view;
     if (typeof view !== 'object') return;
     try {
-      await this.#around.gate.run(() => this.#around.engine.start(view.id));
+      const started = this.#around.gate.run(() => this.#around.engine.start(view.id));
+      await this.#steps.during('waiting for the engine to start its container', started);
       await this.#look();
     } catch (error) {
       if (isShoalError(error, 'unavailable')) throw error;

@@ -3,7 +3,7 @@
  * is said of a task that runs as it should.
  */
 import type { ClusterNode, Service, Task } from '../../proto/docker.ts';
-import { compareTaskStates, isTerminal } from '../../proto/task-state.ts';
+import { compareTaskStates, isTerminal, taskStates } from '../../proto/task-state.ts';
 import { clusterAttachments, hasAddresses } from './attachment.ts';
 import { unmetDependencies } from './dependencies.ts';
 import type { View } from './store.ts';
@@ -11,32 +11,77 @@ import { slotKey } from './tables.ts';
 
 const defaultStopGraceNs = 10e9;
 
-/** The reason; empty for a task that runs and is to run, or ended as it should. */
+/**
+ * What there is to say of where a task is.
+ * - `none`: it runs and is to run, or ended as it should.
+ * - `step`: only whose turn it is, which its state says already: enough for a moment, not for a state that lasts.
+ * - `cause`: what it waits for, or what went wrong.
+ */
+export type Reason =
+  | { readonly kind: 'none' }
+  | { readonly kind: 'step'; readonly by: 'managers' | 'node'; readonly text: string }
+  | { readonly kind: 'cause'; readonly text: string };
+
+const none: Reason = { kind: 'none' };
+
+/** What an agent says of a step that it has just begun: it names the step, and not what keeps it. */
+const stepWords: ReadonlySet<string> = new Set([...taskStates, 'prepared', 'started', '']);
+
+/** The reason in words; empty for a task that runs and is to run, or ended as it should. */
 export function reasonOf(view: View, task: Task, now: number): string {
-  if (isTerminal(task.Status.State)) return task.Status.Err ?? '';
+  const reason = explain(view, task, now);
+  return reason.kind === 'none' ? '' : reason.text;
+}
+
+/** Why a task is where it is. `now` in ms since the epoch. */
+export function explain(view: View, task: Task, now: number): Reason {
+  const { State, Err, Message } = task.Status;
+  if (isTerminal(State)) return endReason(task);
   const lost = silenceOf(view, task);
-  if (lost !== undefined) return lost;
-  if (task.DesiredState === 'shutdown' || task.DesiredState === 'remove') return stoppingReason(view, task);
+  if (lost !== undefined) return cause(lost);
+  if (isOnItsWayOut(task)) return cause(stoppingReason(view, task));
+  if (Err) return cause(Err);
   const held = task.DesiredState === 'ready' ? holdReason(view, task, now) : undefined;
-  const { State, Err, Message, Timestamp } = task.Status;
   switch (State) {
-    case 'running':
-      return Err || problemOf(view, task);
+    case 'running': {
+      const problem = problemOf(view, task);
+      return problem === '' ? none : cause(problem);
+    }
     case 'new':
     case 'pending':
-      return Err || held || pendingReason(view, task);
+      return held === undefined
+        ? { kind: 'step', by: 'managers', text: pendingReason(view, task) }
+        : cause(held);
     case 'assigned':
     case 'accepted':
-      return Err || `waiting for node ${nodeNameOf(view, task)} to take the task since ${Timestamp}`;
+      return nodesTurn(view, task, 'take the task');
     case 'preparing':
-      return Err || `${Message} since ${Timestamp}`;
+      return stepWords.has(Message)
+        ? nodesTurn(view, task, 'prepare its networks, files and container')
+        : cause(`${Message} since ${task.Status.Timestamp}`);
     case 'ready':
-      return Err || held || `waiting for node ${nodeNameOf(view, task)} to start it since ${Timestamp}`;
+      if (held !== undefined) return cause(held);
+      return task.DesiredState === 'ready'
+        ? { kind: 'step', by: 'managers', text: 'waiting for the managers to let it start' }
+        : nodesTurn(view, task, 'start it');
     default:
-      return (
-        Err || (Message === 'starting' ? `waiting for its container to start since ${Timestamp}` : Message)
-      );
+      return stepWords.has(Message) ? nodesTurn(view, task, 'start its container') : cause(Message);
   }
+}
+
+function cause(text: string): Reason {
+  return { kind: 'cause', text };
+}
+
+function nodesTurn(view: View, task: Task, step: string): Reason {
+  const text = `waiting for node ${nodeNameOf(view, task)} to ${step} since ${task.Status.Timestamp}`;
+  return { kind: 'step', by: 'node', text };
+}
+
+function endReason({ Status: { State, Err } }: Task): Reason {
+  if (Err) return cause(Err);
+  if (State !== 'failed' && State !== 'rejected' && State !== 'orphaned') return none;
+  return { kind: 'step', by: 'node', text: `${State}, and its node did not say why` };
 }
 
 /** As reasonOf for lists: nothing for a step that is just being taken. */

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { containerLabels } from '../../agent/engine/container-spec.ts';
 import { engineIdLabel, engineUnavailableLabel } from '../../proto/docker.ts';
+import { delay } from '../../proto/ports.ts';
 import { nodeId, startNode, type TestNode, wireTask } from './node.ts';
 
 const only = async (node: TestNode) => {
@@ -49,6 +50,52 @@ describe('agent: a task from its assignment to its end', () => {
     );
     const tookMs = node.clock.monotonicMs() - beganMs;
     assert.ok(tookMs >= 3_000 && tookMs < 3_500, `took ${tookMs} ms`);
+  });
+
+  it('says what it waits for while a step lasts: the image, the networks, the engine', async () => {
+    const node = await startNode({ pullMs: [3_000, 3_000], startMs: [3_000, 3_000] });
+    const { engine } = node;
+    const later =
+      <Args extends unknown[], T>(durationMs: number, call: (...args: Args) => Promise<T>) =>
+      async (...args: Args) => {
+        await delay(node.clock, durationMs);
+        return call(...args);
+      };
+    engine.ensureNetwork = later(5_000, engine.ensureNetwork.bind(engine));
+    engine.create = later(3_000, engine.create.bind(engine));
+    const network = {
+      id: 'net0000000000000000000001',
+      spec: { annotations: { name: 'app_default' } },
+      ipam: { configs: [{ subnet: '10.0.1.0/24', gateway: '10.0.1.1' }] },
+    };
+    const networks = [{ network, addresses: ['10.0.1.5/24'] }];
+    node.managers.assign(wireTask('t1', 'web:1', { networks }));
+    await node.untilState('t1', 'RUNNING');
+    const told = node.managers.reports.map(({ status }) => `${status.state}: ${status.message}`);
+    const wanted = [
+      'PREPARING: joining its networks; pulling image web:1',
+      'PREPARING: joining its networks',
+      'PREPARING: waiting for the engine to make its container',
+      'STARTING: waiting for the engine to start its container',
+      'RUNNING: started',
+    ];
+    assert.deepEqual(
+      told.filter((one) => wanted.includes(one)),
+      wanted,
+      told.join('\n'),
+    );
+  });
+
+  it('says nothing of steps that are quick', async () => {
+    const node = await startNode();
+    node.managers.assign(wireTask('t1'));
+    await node.untilState('t1', 'RUNNING');
+    await node.clock.run(2_000);
+    const told = new Set(node.managers.reports.map(({ status }) => status.message));
+    assert.deepEqual(
+      [...told].filter((one) => /waiting|pulling|joining|writing/.test(one ?? '')),
+      [],
+    );
   });
 
   it('says why a task was rejected or failed', async () => {

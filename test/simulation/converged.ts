@@ -9,7 +9,7 @@ import { simulatedAuthority } from './certificates.ts';
 import type { SimulatedCluster } from './cluster.ts';
 import { isWanted, short } from './invariants.ts';
 import type { Machine } from './machine.ts';
-import { hopelessLabel } from './specs.ts';
+import { hopelessLabel, stuckHopes } from './specs.ts';
 
 /** A certificate that lasts this long is not renewed while a run comes to rest. */
 const longMs = 86_400_000;
@@ -75,6 +75,7 @@ function managersOf(cluster: SimulatedCluster, store: Store): string[] {
 function ofService(store: Store, service: Service): string[] {
   const name = `service ${service.Spec.Name}`;
   const state = service.UpdateStatus?.State;
+  if (stuckHopes.has(service.Spec.Labels[hopelessLabel] ?? '')) return [];
   if (state === 'updating' || state === 'rollback_started') return [`${name} is ${state}`];
   if (service.Spec.Labels[hopelessLabel]) return [];
   const running = store

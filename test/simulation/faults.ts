@@ -22,7 +22,7 @@ const weathers: readonly Weather[] = [
 ];
 
 /** Faults that mean nothing where no services run. */
-const ofServices: ReadonlySet<string> = new Set(['crash-engine', 'fail-container']);
+const ofServices: ReadonlySet<string> = new Set(['crash-engine', 'fail-container', 'slow-engine']);
 
 export class Faults {
   readonly #cluster: SimulatedCluster;
@@ -57,6 +57,7 @@ export class Faults {
       force: [1, (machine) => this.#force(machine)],
       'remove-node': [2, (machine) => this.#removeNode(machine)],
       replace: [3, (machine) => this.#replaceManager(machine)],
+      'slow-engine': [4, (machine) => this.#slowEngine(machine)],
     };
     const { has, hasServices, oldFormat } = cluster.scope;
     this.#kinds = Object.entries(kinds).filter(
@@ -103,6 +104,7 @@ export class Faults {
       machine.disk.limit(Number.POSITIVE_INFINITY);
       machine.disk.slow(0);
       machine.resume();
+      machine.engine.sluggishMs = 0;
       this.#recoverEngine(machine, true);
       this.#bringUp(machine);
     }
@@ -219,6 +221,16 @@ export class Faults {
     if (machine.isOff || !this.#deadEngines.delete(machine)) return;
     this.#note(machine, `the engine is back${containersSurvive ? '' : ', its containers dead'}`);
     machine.engine.recover({ containersSurvive });
+  }
+
+  #slowEngine(machine: Machine): void {
+    const slowMs = [800, 3_000, 7_000][this.#random.integer(3)]!;
+    this.#note(machine, `the engine takes ${slowMs} ms longer`);
+    machine.engine.sluggishMs = slowMs;
+    this.#later(1_000, 9_000, () => {
+      this.#note(machine, 'the engine is as quick as before');
+      machine.engine.sluggishMs = 0;
+    });
   }
 
   #failContainer(machine: Machine): void {

@@ -38,6 +38,7 @@ export type InvariantName =
   | 'removed-stays-out'
   | 'comes-back'
   | 'linearizable'
+  | 'reason-told'
   | 'converges'
   | 'comes-to-rest'
   | 'nothing-thrown';

@@ -14,7 +14,7 @@ import { segmentNumber } from '../../manager/raft/segment.ts';
 import type { Change } from '../../manager/store/change.ts';
 import { isShoalError, ShoalError } from '../../proto/errors.ts';
 import type { NodeId } from '../../proto/ids.ts';
-import { silentLog } from '../../proto/ports.ts';
+import { type Clock, delay, silentLog } from '../../proto/ports.ts';
 import type { NodeIdentity } from '../../proto/rpc.ts';
 import { testKeys } from '../manager/raft/log-fixture.ts';
 import { identityCalls, MemoryFiles, simulatedAuthority } from './certificates.ts';
@@ -41,6 +41,7 @@ export type Tuning = NonNullable<ManagerOptions['tuning']>;
 class WatchedEngine extends SimulatedEngine {
   readonly #onCreate: (request: ContainerRequest, id: string) => void;
   readonly #onStart: (id: string) => void;
+  readonly #clock: Clock;
 
   constructor(
     options: SimulatedEngineOptions,
@@ -48,16 +49,31 @@ class WatchedEngine extends SimulatedEngine {
     onStart: (id: string) => void,
   ) {
     super(options);
+    this.#clock = options.clock;
     this.#onCreate = onCreate;
     this.#onStart = onStart;
   }
 
+  /** How much longer it takes to pull, make and start what is asked for from now on. */
+  sluggishMs = 0;
+
+  override async pull(image: string, registryAuth: string | undefined, signal: AbortSignal): Promise<void> {
+    await this.#beSluggish();
+    return super.pull(image, registryAuth, signal);
+  }
+
+  async #beSluggish(): Promise<void> {
+    if (this.sluggishMs > 0) await delay(this.#clock, this.sluggishMs);
+  }
+
   override async start(containerId: string): Promise<void> {
+    await this.#beSluggish();
     await super.start(containerId);
     this.#onStart(containerId);
   }
 
   override async create(request: ContainerRequest): Promise<{ readonly id: string }> {
+    await this.#beSluggish();
     const created = await super.create(request);
     this.#onCreate(request, created.id);
     return created;
@@ -69,7 +85,7 @@ export class Machine {
   /** Another one after it left and joined anew. */
   nodeId: NodeId;
   readonly address: string;
-  readonly engine: SimulatedEngine;
+  readonly engine: WatchedEngine;
   readonly disk: SimulatedDisk;
   /** How far the wall clock is off. */
   skewMs = 0;

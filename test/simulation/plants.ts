@@ -7,7 +7,7 @@ import { type Decisions, decisions } from '../../manager/leader.ts';
 import type { AppendFile, Disk, RaftTransport } from '../../manager/raft/contract.ts';
 import type { Message } from '../../manager/raft/core/types.ts';
 import type { Change } from '../../manager/store/change.ts';
-import type { Reconciler } from '../../manager/store/reconciler.ts';
+import type { Reconciler, Reconciliation } from '../../manager/store/reconciler.ts';
 import type { View } from '../../manager/store/store.ts';
 import type { Task } from '../../proto/docker.ts';
 import type { TaskId } from '../../proto/ids.ts';
@@ -85,6 +85,30 @@ function forgetSlot(): Decisions {
   return {
     ...real,
     reconcilers: real.reconcilers.map((one) => (one.name === 'replicated' ? forgetful(one) : one)),
+  };
+}
+
+/** Places tasks, and says of those that it can't place nothing at all. */
+function wordlessScheduler(): Decisions {
+  const real = decisions(() => undefined);
+  const wordless = (reconciliation: Reconciliation): Reconciliation => {
+    const { changes, rest } = reconciliation;
+    return {
+      ...reconciliation,
+      changes: changes.filter(
+        (change) =>
+          change.op !== 'merge' || change.kind !== 'task' || change.fields.Status?.State !== 'pending',
+      ),
+      ...(rest ? { rest: (now: number) => wordless(rest(now)) } : {}),
+    };
+  };
+  return {
+    ...real,
+    reconcilers: real.reconcilers.map((one) =>
+      one.name === 'scheduler'
+        ? { ...one, reconcile: (view, key, now, newId) => wordless(one.reconcile(view, key, now, newId)) }
+        : one,
+    ),
   };
 }
 
@@ -185,6 +209,11 @@ export const plants: Readonly<Record<string, Plant>> = {
     what: 'a successor is started before the task that stops on isolation has stopped',
     decide: hastySuccessor,
     guarded: true,
+  },
+  'wordless-scheduler': {
+    what: 'the scheduler does not say why a task has no node',
+    decide: wordlessScheduler,
+    whole: true,
   },
   'stale-read': { what: 'a read is answered from a point of long ago', transport: staleRead },
   'lost-remove': { what: 'the engine forgets to remove containers', engine: lostRemove, whole: true },

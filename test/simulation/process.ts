@@ -23,6 +23,11 @@ export class SimulatedProcess implements Clock {
     return this.#state !== 'dead';
   }
 
+  /** Neither paused nor dead, nor still catching up. */
+  get isRunning(): boolean {
+    return this.#state === 'running' && this.#held.length === 0;
+  }
+
   now(): number {
     return this.#clock.now() + this.#skewMs();
   }

@@ -9,6 +9,7 @@ import { differences } from './converged.ts';
 import { Faults } from './faults.ts';
 import type { Violation } from './invariants.ts';
 import { linearizabilityFault } from './linearizability.ts';
+import { Reasons } from './reasons.ts';
 import { Workload } from './workload.ts';
 
 export interface RunReport {
@@ -24,6 +25,8 @@ export interface RunReport {
   readonly unknown: number;
   /** How often each kind of fault was done. */
   readonly faults: Readonly<Record<string, number>>;
+  /** At how many looks a task had a reason, and at how many it was taking a step. */
+  readonly told: Readonly<Reasons['counts']>;
 }
 
 /** Everything that was asked has to be so within this virtual time after the faults. */
@@ -45,6 +48,8 @@ export async function runSeed(options: ClusterOptions): Promise<RunReport> {
   if (options.plant?.weather) cluster.network.weather = options.plant.weather;
   workload.start(cluster.scope.clients);
   faults.start();
+  const reasons = new Reasons(cluster);
+  if (cluster.scope.hasServices) reasons.start();
   await cluster.pass(cluster.scope.faultsMs);
   workload.stop();
   faults.healAll();
@@ -61,6 +66,7 @@ export async function runSeed(options: ClusterOptions): Promise<RunReport> {
     done: workload.counts.done,
     unknown: workload.counts.unknown,
     faults: faults.done,
+    told: reasons.counts,
   };
 }
 

@@ -64,6 +64,7 @@ describe('simulation: planted bugs are caught', () => {
     'address-twice': ['one-holder-an-address'],
     'own-address-twice': ['one-holder-an-address'],
     'hasty-successor': ['never-two'],
+    'wordless-scheduler': ['reason-told'],
     'stale-read': ['linearizable', 'acknowledged-kept'],
     'lost-remove': ['converges', 'one-container-a-task'],
     'no-way-back': ['comes-back'],

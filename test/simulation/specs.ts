@@ -9,8 +9,16 @@ type Dice = ReturnType<typeof seededRandom>;
 
 const second = 1e9;
 
-/** Label of services that are not expected to come to rest as asked: theirs fail all the time. */
+/** Label of services that are not expected to come to rest as asked; the value says how. */
 export const hopelessLabel = 'simulation.hopeless';
+/** Their tasks never run: neither do their updates end. */
+export const stuckHopes: ReadonlySet<string> = new Set(['nowhere', 'never healthy']);
+
+/** What becomes of a hopeless service: its tasks fail, have no node, are not healthy, or have no image. */
+function hopeOf(Name: string): 'fails' | 'nowhere' | 'never healthy' | 'no image' {
+  const number = Number(Name.replace(/\D/g, ''));
+  return (['nowhere', 'fails', 'never healthy', 'nowhere', 'no image'] as const)[number % 5]!;
+}
 
 /** A service as a client asks for it. */
 export function serviceSpecOf(
@@ -36,19 +44,23 @@ function drawSpec(
   secrets: readonly Secret[],
 ): ServiceSpec {
   const isGlobal = dice.integer(5) === 0;
-  const isHopeless = dice.integer(10) === 0;
-  const labels: Record<string, string> = {};
+  const isHopeless = dice.integer(10) < 2;
+  const hope = isHopeless ? hopeOf(Name) : undefined;
+  const labels: Record<string, string> =
+    hope === 'never healthy' ? { 'shoal.simulated.health': 'starting' } : {};
   if (dice.integer(4) === 0) labels['shoal.simulated.stop-ms'] = String(dice.integer(3_000));
   const health = dice.integer(4) === 0;
   return {
     Name,
-    Labels: isHopeless ? { [hopelessLabel]: 'yes' } : {},
+    Labels: hope ? { [hopelessLabel]: hope } : {},
     TaskTemplate: {
       ContainerSpec: {
-        Image: isHopeless ? 'fail:exit-1' : 'web:1',
+        Image: hope === 'fails' ? 'fail:exit-1' : hope === 'no image' ? 'missing:1' : 'web:1',
         Labels: labels,
         StopGracePeriod: 2 * second,
-        ...(health ? { Healthcheck: { Test: ['CMD', 'true'], Interval: second } } : {}),
+        ...(health || hope === 'never healthy'
+          ? { Healthcheck: { Test: ['CMD', 'true'], Interval: second } }
+          : {}),
         ...(secrets.length > 0
           ? {
               Secrets: secrets.map(({ ID, Spec }) => ({
@@ -59,6 +71,7 @@ function drawSpec(
             }
           : {}),
       },
+      ...(hope === 'nowhere' ? { Placement: { Constraints: ['node.labels.room == none'] } } : {}),
       RestartPolicy: { Condition: 'any', Delay: isHopeless ? 3 * second : dice.integer(3) * 0.5 * second },
       ...(networks.length > 0 ? { Networks: networks.map(({ ID }) => ({ Target: ID })) } : {}),
     },

@@ -1,8 +1,10 @@
 /** The history that tasks keep, and the reason why each is where it is. */
 import assert from 'node:assert/strict';
+import fc from 'fast-check';
 import { Store } from '../../../manager/store/store.ts';
-import { problemsWith, reasonOf, reasonToTell } from '../../../manager/store/why.ts';
+import { explain, problemsWith, reasonOf, reasonToTell } from '../../../manager/store/why.ts';
 import type { NodeProblem, Task } from '../../../proto/docker.ts';
+import { compareTaskStates, isTerminal, taskStates } from '../../../proto/task-state.ts';
 import { makeSpec } from '../orchestrator/objects.ts';
 import { World } from '../orchestrator/world.ts';
 
@@ -68,6 +70,67 @@ describe('manager/store/why', () => {
     assert.match(reasonToTell(world.store, next, world.now), /restart delay/);
     world.pass(6_000).schedule().report(next.ID, 'running').scale('s', 0).settle();
     assert.match(reason(next.ID), /^stopping \(scaled down\): .*stop grace period of 10 s since/);
+  });
+
+  it('whatever is stored, what is neither well nor over has words of its own; a step says whose turn it is', () => {
+    const world = new World(1).createService('s', makeSpec()).settle().schedule();
+    const first = world.active('s')[0]!;
+    const states = fc.constantFrom(...taskStates);
+    const stepWords = [...taskStates, 'prepared', 'started', ''];
+    const words = fc.constantFrom(
+      ...stepWords,
+      'pulling image web:1',
+      'waiting for the health check to pass',
+    );
+    const wishes = fc.constantFrom('ready', 'running', 'complete', 'shutdown', 'remove');
+    const nodeStates = fc.constantFrom('ready', 'ready', 'down', 'unknown');
+    fc.assert(
+      fc.property(states, wishes, words, fc.boolean(), nodeStates, (State, wish, Message, fails, node) => {
+        world.setNode('n1', { Status: { State: node } });
+        const Status = { ...first.Status, State, Message, ...(fails ? { Err: 'the reason' } : {}) };
+        const task: Task = { ...first, DesiredState: wish, Status };
+        const reason = explain(world.store, task, world.now);
+        const goesWell =
+          State === 'running' && (wish === 'running' || wish === 'complete' || wish === 'ready');
+        const endsWell = ['complete', 'shutdown', 'remove'].includes(State);
+        const isHeard = node === 'ready' || isTerminal(State) || compareTaskStates(State, 'assigned') < 0;
+        assert.equal(reason.kind === 'none', !fails && isHeard && (goesWell || endsWell));
+        assert.equal(reasonOf(world.store, task, world.now) === '', reason.kind === 'none');
+        if (reason.kind === 'none') return;
+        assert.ok(!stepWords.includes(reason.text), `only ${reason.text}`);
+        if (fails && isHeard) assert.equal(reason.kind, 'cause');
+        if (reason.kind !== 'step') return;
+        assert.ok(
+          stepWords.includes(Message) ||
+            compareTaskStates(State, 'preparing') < 0 ||
+            State === 'ready' ||
+            isTerminal(State),
+        );
+        const isManagers =
+          compareTaskStates(State, 'assigned') < 0 || (State === 'ready' && wish === 'ready');
+        assert.equal(reason.by, isManagers ? 'managers' : 'node');
+        assert.match(reason.text, reason.by === 'node' ? /node/ : /scheduler|managers|address/);
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+
+  it('a task that waits its turn is told so, not that its node is to start it', () => {
+    const world = new World(1).createService('s', makeSpec()).settle().schedule();
+    const first = world.active('s')[0]!;
+    const Status = { ...first.Status, State: 'ready' as const, Message: 'prepared' };
+    const held: Task = { ...first, DesiredState: 'ready', Status };
+    assert.deepEqual(explain(world.store, held, world.now), {
+      kind: 'step',
+      by: 'managers',
+      text: 'waiting for the managers to let it start',
+    });
+    const delayed: Task = { ...held, Private: { ...held.Private, StartAt: world.now + 5_000 } };
+    assert.equal(explain(world.store, delayed, world.now).kind, 'cause');
+    assert.match(
+      reasonOf(world.store, { ...held, DesiredState: 'running' }, world.now),
+      /node n1 to start it/,
+    );
   });
 
   it('a running task tells what its node can’t do for its service, and a service what any node can’t', () => {

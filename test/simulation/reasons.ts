@@ -1,0 +1,90 @@
+/**
+ * Whether every task says why it is where it is: no state lasts longer than 2 s without a reason that a person can act
+ * on. What counts is the product's own rule (manager/store/why.ts), which `task why` shows and lists go by: words that
+ * only name whose turn it is are no reason for a state that lasts.
+ */
+import { explain } from '../../manager/store/why.ts';
+import type { Task } from '../../proto/docker.ts';
+import type { SimulatedCluster } from './cluster.ts';
+import { short } from './invariants.ts';
+import type { RunningManager } from './machine.ts';
+
+const lookEveryMs = 250;
+/** A state that lasts longer has a reason. */
+export const wordlessMs = 2_000;
+
+/** Where a task has been without a reason, and since when. */
+interface Wordless {
+  readonly where: string;
+  readonly sinceMs: number;
+}
+
+export class Reasons {
+  readonly #cluster: SimulatedCluster;
+  #wordless = new Map<string, Wordless>();
+  /** Who led at the last look, and up to where its log was committed. */
+  #led = '';
+  #commitIndex = 0;
+  /** At how many looks a task had a reason, or was taking a step: to see that something was looked at. */
+  readonly counts = { reasons: 0, steps: 0 };
+
+  constructor(cluster: SimulatedCluster) {
+    this.#cluster = cluster;
+  }
+
+  /** Looks from now on, until the run is over. */
+  start(): void {
+    this.#cluster.clock.after(lookEveryMs, () => {
+      this.#look();
+      this.start();
+    });
+  }
+
+  #look(): void {
+    const leader = this.#cluster.leader();
+    const isAble = leader !== undefined && this.#isAble(leader);
+    const before = isAble ? this.#wordless : new Map<string, Wordless>();
+    this.#wordless = new Map();
+    if (!leader || !isAble) return;
+    const nowMs = this.#cluster.clock.monotonicMs();
+    const { store } = leader.manager;
+    for (const task of store.list('task')) {
+      const reason = explain(store, task, leader.process.now());
+      if (reason.kind === 'none') continue;
+      this.counts[reason.kind === 'cause' ? 'reasons' : 'steps'] += 1;
+      if (reason.kind === 'cause' || (reason.by === 'node' && !this.#isHeard(task, leader))) continue;
+      const where = `${task.Status.State}, to be ${task.DesiredState}`;
+      const known = before.get(task.ID);
+      const sinceMs = known?.where === where ? known.sinceMs : nowMs;
+      this.#wordless.set(task.ID, { where, sinceMs });
+      if (nowMs - sinceMs > wordlessMs)
+        this.#cluster.invariants.violate(
+          'reason-told',
+          `task ${short(task.ID)} has been ${where} for ${Math.round(nowMs - sinceMs)} ms, and all that is said is: ${reason.text}`,
+        );
+    }
+  }
+
+  /** Whether it led at the last look, too, and could have stored a reason since; without that nobody can tell one. */
+  #isAble({ machine, process, manager }: RunningManager): boolean {
+    const { term, commitIndex, lastIndex } = manager.raft.status();
+    const leads = `${machine} in term ${term}`;
+    const isStalled = lastIndex > commitIndex && commitIndex === this.#commitIndex;
+    const isSame = leads === this.#led;
+    this.#led = leads;
+    this.#commitIndex = commitIndex;
+    return isSame && !isStalled && process.isRunning;
+  }
+
+  /** Whether the task's node can tell the leader what it is at. Where it can't, that it is its turn is all that is known. */
+  #isHeard({ NodeID }: Task, leader: RunningManager): boolean {
+    const { network } = this.#cluster;
+    const machine = this.#cluster.machineOfNode(NodeID);
+    const running = machine?.agent;
+    if (!machine || !running?.process.isRunning) return false;
+    const { session } = running.agent;
+    const { address } = this.#cluster.machine(leader.machine);
+    const isCut = network.isCut(machine.name, leader.machine) || network.isCut(leader.machine, machine.name);
+    return session.kind === 'established' && session.address === address && !isCut;
+  }
+}
