@@ -2,6 +2,7 @@
 import { Router } from 'express';
 import type { Service, Task } from '../../proto/docker.ts';
 import type { View } from '../store/store.ts';
+import { explainUpdate } from '../store/update-progress.ts';
 import { problemsWith, reasonOf, unmetOf } from '../store/why.ts';
 import type { ApiHost } from './contract.ts';
 import { lookup, lookupTask } from './lookup.ts';
@@ -47,7 +48,7 @@ export function whyRoutes(host: ApiHost): Router {
     const answer: ServiceWhy = {
       ID: service.ID,
       Name: service.Spec.Name,
-      Reasons: serviceReasons(store, service),
+      Reasons: serviceReasons(store, service, host.clock.now()),
       Tasks: store.find('task', 'service', service.ID).map((task) => taskWhy(store, task, host.clock.now())),
     };
     response.json(answer);
@@ -55,9 +56,12 @@ export function whyRoutes(host: ApiHost): Router {
   return routes;
 }
 
-function serviceReasons(view: View, service: Service): string[] {
+function serviceReasons(view: View, service: Service, now: number): string[] {
   const status = service.UpdateStatus;
-  const update = status && !status.State.endsWith('completed') ? [`${status.State}: ${status.Message}`] : [];
+  const progress = explainUpdate(view, service, now);
+  const more = progress.kind === 'none' ? '' : `: ${progress.text}`;
+  const update =
+    status && !status.State.endsWith('completed') ? [`${status.State}: ${status.Message}${more}`] : [];
   return [...update, ...unmetOf(view, service), ...scalingOf(service), ...problemsWith(view, service)];
 }
 

@@ -10,9 +10,9 @@ import type { Change } from '../store/change.ts';
 import { nothing, type Reconciler, type Reconciliation } from '../store/reconciler.ts';
 import type { View } from '../store/store.ts';
 import { slotKey } from '../store/tables.ts';
+import { isAttempt } from '../store/update-progress.ts';
 import type { StoreEvent } from '../store/watch.ts';
 import { nodeName, orphaned, removeTask } from './context.ts';
-import { isAttempt } from './rollout.ts';
 import { isActive, isHandedOut, isOfIteration, isRollingOut, lastWord } from './slots.ts';
 
 const defaultTaskHistory = 5;

@@ -14,18 +14,11 @@ import { withPresentScale } from '../store/kept-scale.ts';
 import { earlier, nothing, type Reconciliation, reconciliation } from '../store/reconciler.ts';
 import { firstMissing, referencesOf } from '../store/references.ts';
 import { withRecord } from '../store/service-change.ts';
+import { isAttempt, settledAtMs, updateTimes } from '../store/update-progress.ts';
 import { type Context, createTask, stopTask } from './context.ts';
 import { mustWait, type SlotPlan } from './mend.ts';
 import { isGuarded } from './partition.ts';
-import {
-  createdAtMs,
-  endedByItself,
-  isActive,
-  isPaused,
-  isRollingOut,
-  isServing,
-  lastWord,
-} from './slots.ts';
+import { endedByItself, isActive, isPaused, isRollingOut, isServing, lastWord } from './slots.ts';
 
 interface Row {
   readonly plan: SlotPlan;
@@ -48,8 +41,6 @@ interface Settings {
   readonly failureAction: NonNullable<UpdateConfig['FailureAction']>;
   readonly isStartFirst: boolean;
 }
-
-const defaultMonitorMs = 5_000;
 
 /** The next step of the service's update, given what is known of its slots. */
 export function rollOut(context: Context, plans: readonly SlotPlan[]): Reconciliation {
@@ -83,21 +74,12 @@ function mayRetell(service: Service): boolean {
   return service.UpdateStatus?.State === 'updating';
 }
 
-/** Whether a task was made by the update of the service that is stored, still under way or not. */
-export function isAttempt(service: Service, task: Task): boolean {
-  if (task.Private.Cause !== 'update' || task.RevisionID !== service.Private.RevisionID) return false;
-  return createdAtMs(task) >= Date.parse(service.UpdateStatus?.StartedAt ?? '');
-}
-
 function settingsOf(service: Service): Settings {
-  const isRollback = service.UpdateStatus?.State === 'rollback_started';
-  const config: UpdateConfig = (isRollback ? service.Spec.RollbackConfig : service.Spec.UpdateConfig) ?? {
-    Parallelism: 1,
-  };
+  const { config, delayMs, monitorMs } = updateTimes(service);
   return {
     parallelism: config.Parallelism > 0 ? config.Parallelism : Number.POSITIVE_INFINITY,
-    delayMs: (config.Delay ?? 0) / 1e6,
-    monitorMs: config.Monitor ? config.Monitor / 1e6 : defaultMonitorMs,
+    delayMs,
+    monitorMs,
     maxFailureRatio: config.MaxFailureRatio ?? 0,
     failureAction: config.FailureAction || 'pause',
     isStartFirst: config.Order === 'start-first' && !isGuarded(service),
@@ -127,11 +109,6 @@ function rowOf(context: Context, plan: SlotPlan, settings: Settings): Row {
       ? 0
       : lastSettled + settings.delayMs;
   return { plan, outdated, isDirty, attempts, busyUntil };
-}
-
-/** When it was clear what became of a task, good or bad; undefined while it is not. */
-function settledAtMs(task: Task): number | undefined {
-  return task.Private.RunningSince ?? task.Private.EndedAt;
 }
 
 function latest(times: readonly (number | undefined)[]): number | undefined {

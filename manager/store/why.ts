@@ -69,7 +69,8 @@ export function explain(view: View, task: Task, now: number): Reason {
   }
 }
 
-function cause(text: string): Reason {
+/** A reason that says what is waited for, or what went wrong. */
+export function cause(text: string): Reason {
   return { kind: 'cause', text };
 }
 

@@ -1,9 +1,10 @@
 /**
- * Whether every task says why it is where it is: no state lasts longer than 2 s without a reason that a person can act
+ * Whether every task, and every update, says why it is where it is: no state lasts longer than 2 s without a reason that a person can act
  * on. What counts is the product's own rule (manager/store/why.ts), which `task why` shows and lists go by: words that
  * only name whose turn it is are no reason for a state that lasts.
  */
-import { explain } from '../../manager/store/why.ts';
+import { explainUpdate } from '../../manager/store/update-progress.ts';
+import { explain, type Reason } from '../../manager/store/why.ts';
 import type { Task } from '../../proto/docker.ts';
 import type { SimulatedCluster } from './cluster.ts';
 import { short } from './invariants.ts';
@@ -13,7 +14,7 @@ const lookEveryMs = 250;
 /** A state that lasts longer has a reason. */
 export const wordlessMs = 2_000;
 
-/** Where a task has been without a reason, and since when. */
+/** Where a task or a service's update has been without a reason, and since when. */
 interface Wordless {
   readonly where: string;
   readonly sinceMs: number;
@@ -46,23 +47,31 @@ export class Reasons {
     const before = isAble ? this.#wordless : new Map<string, Wordless>();
     this.#wordless = new Map();
     if (!leader || !isAble) return;
-    const nowMs = this.#cluster.clock.monotonicMs();
     const { store } = leader.manager;
+    const now = leader.process.now();
     for (const task of store.list('task')) {
-      const reason = explain(store, task, leader.process.now());
-      if (reason.kind === 'none') continue;
-      this.counts[reason.kind === 'cause' ? 'reasons' : 'steps'] += 1;
-      if (reason.kind === 'cause' || (reason.by === 'node' && !this.#isHeard(task, leader))) continue;
+      const reason = explain(store, task, now);
+      if (reason.kind === 'step' && reason.by === 'node' && !this.#isHeard(task, leader)) continue;
       const where = `${task.Status.State}, to be ${task.DesiredState}`;
-      const known = before.get(task.ID);
-      const sinceMs = known?.where === where ? known.sinceMs : nowMs;
-      this.#wordless.set(task.ID, { where, sinceMs });
-      if (nowMs - sinceMs > wordlessMs)
-        this.#cluster.invariants.violate(
-          'reason-told',
-          `task ${short(task.ID)} has been ${where} for ${Math.round(nowMs - sinceMs)} ms, and all that is said is: ${reason.text}`,
-        );
+      this.#note(`task ${short(task.ID)}`, where, reason, before);
     }
+    for (const service of store.list('service')) {
+      const where = service.UpdateStatus?.State ?? 'as asked';
+      this.#note(`service ${service.Spec.Name}`, where, explainUpdate(store, service, now), before);
+    }
+  }
+
+  #note(who: string, where: string, reason: Reason, before: ReadonlyMap<string, Wordless>): void {
+    if (reason.kind === 'none') return;
+    this.counts[reason.kind === 'cause' ? 'reasons' : 'steps'] += 1;
+    if (reason.kind === 'cause') return;
+    const nowMs = this.#cluster.clock.monotonicMs();
+    const known = before.get(who);
+    const sinceMs = known?.where === where ? known.sinceMs : nowMs;
+    this.#wordless.set(who, { where, sinceMs });
+    if (nowMs - sinceMs <= wordlessMs) return;
+    const lasted = `${who} has been ${where} for ${Math.round(nowMs - sinceMs)} ms`;
+    this.#cluster.invariants.violate('reason-told', `${lasted}, and all that is said is: ${reason.text}`);
   }
 
   /** Whether it led at the last look, too, and could have stored a reason since; without that nobody can tell one. */

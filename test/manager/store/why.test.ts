@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { Store } from '../../../manager/store/store.ts';
+import { explainUpdate } from '../../../manager/store/update-progress.ts';
 import { explain, problemsWith, reasonOf, reasonToTell } from '../../../manager/store/why.ts';
 import type { NodeProblem, Task } from '../../../proto/docker.ts';
 import { compareTaskStates, isTerminal, taskStates } from '../../../proto/task-state.ts';
@@ -131,6 +132,39 @@ describe('manager/store/why', () => {
       reasonOf(world.store, { ...held, DesiredState: 'running' }, world.now),
       /node n1 to start it/,
     );
+  });
+
+  it('an update that waits says for what: a task, its delay, its monitoring period', () => {
+    const second = 1e9;
+    const UpdateConfig = { Parallelism: 1, Delay: 10 * second, Monitor: 5 * second };
+    const world = new World(2)
+      .createService('s', makeSpec({ Mode: { Replicated: { Replicas: 2 } }, UpdateConfig }))
+      .run();
+    const told = () => explainUpdate(world.store, world.service('s'), world.now);
+    assert.deepEqual(told(), { kind: 'none' });
+    world
+      .updateService('s', (spec) => ({ ...spec, TaskTemplate: { ContainerSpec: { Image: 'web:2' } } }))
+      .settle();
+    const next = world.active('s').find((task) => task.Private.Cause === 'update')!;
+    const text = () => {
+      const reason = told();
+      assert.equal(reason.kind, 'cause');
+      return reason.kind === 'cause' ? reason.text : '';
+    };
+    assert.ok(text().startsWith('1 of 2 tasks are of the revision that is rolled out'), text());
+    assert.ok(text().includes(`task ${next.ID}: waiting for `), text());
+    world.run();
+    const at = (afterMs: number) => new Date(world.now + afterMs).toISOString();
+    assert.ok(text().endsWith(`the next after the update's delay, at ${at(10_000)}`), text());
+    world.pass(10_000).run();
+    assert.equal(
+      text(),
+      `2 of 2 tasks are of the revision that is rolled out; watched for failures until ${at(5_000)}`,
+    );
+    // The managers' turn: nothing is waited for any more.
+    assert.equal(explainUpdate(world.store, world.service('s'), world.now + 5_000).kind, 'step');
+    world.pass(5_000).run();
+    assert.deepEqual(told(), { kind: 'none' });
   });
 
   it('a running task tells what its node can’t do for its service, and a service what any node can’t', () => {

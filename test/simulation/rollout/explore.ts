@@ -2,9 +2,10 @@
  * Goes through every state that a scenario can get into, and checks each. Two states are the same when they differ in
  * nothing that is decided on: ids, versions and messages do not count, nor how long ago something was that is past.
  */
-import { isAttempt } from '../../../manager/orchestrator/rollout.ts';
+
 import { isActive } from '../../../manager/orchestrator/slots.ts';
 import type { Change } from '../../../manager/store/change.ts';
+import { isAttempt } from '../../../manager/store/update-progress.ts';
 import type { Task } from '../../../proto/docker.ts';
 import { begin, isAlive, type Scenario, type State, serves, serviceId, stepsOf, unsettled } from './model.ts';
 
