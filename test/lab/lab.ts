@@ -99,6 +99,20 @@ export class LabHost {
     return this.lab.script('exec', this.name, ...command);
   }
 
+  /**
+   * A stranger here undoes again and again what the node heals, by `command`, until `look` has seen what it waits for: what
+   * a node hears of is mended within moments.
+   */
+  async whileUndoing(command: string, look: () => Promise<void>): Promise<void> {
+    const again = `while :; do ${command}; sleep 0.02; done >/dev/null 2>&1 & echo $!`;
+    const pid = (await this.exec('sh', '-c', again)).stdout.trim();
+    try {
+      await look();
+    } finally {
+      await this.exec('kill', pid);
+    }
+  }
+
   /** shoald with all its flags. */
   private shoaldProgram(options: ShoaldOptions): string[] {
     const flags = [

@@ -33,20 +33,6 @@ describe('lab: networks are seen through', () => {
     await lab?.down();
   });
 
-  /**
-   * A stranger on `host` undoes what the node heals, until `look` has seen what it waits for: what a node hears of is mended
-   * within moments.
-   */
-  async function whileBroken(host: LabHost, command: string, look: () => Promise<void>): Promise<void> {
-    const again = `while :; do ${command}; sleep 0.02; done >/dev/null 2>&1 & echo $!`;
-    const pid = (await host.exec('sh', '-c', again)).stdout.trim();
-    try {
-      await look();
-    } finally {
-      await host.exec('kill', pid);
-    }
-  }
-
   async function problemsOf(name: string): Promise<readonly (NodeProblem & { Service?: string })[]> {
     const node = await clientOf(lab.host(1)).get<{ Problems?: NodeProblem[] }>(`/nodes/${name}`);
     return node.Problems ?? [];
@@ -159,7 +145,7 @@ describe('lab: networks are seen through', () => {
         text.startsWith(`${lab.hosts[index]?.name}: the kernel holds what it was told`),
       );
     });
-    await whileBroken(second, flushed, async () => {
+    await second.whileUndoing(flushed, async () => {
       const lacks = (lines: readonly string[]) =>
         lines.length === 3 && lines.every((line) => line.startsWith('nft add rule inet shoal pre '));
       await waitFor('what it lacks', boundMs, async () => lacks((await diff('h2')).split('\n')));
@@ -239,7 +225,7 @@ describe('lab: networks are seen through', () => {
     );
     const vxlan = `vx${/vxlanid_list":"(\d+)/.exec(front)?.[1]}`;
     assert.ok(links.split('\n').includes(vxlan), links);
-    await whileBroken(second, `ip link delete ${vxlan}`, async () => {
+    await second.whileUndoing(`ip link delete ${vxlan}`, async () => {
       const gone = Array(2).fill(`h2: the interface ${vxlan} to other hosts is not there`);
       await waitFor('two ways to break', boundMs, async () => {
         const { Outcome, ...seen } = await trace('web:80');
@@ -249,7 +235,7 @@ describe('lab: networks are seen through', () => {
         return (await connects()).filter((one) => one === 'yes').length === 2;
       });
     });
-    await whileBroken(second, flushed, async () => {
+    await second.whileUndoing(flushed, async () => {
       const lacking = /^h2: the rules for virtual addresses do not stand in the kernel/;
       await waitFor('the rules to be missed', boundMs, async () =>
         lacking.test(breaksOf(await trace('web:80')).join()),

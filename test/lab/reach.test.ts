@@ -219,11 +219,19 @@ describe('lab: services are reached', () => {
       }
     }
     assert.match(wordsOf(await trace('h1:8001')).join(), /^no service publishes port 8001\/tcp$/);
-    await third.exec('nft', 'delete', 'element', 'inet', 'shoal', 'ports', '{ 6 . 8000 }');
-    const broken = await trace('h3:8000');
-    assert.equal(broken.Outcome, 'broken');
-    assert.match(wordsOf(broken).at(-1) ?? '', /^no rule in the kernel sends port 8000\/tcp on$/);
-    await assert.rejects(first.shoal('network', 'trace', 'h3:8000'), /the connection reaches no task/);
+    await third.whileUndoing('nft delete element inet shoal ports "{ 6 . 8000 }"', async () => {
+      await waitFor('the rule to be missed', boundMs, async () => {
+        const broken = await trace('h3:8000');
+        const last = wordsOf(broken).at(-1) ?? '';
+        return broken.Outcome === 'broken' && /^no rule in the kernel sends port 8000\/tcp on$/.test(last);
+      });
+      await waitFor('a trace that says so, and fails', boundMs, () =>
+        first.shoal('network', 'trace', 'h3:8000').then(
+          () => false,
+          (error: unknown) => /the connection reaches no task/.test(String(error)),
+        ),
+      );
+    });
     await waitFor('the node to heal it', boundMs, async () => (await trace('h3:8000')).Outcome === 'reached');
   });
 
