@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Cluster, ClusterNode, NodeDescription, Service } from '../../proto/docker.ts';
-import { clientOf, containersOn, leaderHost, nodesSeenBy, runningTasks } from './cluster.ts';
+import { clientOf, containersOn, leaderHost, nodesSeenBy, runningTasks, tasksOf } from './cluster.ts';
 import { Lab, type LabHost, labMissing, waitFor } from './lab.ts';
 
 /** Without it an engine asks its registry for each image and waits for the answer: here there is none. */
@@ -252,7 +252,13 @@ describe('lab: stock Docker Engines as workers', () => {
       assert.deepEqual([await containerOf(first, 'a'), await containerOf(second, 'b')], [a, b]);
       await witness.docker('service', 'scale', '--detach', 'late=2');
       await waitFor('a new task under the new leader', 60_000, async () => {
-        return (await runningTasks(witness, 'late')).length === 2;
+        if ((await runningTasks(witness, 'late')).length === 2) return true;
+        const [tasks, nodes] = [await tasksOf(witness, 'late'), await nodesSeenBy(witness)];
+        const seen = [
+          ...tasks.map(({ Status, DesiredState }) => `to be ${DesiredState}: ${JSON.stringify(Status)}`),
+          ...nodes.map(({ Description, Status }) => `${Description.Hostname}: ${JSON.stringify(Status)}`),
+        ];
+        throw new Error(`not two yet: ${seen.join('; ')}`);
       });
       await waitFor('a to reach b', 30_000, () => reaches(first, a, 'b'));
     });
