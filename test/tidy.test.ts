@@ -111,7 +111,7 @@ function isPure(path: string): boolean {
   if (path === 'manager/orchestrator/loop.ts') return false;
   return (
     /^manager\/(raft\/core|orchestrator|scheduler|allocator|stack)\//.test(path) ||
-    /^agent\/network\/(arrival|desired|firewall|links|names|nftables|proxied|reconcile|ruleset|trace)\.ts$/.test(
+    /^agent\/network\/(arrival|desired|firewall|links|names|nftables|proxied|proxy-header|reconcile|ruleset|trace)\.ts$/.test(
       path,
     ) ||
     /^manager\/dispatcher\/endpoint-state\.ts$/.test(path) ||

@@ -22,7 +22,7 @@ import {
 } from './desired.ts';
 import { DnsServer, type NameAnswerer } from './dns.ts';
 import { mendEngineChains } from './engine-chains.ts';
-import { type KernelFigures, readFigures } from './figures.ts';
+import type { KernelFigures } from './figures.ts';
 import { forgetFlows } from './flows.ts';
 import { portKey } from './held-ports.ts';
 import type { Kernel } from './kernel.ts';
@@ -162,7 +162,7 @@ export class DataPlane {
     this.#prior = new PriorSettings(options.folder);
     this.#last = new LastState(options);
     this.#ready = new ReadyNetworks(options.clock, (id) => whyNotReady(id, this.#desired, this.#problems));
-    this.#rules = new Rules(options.kernel, () => this.#planOptions());
+    this.#rules = new Rules(options.kernel, options.clock, () => this.#planOptions());
     this.#pace = new Pace(options.clock, (tookMs) => options.onProgrammed?.(tookMs));
     const { kernel, clock, log, encryption } = options;
     this.#names = options.names ?? new DnsServer({ clock, log });
@@ -255,7 +255,7 @@ export class DataPlane {
       const forgotten = forgetFlows(this.#options.kernel, gone).catch((error: unknown) =>
         this.#options.log.debug({ reason: messageOf(error) }, 'no flows were forgotten'),
       );
-      await Promise.all([forgotten, this.#known]);
+      await Promise.all([forgotten, this.#known, this.#rules.settled()]);
       this.#programmed = desired.revision;
       this.#pace.held(desired.revision);
       this.#report();
@@ -316,16 +316,17 @@ export class DataPlane {
     };
   }
 
-  /** What the kernel counted. */
+  /** What the kernel counted, and the proxy for ports that rules can't do. */
   kernelFigures(): Promise<KernelFigures> {
-    return readFigures(this.#options.kernel);
+    return this.#rules.figures();
   }
 
   /** What is to be here, and what stands here now. */
   async look(): Promise<Sight> {
     const found = await readActual(this.#options.kernel, this.#desired, this.#prior.values);
     const actual = withOrphans(found, this.#desired, this.#engineBridges);
-    return { desired: this.#rules.allowed(this.#desired), actual, options: this.#planOptions() };
+    const desired = this.#rules.allowed(this.#desired);
+    return { desired, actual, options: this.#planOptions(), proxied: this.#rules.proxied };
   }
 
   /** Answers a manager's question, with a report. */

@@ -21,16 +21,22 @@ export class HeldPorts {
   async hold(ports: readonly PublishedPort[]): Promise<ReadonlyMap<string, string>> {
     const wanted = new Map(ports.map((port) => [portKey(port), port]));
     this.#wanted = wanted;
-    for (const [key, held] of this.#held) {
-      if (wanted.has(key)) continue;
-      this.#held.delete(key);
-      held.close();
-    }
+    this.keepOnly(ports);
     this.#refused.clear();
     for (const [key, port] of wanted) {
       if (!this.#held.has(key)) await this.#try(key, port);
     }
     return this.#refused;
+  }
+
+  /** Lets go of those that are not among `ports`. */
+  keepOnly(ports: readonly PublishedPort[]): void {
+    const kept = new Set(ports.map(portKey));
+    for (const [key, held] of this.#held) {
+      if (kept.has(key)) continue;
+      this.#held.delete(key);
+      held.close();
+    }
   }
 
   /** Tries those again that were refused last. Whether one of them is held now. */
@@ -60,7 +66,10 @@ export class HeldPorts {
   }
 }
 
-export function portKey({ protocol, publishedPort }: PublishedPort): string {
+export function portKey({
+  protocol,
+  publishedPort,
+}: Pick<PublishedPort, 'protocol' | 'publishedPort'>): string {
   return `${protocol}/${publishedPort}`;
 }
 

@@ -100,7 +100,8 @@ export class ProxyPlane {
 
   figures(): DataPlaneFigures {
     const { services, revision } = this.#desired;
-    const targets = [...proxiedPorts(this.#desired, this.#options.nodeId()).values()].flat();
+    const ports = proxiedPorts(this.#desired, this.#options.nodeId());
+    const targets = [...ports.values()].flatMap((port) => port.targets);
     return {
       networks: 0,
       services: services.length,

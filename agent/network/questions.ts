@@ -9,6 +9,7 @@ import type { EndpointsQuestion } from '../../proto/generated/shoal/v1/Endpoints
 import type { TraceQuestion } from '../../proto/generated/shoal/v1/TraceQuestion.ts';
 import { arrivalAt, networkFiles } from './arrival.ts';
 import type { Kernel } from './kernel.ts';
+import { proxiedPortsOfMesh, proxyDifference } from './proxied.ts';
 import { describeOperation, planDataPlane } from './reconcile.ts';
 import { type Sight, type Trace, traceFrom } from './trace.ts';
 import { type PublishedConnection, traceFromOutside } from './trace-published.ts';
@@ -48,8 +49,11 @@ async function answerFrom(
 }
 
 /** What the next round would do, line by line. */
-export function difference({ desired, actual, options }: Sight): string[] {
-  return planDataPlane(desired, actual, options).flatMap(describeOperation);
+export function difference({ desired, actual, options, proxied }: Sight): string[] {
+  return [
+    ...planDataPlane(desired, actual, options).flatMap(describeOperation),
+    ...proxyDifference(proxiedPortsOfMesh(desired), proxied),
+  ];
 }
 
 function connectionOf({ addresses, name, ipv6 }: TraceQuestion) {

@@ -17,6 +17,7 @@ import {
   type PublishedPort,
   vxlanName,
 } from './desired.ts';
+import { isForOwnTasks, isProxied } from './proxied.ts';
 import { tunnelPattern } from './tunnel.ts';
 
 /**
@@ -72,9 +73,6 @@ function counted(name: (typeof counters)[keyof typeof counters]): string {
   return `counter name "${name}"`;
 }
 
-/** Label of a service: a published port answers only on nodes that run a task of it, to which the client is known. */
-export const ingressOption = 'shoal.ingress';
-
 const tcpNumber = 6;
 const udpNumber = 17;
 /** Kernel's number of a neighbour solicitation, and of a connection whose destination was rewritten. */
@@ -128,7 +126,9 @@ export function rulesetOf(desired: Desired, options: RulesetOptions): Ruleset {
       }
     }
     if (ingress === undefined) continue;
-    for (const port of service.ports) addPort(draft, service, ingress.id, port, options);
+    for (const port of service.ports) {
+      if (!isProxied(service, port)) addPort(draft, service, ingress.id, port, options);
+    }
   }
   return new Map([
     [inetTable, inetRules(draft, desired, options)],
@@ -187,7 +187,7 @@ function addPort(
   port: PublishedPort,
   { nodeId }: RulesetOptions,
 ): void {
-  const isLocalOnly = service.options[ingressOption] === 'local';
+  const isLocalOnly = isForOwnTasks(service);
   const protocol = port.protocol === 'udp' ? udpNumber : tcpNumber;
   const key = `${protocol} . ${port.publishedPort}`;
   const rules: string[] = [];

@@ -14,6 +14,7 @@ import {
 } from './desired.ts';
 import { linksOf } from './links.ts';
 import { Names } from './names.ts';
+import { type ListeningPort, proxiedPortsOfMesh, proxyDifference } from './proxied.ts';
 import { type Actual, type PlanOptions, planDataPlane } from './reconcile.ts';
 import { inetTable } from './ruleset.ts';
 import { keysOf, tunnelAddress } from './tunnel.ts';
@@ -23,6 +24,8 @@ export interface Sight {
   readonly desired: Desired;
   readonly actual: Actual;
   readonly options: PlanOptions;
+  /** The published ports that the agent's proxy listens on. */
+  readonly proxied: ReadonlyMap<number, ListeningPort>;
 }
 
 export interface Step {
@@ -81,8 +84,10 @@ export function traceFrom(connection: Connection, sight: Sight): Trace {
 }
 
 /** A word of warning where the kernel is not as it should be. */
-export function lacks({ desired, actual, options }: Sight): Step[] {
-  const isLacking = planDataPlane(desired, actual, options).length > 0;
+export function lacks({ desired, actual, options, proxied }: Sight): Step[] {
+  const isLacking =
+    planDataPlane(desired, actual, options).length > 0 ||
+    proxyDifference(proxiedPortsOfMesh(desired), proxied).length > 0;
   return isLacking
     ? [goesOn('the kernel is not as the managers want it: "shoal network diff" tells what is lacking')]
     : [];

@@ -21,7 +21,7 @@ import { circleOf, describeCircle } from '../store/dependencies.ts';
 import { describePortConflict, isIngressPort, needsIngress } from '../store/endpoint.ts';
 import { acceptedSpec } from '../store/normalize.ts';
 import { privilegesOf, requireGrants } from '../store/privileges.ts';
-import { checkOptionsForMode, readServiceOptions } from '../store/service-options.ts';
+import { checkOptionsForMode, readServiceOptions, serviceOption } from '../store/service-options.ts';
 import type { View } from '../store/store.ts';
 import { predefinedNetworks } from './answers.ts';
 import { checkDataTemplate, checkDataTemplates, checkSpecTemplates } from './check-templates.ts';
@@ -245,6 +245,7 @@ function checkMode(spec: ServiceSpec): void {
 }
 
 function checkPorts(spec: ServiceSpec): void {
+  const tellsClient = serviceOption(spec.Labels, 'ingress') === 'proxy-protocol';
   const published = new Set<string>();
   for (const port of spec.EndpointSpec?.Ports ?? []) {
     if (port.TargetPort === 0) {
@@ -252,6 +253,12 @@ function checkPorts(spec: ServiceSpec): void {
     }
     if (isIngressPort(port) && spec.EndpointSpec?.Mode === 'dnsrr') {
       throw invalid("EndpointSpec: port published with ingress mode can't be used with dnsrr mode");
+    }
+    if (tellsClient && isIngressPort(port) && (port.Protocol ?? 'tcp') !== 'tcp') {
+      const name = `${port.PublishedPort || port.TargetPort}/${port.Protocol}`;
+      throw invalid(
+        `EndpointSpec: port ${name} is published in ingress mode by a service with the label shoal.ingress=proxy-protocol, which is for tcp alone: the header goes before a connection's bytes. Publish it with mode=host, or in a service of its own`,
+      );
     }
     if (!port.PublishedPort) continue;
     const key = `${port.PublishedPort}/${port.Protocol}`;

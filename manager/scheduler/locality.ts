@@ -4,7 +4,7 @@
  */
 import { dataPlaneMissingLabel, encryptedOption, type PortConfig } from '../../proto/docker.ts';
 import { type Attachment, clusterAttachments, ingressNetwork } from '../store/attachment.ts';
-import { canEncrypt, hasRoutingMesh, networkKey } from '../store/data-plane.ts';
+import { canEncrypt, type DataPlane, hasRoutingMesh, networkKey } from '../store/data-plane.ts';
 import { isIngressPort, needsIngress } from '../store/endpoint.ts';
 import { serviceOption } from '../store/service-options.ts';
 import type { Check, Request } from './filters.ts';
@@ -13,7 +13,8 @@ import { groupBy, nodes } from './words.ts';
 
 /**
  * Ports published in ingress mode answer on every node, or the service is not placed. Nodes with a routing mesh do not
- * reach tasks on those with a proxy, which therefore take them where there is no other node, or each answers for itself.
+ * reach tasks on those with a proxy, which therefore take them where there is no other node, or each answers for itself,
+ * or every node has a proxy for the service, since its tasks are told the client's address.
  */
 export function routingMesh({ view, table, spec }: Request): Check | undefined {
   if (!needsIngress(spec)) return undefined;
@@ -30,21 +31,27 @@ export function routingMesh({ view, table, spec }: Request): Check | undefined {
     };
   }
   const udp = ports.find(({ Protocol }) => Protocol === 'udp');
-  const isForItself = serviceOption(spec.Labels, 'ingress') === 'local';
+  const ingress = serviceOption(spec.Labels, 'ingress');
   let hasMesh: boolean | undefined;
   const isUnreached = (): boolean => {
     hasMesh ??= [...table.nodes.values()].some(({ plane }) => hasRoutingMesh(plane));
-    return hasMesh && !isForItself;
+    return hasMesh && ingress === 'all';
   };
   const passesProxy = () => udp === undefined && !isUnreached();
+  // A mesh of Docker's sends no header: its tasks would wait for one.
+  const passesMesh = (plane: DataPlane) => ingress !== 'proxy-protocol' || plane.kind !== 'docker';
   return {
     isStanding: false,
-    passes: ({ plane }) => hasRoutingMesh(plane) || (plane.kind === 'proxy' && passesProxy()),
+    passes: ({ plane }) =>
+      (hasRoutingMesh(plane) && passesMesh(plane)) || (plane.kind === 'proxy' && passesProxy()),
     explain: (failed) =>
       [...groupBy(failed, ({ plane }) => plane.kind)].map(([kind, entries]) => {
         const those = nodes(entries.length);
         const have = entries.length === 1 ? 'has' : 'have';
         const why = whyNone(entries);
+        if (kind === 'docker') {
+          return `${what}, and ${those} ${entries.length === 1 ? 'is a Docker Engine' : 'are Docker Engines'}, whose mesh sends no PROXY protocol header (label shoal.ingress=proxy-protocol)`;
+        }
         if (kind !== 'proxy')
           return `${what}, and ${those} ${have} no routing mesh${why}: publish it in mode=host`;
         const proxy = `a TCP proxy in place of a routing mesh${why}`;

@@ -47,10 +47,15 @@ export interface PartitionPolicy {
 export const drainOrders = ['start-first', 'stop-first', 'at-once'] as const;
 export type DrainOrder = (typeof drainOrders)[number];
 
+const ingressModes = ['all', 'local', 'proxy-protocol'] as const;
+
 /** The options of one service, with what holds when its labels do not say. */
 export interface ServiceOptions {
-  /** Which tasks a node's published ingress ports lead to: those of all nodes, or its own alone. */
-  readonly ingress: 'all' | 'local';
+  /**
+   * Which tasks a node's published ingress ports lead to: those of all nodes, or its own alone; 'proxy-protocol': those
+   * of all nodes, each told the client's address by a header.
+   */
+  readonly ingress: (typeof ingressModes)[number];
   /** What its tasks wait for before they start. */
   readonly dependsOn: readonly Dependency[];
   /** How its tasks get a new version of a config or secret. */
@@ -114,7 +119,7 @@ class BadOption extends Error {}
 
 /** One row an option. The label of `dependsOn` is `shoal.depends-on`, and so on. */
 const options: { readonly [K in keyof ServiceOptions]: Option<ServiceOptions[K]> } = {
-  ingress: { absent: 'all', parse: (value) => oneOf(['all', 'local'], value) },
+  ingress: { absent: 'all', parse: (value) => oneOf(ingressModes, value) },
   dependsOn: { absent: [], parse: parseDependencies },
   rotate: { absent: { kind: 'restart' }, parse: parseRotate },
   partition: { absent: { afterMs: 0 }, parse: parsePartition },

@@ -1,11 +1,23 @@
-/** Hosts that are unlike the others: with an address of its own for the traffic between containers, without br_netfilter. */
+/**
+ * Hosts that are unlike the others: with an address of its own for the traffic between containers, without br_netfilter. And
+ * a service whose tasks are told the client's address by a header (shoal.ingress=proxy-protocol), asked on a host without one.
+ */
 import assert from 'node:assert/strict';
 import type { Service } from '../../proto/docker.ts';
+import { create, waitForRunning } from './asking.ts';
 import { clientOf, isReady, nodesSeenBy, runningTasks } from './cluster.ts';
+import { startLoad } from './http-load.ts';
 import { Lab, type LabHost, labMissing, waitFor } from './lab.ts';
 
 const boundMs = 60_000;
 const hostCount = 2;
+const perSecond = 10;
+/** Answers each HTTP request with the header of the PROXY protocol before it, in hexadecimal digits: 28 bytes of IPv4. */
+const answerHeader = [
+  `header=$(dd bs=1 count=28 2>/dev/null | hexdump -v -e '28/1 "%02x"')`,
+  `while read -r line && [ "\${#line}" -gt 1 ]; do :; done`,
+  `printf 'HTTP/1.0 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n%s' "\${#header}" "$header"`,
+].join('\n');
 
 /** The address that vxlan packets are to come from; the other one is the host's for all else. */
 function dataPathOf(host: LabHost): string {
@@ -133,5 +145,81 @@ describe('lab: a data path of its own, and no br_netfilter', () => {
       }
       assert.deepEqual([...answers].sort(), ['h1', 'h2'], host.name);
     }
+  });
+
+  describe('with tasks that are told the client’s address', () => {
+    before(async () => {
+      const serve = `cat >/answer <<'END'\n${answerHeader}\nEND\nexec nc -ll -p 80 -e sh /answer`;
+      await create(
+        lab.host(1),
+        'told',
+        ...['--replicas', '3', '--constraint', 'node.hostname==h1', '--publish', '8090:80'],
+        ...['--label', 'shoal.ingress=proxy-protocol', '--stop-grace-period', '5s'],
+        ...['busybox:lab', 'sh', '-c', serve],
+      );
+      await waitForRunning(lab.host(1), 'told', 3);
+    });
+
+    /** Client, address that was asked, and its port, as a task was told them. */
+    async function toldBy(from: string, to: string): Promise<string> {
+      const { stdout } = await lab.script('exec', from, 'curl', '-s', '-m', '5', `http://${to}:8090/`);
+      const header = Buffer.from(stdout.trim(), 'hex');
+      assert.equal(header.subarray(0, 16).toString('hex'), '0d0a0d0a000d0a515549540a2111000c', stdout);
+      return `${header.subarray(16, 20).join('.')} ${header.subarray(20, 24).join('.')} ${header.readUInt16BE(26)}`;
+    }
+
+    it('tells them on every host, one without a task included, from outside and on 127.0.0.1', async () => {
+      for (const { name, address: asked } of lab.hosts) {
+        for (const [from, to, client] of [
+          ['sw', asked, '10.77.0.1'],
+          [name, '127.0.0.1', '127.0.0.1'],
+        ] as const) {
+          await waitFor(`a task to be asked by ${name} from ${from}`, boundMs, async () => {
+            assert.equal(await toldBy(from, to), `${client} ${to} 8090`);
+            return true;
+          });
+        }
+      }
+    });
+
+    it('says in a trace that the agent takes the connection, and no rule does', async () => {
+      const [first, second] = lab.hosts as [LabHost, LabHost];
+      const { stdout } = await first.shoal('network', 'trace', 'h2:8090');
+      assert.match(
+        stdout,
+        /h2: the TCP proxy of shoald takes it, no rule of nftables, and passes it on to 3 tasks/,
+      );
+      assert.match(stdout, /It ends at 3 of 3 tasks\./);
+      const { stdout: rules } = await second.exec('nft', 'list', 'table', 'inet', 'shoal');
+      assert.ok(!rules.includes('8090') && rules.includes('8080'), rules);
+      const { stdout: difference } = await first.shoal('network', 'diff', 'h2');
+      assert.match(difference, /nothing to do/);
+    });
+
+    it('loses no connection when the service is scaled', async () => {
+      const [first, second] = lab.hosts as [LabHost, LabHost];
+      const enter = [lab.scriptPath, 'exec', 'sw'];
+      const load = startLoad(enter, lab.environment, second.address, 8090, perSecond);
+      try {
+        for (const count of [1, 3]) {
+          await first.shoal('service', 'scale', '--detach', `told=${count}`);
+          await waitForRunning(first, 'told', count);
+        }
+      } finally {
+        const { succeeded, failures } = await load.finish();
+        assert.deepEqual(failures, []);
+        assert.ok(succeeded > perSecond, `only ${succeeded} succeeded`);
+      }
+    });
+
+    it('answers after the agent was killed and started again, from what it was told last', async () => {
+      const [, second] = lab.hosts as [LabHost, LabHost];
+      await second.killShoald();
+      await second.startShoald();
+      await waitFor('the second host to answer', boundMs, async () => {
+        assert.equal(await toldBy('sw', second.address), `10.77.0.1 ${second.address} 8090`);
+        return true;
+      });
+    });
   });
 });

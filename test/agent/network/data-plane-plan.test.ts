@@ -105,6 +105,22 @@ describe('the rules of a data plane', () => {
     assert.deepEqual(rules, ['meta nfproto 2 meta l4proto 6 dnat ip to 10.60.1.10:80']);
   });
 
+  it('with shoal.ingress=proxy-protocol, leave a port to the proxy, but for UDP', () => {
+    const udp = { name: '', protocol: 'udp' as const, targetPort: 53, publishedPort: 5353 };
+    const told = {
+      ...sample,
+      services: sample.services.map((one) => ({
+        ...one,
+        ports: [...one.ports, udp],
+        options: { 'shoal.ingress': 'proxy-protocol' },
+      })),
+    };
+    const table = rulesetOf(told, options).get('inet shoal');
+    const keys = (name: string) => [...(table?.collections.get(name)?.elements.keys() ?? [])];
+    assert.deepEqual(new Set([...keys('ports'), ...keys('closed')]), new Set(['17 . 5353']));
+    assert.equal(table?.chains.get('port_tcp_8080'), undefined);
+  });
+
   it('name an IPv6 address as the number that it is', () => {
     assert.equal(hexadecimalOf('fd00:60:2::10'), '0xfd000060000200000000000000000010');
     assert.equal(hexadecimalOf('::1'), '0x1');

@@ -2,9 +2,10 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
-import { createServer, type Server } from 'node:net';
+import { type AddressInfo, connect, createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { DataPlane, type EngineNetworks } from '../../../agent/network/data-plane.ts';
 import { Kernel } from '../../../agent/network/kernel.ts';
 import { difference } from '../../../agent/network/questions.ts';
@@ -259,6 +260,43 @@ describe('a data plane', function () {
       const last = reports.at(-1);
       return last?.problems_known === true && last.problems?.length === 0;
     });
+  });
+
+  it('takes a port itself whose tasks are to be told the client’s address, and leaves it to the rules again', async () => {
+    const task = createServer({ allowHalfOpen: true }, (socket) => {
+      socket.once('data', (header: Buffer) => socket.end(header.subarray(0, 20).toString('hex')));
+    }).listen(0, '127.0.0.1');
+    await once(task, 'listening');
+    const free = createServer().listen(0, '0.0.0.0');
+    await once(free, 'listening');
+    const { port } = free.address() as AddressInfo;
+    free.close();
+    await once(free, 'close');
+    const target = (task.address() as AddressInfo).port;
+    const plain = web(['127.0.0.1'], [port]);
+    const ports = plain.ports.map((one) => ({ ...one, target_port: target }));
+    const told = { ...plain, ports, options: { 'shoal.ingress': 'proxy-protocol' } };
+    const rules = () => kernel.run('nft', ['list', 'table', 'inet', 'shoal']);
+    const ask = () => text(connect({ host: '127.0.0.1', port, localAddress: '127.0.0.5' }));
+    plane.follow(whole(1, { ...plain, ports }));
+    await confirmed(1);
+    await settled();
+    assert.ok((await rules()).includes(`port_tcp_${port}`));
+    plane.follow({ revision: '2', services: [told] });
+    await confirmed(2);
+    await settled();
+    assert.ok(!(await rules()).includes(String(port)), 'no rule is in its way');
+    assert.equal(await ask(), '0d0a0d0a000d0a515549540a2111000c7f000005');
+    assert.equal((await plane.kernelFigures()).connections.published_port, 1);
+    plane.follow({ revision: '3', services: [{ ...told, endpoints: [] }] });
+    await confirmed(3);
+    await assert.rejects(ask(), { code: 'ECONNRESET' });
+    plane.follow({ revision: '4', services: [{ ...plain, ports }] });
+    await confirmed(4);
+    await settled();
+    assert.ok((await rules()).includes(`port_tcp_${port}`));
+    assert.equal(reports.at(-1)?.problems?.length, 0);
+    task.close();
   });
 
   it('tells of which network something is, as long as it is', async () => {

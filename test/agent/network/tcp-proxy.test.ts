@@ -2,16 +2,20 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { text } from 'node:stream/consumers';
+import fc from 'fast-check';
 import {
+  bothFamilies,
   meshProblems,
   type ProxyTarget,
   proxiedPorts,
+  proxiedPortsOfMesh,
+  proxyDifference,
   proxyProblems,
 } from '../../../agent/network/proxied.ts';
 import { TcpProxy } from '../../../agent/network/tcp-proxy.ts';
 import { realClock } from '../../../cli/runtime.ts';
 import { waitFor } from '../../lab/lab.ts';
-import { desired, endpoint, here, service } from './desired-objects.ts';
+import { desired, endpoint, here, network, service } from './desired-objects.ts';
 
 const host = '127.0.0.97';
 const boundMs = 20_000;
@@ -47,7 +51,17 @@ describe('a proxy of published ports', function () {
 
   /** Says its name and ends. */
   const named = (name: string) => task(name, (socket) => socket.end(name));
-  const become = (...targets: ProxyTarget[]) => proxy.become(new Map([[port, targets]]));
+  const become = (...targets: ProxyTarget[]) =>
+    proxy.become(new Map([[port, { targets, tellsClient: false }]]));
+  /** As become, with a header before the client's bytes. */
+  const tell = (...targets: ProxyTarget[]) => proxy.become(new Map([[port, { targets, tellsClient: true }]]));
+  /** Answers with all that it was sent, in hexadecimal digits. */
+  const shown = (name: string) =>
+    task(name, (socket) => {
+      const chunks: Buffer[] = [];
+      socket.on('data', (chunk) => chunks.push(chunk));
+      socket.on('end', () => socket.end(Buffer.concat(chunks).toString('hex')));
+    });
   const client = () => connect({ host, port, allowHalfOpen: true });
   const ask = (): Promise<string> => text(client());
 
@@ -107,6 +121,49 @@ describe('a proxy of published ports', function () {
     assert.equal(proxy.figures.refused, 2);
   });
 
+  it('tells a target the client’s address and the one that was asked, before all that the client says', async () => {
+    await tell(await shown('a'));
+    const socket = connect({ host, port, localAddress: '127.0.0.98', allowHalfOpen: true });
+    socket.end('hello');
+    const { localPort } = await once(socket, 'connect').then(() => socket);
+    const digits = (number: number) => number.toString(16).padStart(4, '0');
+    const signature = '0d0a0d0a000d0a515549540a';
+    assert.equal(
+      await text(socket),
+      `${signature}2111000c7f0000627f000061${digits(localPort!)}${digits(port)}${Buffer.from('hello').toString('hex')}`,
+    );
+  });
+
+  it('tells it the next target, too, when the first does not take the connection', async () => {
+    const gone = await named('gone');
+    servers.pop()!.close();
+    await tell({ ...gone, taskId: 'a' }, await shown('b'));
+    for (let count = 0; count < 4; count += 1) {
+      const socket = client();
+      socket.end();
+      const answer = await text(socket);
+      assert.ok(answer.startsWith('0d0a0d0a000d0a515549540a2111000c7f00'), answer);
+      assert.equal(answer.length, 2 * 28);
+    }
+  });
+
+  it('is asked over IPv6 and IPv4 where it listens for both, and tells either as it is', async function () {
+    proxy.stop();
+    proxy = new TcpProxy(realClock, bothFamilies);
+    await tell(await shown('a'));
+    const families = new Map<string, string>();
+    for (const address of ['127.0.0.1', '::1']) {
+      const socket = connect({ host: address, port, allowHalfOpen: true });
+      socket.end();
+      const answer = await text(socket).catch((error: NodeJS.ErrnoException) => error.code ?? '');
+      // The machine of the test may have no IPv6 itself.
+      if (address === '::1' && /^E/.test(answer)) return this.skip();
+      families.set(address, answer.slice(24, 32));
+    }
+    assert.deepEqual([...families.values()], ['2111000c', '21210024']);
+    assert.equal(proxy.listening.get(port)?.host, '::');
+  });
+
   it('tells each side of the other’s failure', async () => {
     let server: Socket | undefined;
     await become(
@@ -134,6 +191,10 @@ describe('a proxy of published ports', function () {
     assert.match((await become(target)).get(port) ?? '', /is held by another program on this node/);
     other.close();
     await once(other, 'close');
+    assert.equal(proxy.listening.size, 0);
+    assert.equal(await proxy.retry(), true);
+    assert.equal(await proxy.retry(), false);
+    assert.equal(await ask(), 'a');
     assert.deepEqual([...(await become(target))], []);
     assert.equal(await ask(), 'a');
     await proxy.become(new Map());
@@ -161,10 +222,13 @@ describe('published ports without rules', () => {
       [
         [
           8080,
-          [
-            { taskId: 't1', address: '127.0.0.1', port: 32_001 },
-            { taskId: 't2', address: '192.0.2.2', port: 8080 },
-          ],
+          {
+            targets: [
+              { taskId: 't1', address: '127.0.0.1', port: 32_001 },
+              { taskId: 't2', address: '192.0.2.2', port: 8080 },
+            ],
+            tellsClient: false,
+          },
         ],
       ],
     );
@@ -175,10 +239,10 @@ describe('published ports without rules', () => {
     assert.deepEqual(
       proxiedPorts(state, here)
         .get(8080)
-        ?.map(({ taskId }) => taskId),
+        ?.targets.map(({ taskId }) => taskId),
       ['t1'],
     );
-    assert.deepEqual(proxiedPorts(state, 'node-9').get(8080), []);
+    assert.deepEqual(proxiedPorts(state, 'node-9').get(8080)?.targets, []);
     assert.deepEqual(proxyProblems(state, 'node-9'), []);
   });
 
@@ -194,5 +258,98 @@ describe('published ports without rules', () => {
     assert.match(words(meshProblems(web({ endpoints: [own] }))), /TCP proxy in place of a routing mesh/);
     assert.deepEqual(meshProblems(web({ endpoints: [own, unreached] })), []);
     assert.deepEqual(meshProblems(web({ endpoints: [own], options: { 'shoal.ingress': 'local' } })), []);
+  });
+
+  describe('of services whose tasks are told the client’s address', () => {
+    const options = { 'shoal.ingress': 'proxy-protocol' };
+    const ingress = network(4097, { isIngress: true });
+    const told = (fields: Parameters<typeof service>[1]) =>
+      desired([ingress, network(4098)], [service('web', { ports: [tcp, udp], options, ...fields })]);
+    const onMesh = endpoint('', '', {
+      taskId: 't5',
+      addresses: { net4097: ['fd00::5', '10.60.1.5'], net4098: ['10.60.2.5'] },
+      host: { address: '192.0.2.5', ports: { '80': 8080 } },
+    });
+
+    it('lead from a node without rules to tasks on such nodes, for one with rules would tell them this one', () => {
+      const state = told({ endpoints: [own, far, onMesh] });
+      const { targets = [], tellsClient } = proxiedPorts(state, here).get(8080) ?? {};
+      assert.deepEqual([targets.map(({ taskId }) => taskId), tellsClient], [['t1', 't2'], true]);
+      const words = proxyProblems(told({ ports: [tcp], endpoints: [onMesh] }), here);
+      assert.match(
+        words[0]?.message ?? '',
+        /^its published ports are not answered: .* ask a node with a mesh$/,
+      );
+      assert.deepEqual(proxyProblems(told({ ports: [tcp], endpoints: [onMesh, own] }), here), []);
+    });
+
+    it('lead from a node with rules to all: on the ingress network, else by the task’s host', () => {
+      const state = told({
+        endpoints: [{ ...far, weight: 3 }, onMesh, { ...own, isDraining: true }, unreached],
+      });
+      assert.deepEqual(
+        [...proxiedPortsOfMesh(state)],
+        [
+          [
+            8080,
+            {
+              targets: [
+                { taskId: 't2', address: '192.0.2.2', port: 8080, weight: 3 },
+                { taskId: 't5', address: '10.60.1.5', port: 80 },
+              ],
+              tellsClient: true,
+            },
+          ],
+        ],
+      );
+      assert.deepEqual(meshProblems(told({ endpoints: [own] })), []);
+      for (const other of [{}, { 'shoal.ingress': 'local' }]) {
+        assert.equal(proxiedPortsOfMesh(told({ endpoints: [onMesh], options: other })).size, 0);
+      }
+      assert.equal(proxiedPortsOfMesh({ ...state, networks: [network(4098)] }).size, 0);
+    });
+
+    it('are told apart from what is answered now: opened, other targets, closed', () => {
+      const one = proxiedPortsOfMesh(told({ endpoints: [onMesh] }));
+      const both = proxiedPortsOfMesh(told({ endpoints: [{ ...far, weight: 2 }, onMesh] }));
+      const head = ' with a PROXY protocol header';
+      assert.deepEqual(proxyDifference(one, one), []);
+      assert.deepEqual(proxyDifference(one, new Map()), [`shoald proxy tcp/8080 to 10.60.1.5:80${head}`]);
+      assert.deepEqual(proxyDifference(both, one), [
+        `shoald proxy tcp/8080 to 192.0.2.2:8080 weight 2, 10.60.1.5:80${head}`,
+      ]);
+      assert.deepEqual(proxyDifference(new Map(), one), ['shoald proxy close tcp/8080']);
+      const plain = new Map([...one].map(([port, each]) => [port, { ...each, tellsClient: false }]));
+      assert.equal(proxyDifference(one, plain).length, 1);
+    });
+
+    it('lead to each task that takes connections, once, and to no other, wherever it is', () => {
+      const one = fc.record({
+        isDraining: fc.boolean(),
+        isOnMesh: fc.boolean(),
+        weight: fc.option(fc.integer({ min: 1, max: 99 }), { nil: undefined }),
+      });
+      fc.assert(
+        fc.property(fc.array(one, { maxLength: 8 }), (tasks) => {
+          const endpoints = tasks.map(({ isDraining, isOnMesh, weight }, at) => ({
+            ...(isOnMesh ? onMesh : far),
+            ...(isOnMesh ? { addresses: { net4097: [`10.60.1.${at + 10}`] } } : {}),
+            ...(weight === undefined ? {} : { weight }),
+            taskId: `t${at}`,
+            isDraining,
+          }));
+          const serving = endpoints.filter((each) => !each.isDraining);
+          const found = proxiedPortsOfMesh(told({ endpoints })).get(8080)?.targets ?? [];
+          assert.deepEqual(
+            found.map(({ taskId, address, weight }) => [taskId, address, weight]),
+            serving.map(({ taskId, addresses, host: onHost, weight }) => [
+              taskId,
+              Object.values(addresses)[0]?.[0] ?? onHost?.address,
+              weight,
+            ]),
+          );
+        }),
+      );
+    });
   });
 });

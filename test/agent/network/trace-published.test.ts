@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import type { Desired, DesiredNetwork, DesiredService } from '../../../agent/network/desired.ts';
 import { linksOf } from '../../../agent/network/links.ts';
+import { bothFamilies, proxiedPortsOfMesh } from '../../../agent/network/proxied.ts';
+import { difference } from '../../../agent/network/questions.ts';
 import { settingsOf } from '../../../agent/network/reconcile.ts';
 import { type Ruleset, rulesetOf, type Table } from '../../../agent/network/ruleset.ts';
 import type { Sight, Trace } from '../../../agent/network/trace.ts';
@@ -24,7 +26,10 @@ function held(state: Desired): Sight {
     settings: settingsOf(state, bridges),
     firewalls: {},
   };
-  return { desired: state, actual, options };
+  const proxied = new Map(
+    [...proxiedPortsOfMesh(state)].map(([port, one]) => [port, { ...one, host: bothFamilies }] as const),
+  );
+  return { desired: state, actual, options, proxied };
 }
 
 /** `web` on port 8080, with a task here and one on node 2. */
@@ -108,6 +113,71 @@ describe('a trace from outside', () => {
       wordsOf(traceFromOutside(asked, held(state({ ...local, endpoints: elsewhere })))).at(-1),
       '✘ service web has no healthy task on this node, and shoal.ingress=local: the connection is refused',
     );
+  });
+
+  describe('by the agent’s proxy', () => {
+    const told = { options: { 'shoal.ingress': 'proxy-protocol' } };
+    const lacking = /^the kernel is not as the managers want it/;
+
+    it('says that it takes the connection, and how the task knows the client', () => {
+      const header =
+        'a PROXY protocol header (version 2) tells the task the address of the client; the connection itself is this node’s';
+      for (const isIpv6 of [false, true]) {
+        const trace = traceFromOutside({ ...asked, isIpv6 }, held(state(told)));
+        assert.deepEqual(wordsOf(trace), [
+          'service web publishes port 8080/tcp',
+          'the TCP proxy of shoald takes it, no rule of nftables, and passes it on to 2 tasks, to each in turn',
+          'stays on this node, on bridge shoal4097',
+          header,
+          'by vx4097 to h2 (192.0.2.2), UDP port 4789',
+          header,
+        ]);
+      }
+      assert.deepEqual(difference(held(state(told))), []);
+    });
+
+    it('follows a connection to a task on a node without rules, and gives shares', () => {
+      const far = endpoint('', '', {
+        ...{ taskId: 'w2', name: 'web.2', addresses: {}, weight: 3, ...there },
+        host: { address: '192.0.2.2', ports: { '80': 32_001 } },
+      });
+      const own = endpoint(net, '10.60.1.10', { taskId: 'w1', name: 'web.1', weight: 1 });
+      const trace = traceFromOutside(asked, held(state({ ...told, endpoints: [own, far] })));
+      const words = wordsOf(trace);
+      assert.match(words[1] ?? '', /passes it on to 2 tasks, to each its share$/);
+      assert.equal(words[4], 'to port 32001/tcp of h2 (192.0.2.2), whose engine passes it on');
+    });
+
+    it('says where it breaks: nobody listens, nobody serves, no IPv6, a rule of before', () => {
+      const sight = held(state(told));
+      const silent = { ...sight, proxied: new Map() };
+      const silence = wordsOf(traceFromOutside(asked, silent));
+      assert.match(silence[0] ?? '', lacking);
+      assert.equal(silence.at(-1), '✘ the TCP proxy of shoald does not listen on port 8080/tcp');
+      assert.deepEqual(difference(silent), [
+        'shoald proxy tcp/8080 to 10.60.1.10:80, 10.60.1.11:80 with a PROXY protocol header',
+      ]);
+      const nobody = wordsOf(traceFromOutside(asked, held(state({ ...told, endpoints: [] }))));
+      assert.match(
+        nobody.at(-1) ?? '',
+        /^✘ service web has no healthy task: the TCP proxy of shoald .* resets it$/,
+      );
+      const [entry] = [...sight.proxied.values()];
+      const ipv4 = { ...sight, proxied: new Map([[8080, { ...entry!, host: '0.0.0.0' }]]) };
+      assert.match(
+        wordsOf(traceFromOutside({ ...asked, isIpv6: true }, ipv4)).at(-1) ?? '',
+        /^✘ the TCP proxy of shoald listens on port 8080\/tcp over IPv4 alone/,
+      );
+      const before = held(state());
+      const ruled = { ...sight, actual: before.actual };
+      const words = wordsOf(traceFromOutside(asked, ruled));
+      assert.match(words[0] ?? '', lacking);
+      assert.ok(
+        words.some((text) => text.startsWith('nftables sends it on to 2 tasks')),
+        words.join('\n'),
+      );
+      assert.deepEqual(difference({ ...before, proxied: sight.proxied }), ['shoald proxy close tcp/8080']);
+    });
   });
 
   const breaks: [string, RegExp, Sight, Partial<typeof asked>?][] = [

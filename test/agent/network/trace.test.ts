@@ -25,7 +25,7 @@ function held(state: Desired): Sight & { actual: { -readonly [K in keyof Actual]
     firewalls: {},
   };
   assert.deepEqual(planDataPlane(state, actual, options), []);
-  return { desired: state, actual, options };
+  return { desired: state, actual, options, proxied: new Map() };
 }
 
 const peersWithKeys = network(1).peers.map((peer, at) => ({

@@ -335,6 +335,29 @@ describe('api: services', () => {
       });
     }
 
+    it('refuses UDP published in ingress mode where tasks are to be told the client’s address, by name', async () => {
+      const Ports = [
+        { TargetPort: 80, PublishedPort: 8080 },
+        { TargetPort: 53, PublishedPort: 5353, Protocol: 'udp', PublishMode: 'ingress' },
+      ];
+      const Labels = { 'shoal.ingress': 'proxy-protocol' };
+      const told = (ports: readonly object[]) => ({
+        ...web,
+        Name: 'told',
+        Labels,
+        EndpointSpec: { Ports: ports },
+      });
+      const answer = await api.post('/services/create', told(Ports));
+      assert.equal(answer.status, 400, answer.text);
+      assert.match(
+        answer.json.message,
+        /port 5353\/udp is published in ingress mode by a service with the label shoal\.ingress=proxy-protocol, which is for tcp alone/,
+      );
+      const onHost = Ports.map((one) => ({ ...one, PublishMode: 'host' }));
+      const taken = await api.post('/services/create', told(onHost));
+      assert.equal(taken.status, 201, taken.text);
+    });
+
     it('takes every known field that says nothing', async () => {
       const empty = {
         ...web,

@@ -138,6 +138,9 @@ describe('scheduler: data planes', () => {
     world.service('api', { EndpointSpec: { Ports: published(8082) } }).waiting('api', 2, attached('ingress'));
     world.service('own', { EndpointSpec: { Ports: published(8083) }, Labels: { 'shoal.ingress': 'local' } });
     world.waiting('own', 3, attached('ingress'));
+    const header = { 'shoal.ingress': 'proxy-protocol' };
+    world.service('told', { EndpointSpec: { Ports: published(8085) }, Labels: header });
+    world.waiting('told', 3, attached('ingress'));
     const onProxies: SpecOver = {
       EndpointSpec: { Ports: published(8084) },
       TaskTemplate: { Placement: { Constraints: ['node.hostname!=v1'] } },
@@ -146,6 +149,7 @@ describe('scheduler: data planes', () => {
     run(world);
     assert.deepEqual(places(world, 'api'), ['v1', 'v1']);
     assert.deepEqual(places(world, 'own').sort(), ['p1', 'p2', 'v1']);
+    assert.deepEqual(places(world, 'told').sort(), ['p1', 'p2', 'v1']);
     assert.ok(
       world
         .task('far.1')
@@ -154,6 +158,21 @@ describe('scheduler: data planes', () => {
         ),
       world.task('far.1').Status.Err,
     );
+  });
+
+  it('tasks that are to be told the client’s address are not for engines whose mesh does not', () => {
+    const world = new World().node('d1', stock).network('ingress', 'overlay', { Ingress: true });
+    const EndpointSpec = { Ports: [{ TargetPort: 80, PublishedPort: 8080 }] };
+    world.service('web', { EndpointSpec, Labels: { 'shoal.ingress': 'proxy-protocol' } });
+    world.waiting('web', 1, attached('ingress'));
+    run(world);
+    assert.equal(
+      world.task('web.1').Status.Err,
+      'no suitable node (port 8080 is published in ingress mode, and 1 node is a Docker Engine, whose mesh sends no PROXY protocol header (label shoal.ingress=proxy-protocol))',
+    );
+    world.node('v1', vxlan('v1'));
+    run(world);
+    assert.deepEqual(places(world, 'web'), ['v1']);
   });
 
   it('tasks of a global service stay with the first that a fresh network has', () => {

@@ -58,6 +58,7 @@ describe('options of services in labels', () => {
     assert.equal(serviceOption({ 'shoal.rebalance': 'on' }, 'rebalance'), 1);
     assert.equal(serviceOption({ 'shoal.rollout.share': '10%' }, 'rollout.share'), 10);
     assert.equal(serviceOption({}, 'rollout.share'), undefined);
+    assert.equal(serviceOption({ 'shoal.ingress': 'proxy-protocol' }, 'ingress'), 'proxy-protocol');
   });
 
   for (const [label, value, complaint] of [
@@ -73,7 +74,7 @@ describe('options of services in labels', () => {
     ['shoal.rollout.share', '100%', /must be a share of new connections/],
     ['shoal.bogus', 'x', /"shoal\.bogus" is no label that Shoal knows; .*shoal\.ingress/],
     ['shoal.', 'x', /"shoal\." is no label that Shoal knows/],
-    ['shoal.ingress', 'near', /shoal\.ingress must be one of all, local, not "near"/],
+    ['shoal.ingress', 'near', /shoal\.ingress must be one of all, local, proxy-protocol, not "near"/],
     ['shoal.cron', '* * *', /shoal\.cron must be the five fields of cron/],
     ['shoal.cron.timezone', 'Mars/Olympus', /shoal\.cron\.timezone must be a name of the time zone database/],
     ['shoal.cron.overlap', 'perhaps', /must be one of allow, forbid, replace/],
