@@ -8,17 +8,11 @@ import { create, waitForRunning } from './asking.ts';
 import { clientOf, isReady, nodesSeenBy, runningTasks } from './cluster.ts';
 import { startLoad } from './http-load.ts';
 import { Lab, type LabHost, labMissing, waitFor } from './lab.ts';
+import { toldBy, toldClient } from './told-client.ts';
 
 const boundMs = 60_000;
 const hostCount = 2;
 const perSecond = 10;
-/** Answers each HTTP request with the header of the PROXY protocol before it, in hexadecimal digits: 28 bytes of IPv4. */
-const answerHeader = [
-  `header=$(dd bs=1 count=28 2>/dev/null | hexdump -v -e '28/1 "%02x"')`,
-  `while read -r line && [ "\${#line}" -gt 1 ]; do :; done`,
-  `printf 'HTTP/1.0 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n%s' "\${#header}" "$header"`,
-].join('\n');
-
 /** The address that vxlan packets are to come from; the other one is the host's for all else. */
 function dataPathOf(host: LabHost): string {
   return host.address.replace('10.77.', '10.78.');
@@ -149,24 +143,10 @@ describe('lab: a data path of its own, and no br_netfilter', () => {
 
   describe('with tasks that are told the client’s address', () => {
     before(async () => {
-      const serve = `cat >/answer <<'END'\n${answerHeader}\nEND\nexec nc -ll -p 80 -e sh /answer`;
-      await create(
-        lab.host(1),
-        'told',
-        ...['--replicas', '3', '--constraint', 'node.hostname==h1', '--publish', '8090:80'],
-        ...['--label', 'shoal.ingress=proxy-protocol', '--stop-grace-period', '5s'],
-        ...['busybox:lab', 'sh', '-c', serve],
-      );
+      const flags = ['--replicas', '3', '--constraint', 'node.hostname==h1', '--publish', '8090:80'];
+      await create(lab.host(1), 'told', ...flags, ...toldClient);
       await waitForRunning(lab.host(1), 'told', 3);
     });
-
-    /** Client, address that was asked, and its port, as a task was told them. */
-    async function toldBy(from: string, to: string): Promise<string> {
-      const { stdout } = await lab.script('exec', from, 'curl', '-s', '-m', '5', `http://${to}:8090/`);
-      const header = Buffer.from(stdout.trim(), 'hex');
-      assert.equal(header.subarray(0, 16).toString('hex'), '0d0a0d0a000d0a515549540a2111000c', stdout);
-      return `${header.subarray(16, 20).join('.')} ${header.subarray(20, 24).join('.')} ${header.readUInt16BE(26)}`;
-    }
 
     it('tells them on every host, one without a task included, from outside and on 127.0.0.1', async () => {
       for (const { name, address: asked } of lab.hosts) {
@@ -175,7 +155,7 @@ describe('lab: a data path of its own, and no br_netfilter', () => {
           [name, '127.0.0.1', '127.0.0.1'],
         ] as const) {
           await waitFor(`a task to be asked by ${name} from ${from}`, boundMs, async () => {
-            assert.equal(await toldBy(from, to), `${client} ${to} 8090`);
+            assert.equal(await toldBy(lab, from, to, 8090), `${client} ${to} 8090`);
             return true;
           });
         }
@@ -217,7 +197,7 @@ describe('lab: a data path of its own, and no br_netfilter', () => {
       await second.killShoald();
       await second.startShoald();
       await waitFor('the second host to answer', boundMs, async () => {
-        assert.equal(await toldBy('sw', second.address), `10.77.0.1 ${second.address} 8090`);
+        assert.equal(await toldBy(lab, 'sw', second.address, 8090), `10.77.0.1 ${second.address} 8090`);
         return true;
       });
     });

@@ -9,6 +9,7 @@ import { create, idle, nodeNamed, waitForReason, waitForRunning } from './asking
 import { clientOf, formCluster, isReady, nodesSeenBy, runningTasks } from './cluster.ts';
 import { startLoad } from './http-load.ts';
 import { Lab, type LabHost, labMissing, waitFor } from './lab.ts';
+import { toldBy, toldClient } from './told-client.ts';
 
 const perSecond = 20;
 const boundMs = 120_000;
@@ -120,6 +121,22 @@ describe('lab: published ports where there is no nft', () => {
 
   it('every host answers for all tasks, from outside and on 127.0.0.1', async () => {
     await answersEverywhere(without, 8080, 3);
+  });
+
+  it('tells tasks on either host the client’s address where the service asks for it', async () => {
+    const flags = ['--replicas', '2', '--replicas-max-per-node', '1', '--publish', '8087:80'];
+    await create(first, 'told', ...flags, ...toldClient);
+    await waitForRunning(first, 'told', 2);
+    for (const { address } of without) {
+      // Each of the two tasks is asked, one of them on the other host.
+      for (let count = 0; count < 4; count += 1) {
+        await waitFor(`a task to be asked by ${address}`, 30_000, async () => {
+          assert.equal(await toldBy(lab, 'sw', address, 8087), `10.77.0.1 ${address} 8087`);
+          return true;
+        });
+      }
+    }
+    await first.shoal('service', 'rm', 'told');
   });
 
   it('what a proxy can’t do is refused in words', async () => {
