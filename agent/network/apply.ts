@@ -39,11 +39,12 @@ export async function readBesideRules(
     firewall(kernel, 'iptables'),
     firewall(kernel, 'ip6tables'),
   ]);
-  const { links: found, bridges, addressOf } = parseLinks({ links, neighbours, routes, addresses });
+  const { links: found, bridges, holders, addressOf } = parseLinks({ links, neighbours, routes, addresses });
   return {
     links: found,
     tunnels: parseTunnels(tunnels, addressOf),
     bridges,
+    holders,
     hairpins: parseHairpins(ports, bridges),
     settings: await kernel.settings(settingPaths(desired, bridges, prior)),
     priorSettings: prior,

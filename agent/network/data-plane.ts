@@ -44,6 +44,7 @@ import {
   withdrawnAddresses,
   withOrphans,
 } from './reconcile.ts';
+import { Remnants, wordsOfRefusal } from './remnants.ts';
 import { Rules } from './rules.ts';
 import type { Sight } from './trace.ts';
 import { tunnelsOf } from './tunnel.ts';
@@ -116,6 +117,7 @@ export class DataPlane {
   readonly #names: NameAnswerer;
   readonly #ready: ReadyNetworks;
   readonly #rules: Rules;
+  readonly #remnants: Remnants;
   readonly #pace: Pace;
   readonly #keyring: Keyring | undefined;
   readonly #watch: KernelWatch;
@@ -161,6 +163,7 @@ export class DataPlane {
     this.#options = options;
     this.#prior = new PriorSettings(options.folder);
     this.#last = new LastState(options);
+    this.#remnants = new Remnants(options);
     this.#ready = new ReadyNetworks(options.clock, (id) => whyNotReady(id, this.#desired, this.#problems));
     this.#rules = new Rules(options.kernel, options.clock, () => this.#planOptions());
     this.#pace = new Pace(options.clock, (tookMs) => options.onProgrammed?.(tookMs));
@@ -416,7 +419,7 @@ export class DataPlane {
         this.#engineNames.set(network.id, await this.#ensured(network));
       } catch (error) {
         const isRefused = !isShoalError(error, 'unavailable');
-        const message = `network ${network.name}: ${messageOf(error)}`;
+        const message = `network ${network.name}: ${wordsOfRefusal(error)}`;
         problems.push({ networkId: network.id, message, isRefused });
       }
     }
@@ -430,7 +433,9 @@ export class DataPlane {
       try {
         return await networks.ensureOverlay(network);
       } catch (error) {
-        if (attempt === maxMended || !(await this.mendEngine(messageOf(error)))) throw error;
+        if (attempt === maxMended) throw error;
+        const isMended = (await this.#remnants.mend(error)) || (await this.mendEngine(messageOf(error)));
+        if (!isMended) throw error;
       }
     }
   }
@@ -450,6 +455,7 @@ export class DataPlane {
     return {
       ...actual,
       bridges: new Set([...actual.bridges].filter((bridge) => !actual.orphans?.has(bridge))),
+      holders: new Set(allowed.networks.length === 0 ? [] : actual.holders),
       links: linksOf(allowed, actual.bridges, this.#planOptions()),
       tunnels: tunnelsOf(allowed, this.#keyring?.keys() ?? []),
       settings: settingsOf(allowed, actual.bridges),

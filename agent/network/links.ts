@@ -50,6 +50,8 @@ export const noLinks: Links = {
 
 /** The owner's mark on each interface of ours (`ip link … alias`). */
 export const ownerAlias = 'shoal';
+/** Of an interface that takes the place of a bridge (remnants.ts). */
+export const holderAlias = 'shoal holder';
 
 /** What should be. `bridges`: those that the engine has; what hangs on another one waits until it is there. */
 export function linksOf(desired: Desired, bridges: ReadonlySet<string>, options: LinkOptions): Links {
@@ -238,13 +240,19 @@ const bridgePattern = /^shoal\d+$/;
 export function parseLinks(listings: Listings): {
   readonly links: Links;
   readonly bridges: Set<string>;
+  /** Interfaces that take the place of bridges that the engine is to forget. */
+  readonly holders: Set<string>;
   /** Interface → its first IPv6 address that others may use. */
   readonly addressOf: ReadonlyMap<string, string>;
 } {
   const links = parse<ListedLink>(listings.links);
+  const named = links.filter(({ ifname = '' }) => bridgePattern.test(ifname));
   const bridges = new Set(
-    links.flatMap(({ ifname = '', linkinfo }) =>
-      linkinfo?.info_kind === 'bridge' && bridgePattern.test(ifname) ? [ifname] : [],
+    named.flatMap(({ ifname = '', linkinfo }) => (linkinfo?.info_kind === 'bridge' ? [ifname] : [])),
+  );
+  const holders = new Set(
+    named.flatMap(({ ifname = '', linkinfo, ifalias }) =>
+      linkinfo?.info_kind !== 'bridge' && ifalias === holderAlias ? [ifname] : [],
     ),
   );
   const peers = new Map<string, string[]>();
@@ -291,6 +299,7 @@ export function parseLinks(listings: Listings): {
   return {
     links: { vxlans, learned, routes: new Set(routes), addresses: new Set(addresses) },
     bridges,
+    holders,
     addressOf,
   };
 }

@@ -24,6 +24,8 @@ import {
   overlayEnd,
   overlayEngineNetwork,
   refuseDockersOverlay,
+  remnantDetail,
+  remnantIn,
   unusedNetworks,
   wantedAttachment,
 } from './plan.ts';
@@ -171,7 +173,8 @@ export class Networks {
 
   /**
    * Makes sure of the engine's network for an overlay; resolves with its name. Throws 'conflict' while containers hold
-   * on to one that was made when this node had other addresses.
+   * on to one that was made when this node had other addresses, and when the engine remembers the bridge of a network that
+   * it has not got; the details' `remnant` is that bridge then.
    */
   async ensureOverlay(network: DesiredNetwork): Promise<string> {
     const existing = await this.#engine.listNetworks({});
@@ -183,7 +186,11 @@ export class Networks {
         `the engine's network ${name} is of an earlier life and containers still use it: remove them`,
       );
     }
-    await this.#engine.ensureNetwork(request);
+    await this.#engine.ensureNetwork(request).catch((error: unknown) => {
+      const remnant = remnantIn(messageOf(error), existing);
+      if (remnant === undefined) throw error;
+      throw new ShoalError('conflict', messageOf(error), { details: { [remnantDetail]: remnant } });
+    });
     return request.name;
   }
 

@@ -207,6 +207,20 @@ export function bridgesOf(existing: readonly ExistingNetwork[]): Set<string> {
   return new Set(existing.flatMap(({ labels }) => labels[bridgeLabel] ?? []));
 }
 
+/** Where an error tells of the bridge that `remnantIn` found. */
+export const remnantDetail = 'remnant';
+
+const conflict = /conflicts with network [0-9a-f]{64} \((shoal\d+)\): networks have /;
+
+/**
+ * The bridge that an engine which refuses a network in these words remembers of another one that it has not got (any more):
+ * bridges of `existing` ones are no remnants.
+ */
+export function remnantIn(words: string, existing: readonly ExistingNetwork[]): string | undefined {
+  const [, bridge] = conflict.exec(words) ?? [];
+  return bridge === undefined || bridgesOf(existing).has(bridge) ? undefined : bridge;
+}
+
 /** Ids of the cluster networks that `task` uses on this node. */
 export function networkIdsOf(task: WireTask): string[] {
   const wanted = wantedAttachment(task);

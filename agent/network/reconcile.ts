@@ -26,6 +26,8 @@ export interface Actual {
   readonly bridges: ReadonlySet<string>;
   /** Those of them that belong to no network any more, neither ours nor the engine's; absent: none is known. */
   readonly orphans?: ReadonlySet<string>;
+  /** Interfaces of ours that take the place of bridges which the engine is to forget (remnants.ts); absent: none. */
+  readonly holders?: ReadonlySet<string>;
   /** Ports of those bridges (containers' ends), and whether a frame may leave by the port it came from. */
   readonly hairpins: ReadonlyMap<string, boolean>;
   /** Path under /proc/sys → value. */
@@ -147,7 +149,9 @@ export function planBesideRules(
   const tunnels = tunnelsOf(desired, options.keys ?? []);
   operations.push(...tunnelOperations(actual.tunnels, tunnels));
   const links = linkCommands(actual.links, linksOf(desired, actual.bridges, options));
-  const orphans = [...(actual.orphans ?? [])].map((bridge) => `link delete ${bridge}`);
+  // A holder stays as long as there are networks: at each of its starts the engine would take up what it holds off.
+  const holders = desired.networks.length === 0 ? [...(actual.holders ?? [])] : [];
+  const orphans = [...(actual.orphans ?? []), ...holders].map((name) => `link delete ${name}`);
   if (links.ip.length + orphans.length > 0) {
     operations.push({ kind: 'ip', commands: [...links.ip, ...orphans] });
   }

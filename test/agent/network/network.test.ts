@@ -7,6 +7,7 @@ import {
   engineNetwork,
   networkIdsOf,
   refuseDockersOverlay,
+  remnantDetail,
   unusedNetworks,
   wantedAttachment,
 } from '../../../agent/network/plan.ts';
@@ -212,6 +213,50 @@ describe('networks', () => {
       driver.start();
       await clock.runUntil(() => driver.status.state === expected, 60_000, expected);
       driver.abandon();
+    }
+  });
+});
+
+describe('an overlay on an engine', () => {
+  const overlay = {
+    id: 'net1'.padEnd(25, '0'),
+    name: 'front',
+    vxlanId: 7,
+    subnets: ['10.0.7.0/24'],
+    gateways: ['10.0.7.2/24'],
+    mtu: 1450,
+    isInternal: false,
+    isEncrypted: false,
+    isIngress: false,
+    labels: {},
+    peers: [],
+  };
+
+  it('that remembers another’s bridge: it is named, unless a network of the engine has it', async () => {
+    for (const [why, bridge, expected] of [
+      ['networks have same bridge name', 'shoal7', 'shoal7'],
+      ['networks have overlapping IPv4', 'shoal3', 'shoal3'],
+      ['networks have overlapping IPv4', 'br-0123456789ab', undefined],
+      ['networks have overlapping IPv4', 'shoal9', undefined],
+    ] as const) {
+      const clock = new VirtualClock();
+      const engine = new SimulatedEngine({ clock, random: seededRandom(1) });
+      const networks = new Networks(engine, clock, silentLog);
+      await clock.runFor(
+        networks.ensureOverlay({ ...overlay, id: 'net2'.padEnd(25, '0'), name: 'back', vxlanId: 9 }),
+        1_000,
+      );
+      const [one, other] = ['1'.repeat(64), '2'.repeat(64)];
+      const words = `cannot create network ${one} (shoal7): conflicts with network ${other} (${bridge}): ${why}`;
+      engine.ensureNetwork = async () => {
+        throw new ShoalError('invalid-argument', words);
+      };
+      const refused = await clock
+        .runFor(networks.ensureOverlay(overlay), 1_000)
+        .catch((error: unknown) => error);
+      assert.ok(refused instanceof ShoalError);
+      assert.equal(refused.message, words);
+      assert.equal(refused.details?.[remnantDetail], expected, words);
     }
   });
 });

@@ -1,0 +1,73 @@
+/**
+ * Remnants of networks that an engine was killed over: it remembers the bridge of one and not the network, shows it nowhere,
+ * lets nobody remove it, and refuses every network with that bridge or its subnet. It takes up what it remembers when it
+ * starts, except where an interface of the bridge's name is no bridge. So such an interface takes the bridge's place until
+ * the engine was started anew; then it makes way for the network. In: the engine's refusals. It touches no bridge that a
+ * network of the engine has.
+ */
+import { isShoalError, messageOf } from '../../proto/errors.ts';
+import type { Clock, Log } from '../../proto/ports.ts';
+import type { Kernel } from './kernel.ts';
+import { holderAlias } from './links.ts';
+import { remnantDetail } from './plan.ts';
+
+/** Nothing says that the engine was started anew; to try and find that it was not costs an interface made and removed. */
+const tryAgainMs = 30_000;
+/** A kind of interface that a node with networks between hosts has, on a port where nobody listens: it is never up. */
+const unusedPort = '9';
+const isInTheWay = /existing interface (shoal\d+) is not a bridge/;
+
+export class Remnants {
+  readonly #kernel: Kernel;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  /** Bridge → when the interface took its place; what an earlier life put there is not among them. */
+  readonly #heldSince = new Map<string, number>();
+
+  constructor(options: { readonly kernel: Kernel; readonly clock: Clock; readonly log: Log }) {
+    this.#kernel = options.kernel;
+    this.#clock = options.clock;
+    this.#log = options.log;
+  }
+
+  /** Does what can be done about a refusal. Whether the engine may be asked again at once. */
+  async mend(refusal: unknown): Promise<boolean> {
+    const remnant = isShoalError(refusal) ? refusal.details?.[remnantDetail] : undefined;
+    if (remnant !== undefined) {
+      await this.#hold(remnant);
+      return false;
+    }
+    const [, held] = isInTheWay.exec(messageOf(refusal)) ?? [];
+    return held === undefined ? false : this.#makeWay(held);
+  }
+
+  async #hold(bridge: string): Promise<void> {
+    this.#heldSince.set(bridge, this.#clock.monotonicMs());
+    await this.#kernel.run('ip', ['link', 'delete', bridge]).catch(() => {}); // It may be gone already.
+    const id = bridge.replace(/\D/g, '');
+    await this.#kernel.run('ip', ['link', 'add', bridge, 'type', 'vxlan', 'id', id, 'dstport', unusedPort]);
+    await this.#kernel.run('ip', ['link', 'set', bridge, 'alias', holderAlias]);
+    this.#log.warn(
+      { bridge },
+      'the engine remembers the bridge of a network that it does not have: it is kept from taking it up at its next start',
+    );
+  }
+
+  async #makeWay(bridge: string): Promise<boolean> {
+    const sinceMs = this.#heldSince.get(bridge);
+    if (sinceMs !== undefined && this.#clock.monotonicMs() - sinceMs < tryAgainMs) return false;
+    const listing = await this.#kernel.run('ip', ['-details', 'link', 'show', bridge]);
+    if (!listing.includes(`alias ${holderAlias}`)) return false;
+    await this.#kernel.run('ip', ['link', 'delete', bridge]);
+    return true;
+  }
+}
+
+/** `refusal` in words for whoever looks after the node. */
+export function wordsOfRefusal(refusal: unknown): string {
+  const words = messageOf(refusal);
+  const isRemnant = isShoalError(refusal) && refusal.details?.[remnantDetail] !== undefined;
+  return isRemnant || isInTheWay.test(words)
+    ? `the engine was killed while it made a network, remembers its bridge and has not got it: start the engine anew, the network is made then (${words})`
+    : words;
+}
