@@ -9,6 +9,7 @@ import { hostState, planOn, staleness } from './host-state.ts';
 import { Lab, type LabHost, labMissing, waitFor } from './lab.ts';
 import { NetworkChaos } from './network-chaos.ts';
 import { networkEvidence } from './network-evidence.ts';
+import { askFrom, virtualAddressQuestions } from './virtual-addresses.ts';
 
 const hostCount = 4;
 const managers = 3;
@@ -46,6 +47,24 @@ describe('lab: networks under faults', () => {
     if (this.currentTest?.state === 'failed') console.log(await networkEvidence(lab, lab.host(1)));
   });
 
+  /** What the managers know to be wrong with a host's networks. */
+  async function problemsOf(host: LabHost): Promise<string[]> {
+    const node = (await nodesSeenBy(lab.host(1))).find(
+      ({ Description }) => Description.Hostname === host.name,
+    );
+    return (node?.Problems ?? []).map(({ Message }) => Message);
+  }
+
+  /** Whoever looks after a node does what its problems say. */
+  async function startToldEngines(): Promise<void> {
+    for (const host of lab.hosts) {
+      if (!(await problemsOf(host)).some((message) => /start the engine anew/.test(message))) continue;
+      await lab.script('crash', host.name);
+      await lab.script('start', host.name);
+      chaos.story.push(`${host.name}: its engine is started anew, as its problem says`);
+    }
+  }
+
   const story = () => `seed ${seed}:\n${chaos.story.join('\n')}`;
 
   it('the kernel of every host is as the plan says, and the plan as the managers do', async function () {
@@ -56,6 +75,7 @@ describe('lab: networks under faults', () => {
     await waitFor(`every node to be back, ${story()}`, healMs, async () =>
       (await nodesSeenBy(first!)).every(isReady),
     );
+    await startToldEngines();
     for (const name of chaos.services.keys()) {
       await waitFor(`${name} to run as asked, ${story()}`, healMs, async () => {
         const tasks = (await tasksOf(first!, name)).filter(({ DesiredState }) => DesiredState === 'running');
@@ -65,7 +85,11 @@ describe('lab: networks under faults', () => {
     for (const host of lab.hosts) {
       let last = '';
       const isSo = async () => {
-        last = [(await staleness(host, first!)) ?? '', ...(await planOn(lab, host))]
+        last = [
+          (await staleness(host, first!)) ?? '',
+          ...(await planOn(lab, host)),
+          ...(await problemsOf(host)),
+        ]
           .filter(Boolean)
           .join('\n');
         return last === '';
@@ -84,6 +108,19 @@ describe('lab: networks under faults', () => {
         await waitFor(`${name} on ${host.name}:${port}, ${story()}`, healMs, async () => {
           const ask = ['exec', 'sw', 'curl', '-s', '-m', '3', `http://${host.address}:${port}/`];
           return (await lab.script(...ask)).stdout.trim() === name;
+        });
+      }
+    }
+  });
+
+  it('and every service by its virtual address and its name, from every task on a network of it', async function () {
+    this.timeout(healMs * 3);
+    const questions = await virtualAddressQuestions(lab, lab.host(1), [...chaos.services.keys()]);
+    for (const question of questions) {
+      const { host, service, address } = question;
+      for (const to of [address, service]) {
+        await waitFor(`${service} by ${to} on ${host.name}, ${story()}`, healMs, async () => {
+          return (await askFrom(question, to)) === service;
         });
       }
     }

@@ -11,6 +11,8 @@ const server = [
   'mkdir /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www',
 ];
 const idle = ['busybox:lab', 'sleep', '1000000'];
+/** A node looks at its kernel no less often. */
+const reconcileMs = 30_000;
 const stopSoon = ['--stop-grace-period', '1s'];
 
 describe('lab: networks between hosts', () => {
@@ -173,6 +175,39 @@ describe('lab: networks between hosts', () => {
     await host.startShoald();
     await host.exec('nft', 'flush', 'table', 'inet', 'shoal');
     await answers();
+  });
+
+  it('what changed while a host was cut off is gone there within one reconcile of its return', async () => {
+    const [first, second, away] = [lab.host(1), lab.host(2), lab.host(3)];
+    const moving = ['--name', 'moving', '--network', 'front', '--constraint', 'node.hostname==h2'];
+    await first.shoal('service', 'create', ...moving, ...stopSoon, ...server);
+    const current = async () => {
+      const [task] = await runningTasks(first, 'moving');
+      const containerId = task?.Status.ContainerStatus?.ContainerID ?? '';
+      const format = '{{.NetworkSettings.Networks.front.IPAddress}}';
+      const { stdout } = await second.engine('inspect', '--format', format, containerId);
+      return { containerId, address: stdout.trim() };
+    };
+    const rules = async () => (await away.exec('nft', 'list', 'table', 'inet', 'shoal')).stdout;
+    const hasRule = async (address: string) => new RegExp(`\\b${address}\\b`).test(await rules());
+    const { address: before } = await current();
+    await waitFor('its rule', reconcileMs, () => hasRule(before));
+    await lab.script('partition', away.name);
+    await first.shoal('service', 'update', '--force', 'moving');
+    const { address: after, containerId } = await waitFor('another address', 60_000, async () => {
+      const one = await current();
+      return one.address !== '' && one.address !== before && one;
+    });
+    // Nobody can have told it: what it goes by is what it was told before.
+    assert.ok(await hasRule(before));
+    assert.ok(!(await hasRule(after)));
+    await lab.script('heal', away.name);
+    await waitFor('what was before to be gone', reconcileMs, async () => !(await hasRule(before)));
+    await waitFor('what is now to be there', reconcileMs, () => hasRule(after));
+    await waitFor('it to be reached from there', 60_000, async () => {
+      return (await ask(away, 'probe', 'moving')) === containerId.slice(0, 12);
+    });
+    await first.shoal('service', 'rm', 'moving');
   });
 
   it('leaves nothing on a host that leaves', async () => {
