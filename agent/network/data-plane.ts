@@ -37,6 +37,7 @@ import { answerTo } from './questions.ts';
 import { type Problem, ReadyNetworks, whyNotReady } from './ready-networks.ts';
 import {
   type Actual,
+  hasNoOther,
   hostSettingsOf,
   type PlanOptions,
   planBesideRules,
@@ -396,12 +397,14 @@ export class DataPlane {
     await attempt(async () => {
       const allowed = this.#rules.allowed(desired);
       const found = this.#assumed ?? (await readBesideRules(kernel, desired, this.#prior.values));
-      const actual = withOrphans(found, desired, this.#engineBridges);
+      const isEngineDone = this.#isStopped || hasNoOther(this.#engineBridges, desired);
+      const priorSettings = isEngineDone ? this.#prior.values : new Map<string, string>();
+      const actual = { ...withOrphans(found, desired, this.#engineBridges), priorSettings };
       this.#present = actual.bridges;
       const operations = planBesideRules(allowed, actual, this.#planOptions());
       this.#assumed = undefined;
       await applyOperations(kernel, operations, this.#keyring);
-      await this.#prior.keepOnly(hostSettingsOf(desired));
+      if (isEngineDone) await this.#prior.keepOnly(hostSettingsOf(desired));
       if (operations.length > 0) log.debug({ operations: operations.length }, 'data plane reconciled');
       if (doubts === this.#doubts) this.#assumed = this.#resultOf(allowed, actual);
     });
@@ -428,14 +431,11 @@ export class DataPlane {
 
   /** The engine's network for `network`; what the engine lacks for it is made, one thing after the other. */
   async #ensured(network: DesiredNetwork): Promise<string> {
-    const { networks } = this.#options;
     for (let attempt = 0; ; attempt += 1) {
       try {
-        return await networks.ensureOverlay(network);
+        return await this.#options.networks.ensureOverlay(network);
       } catch (error) {
-        if (attempt === maxMended) throw error;
-        const isMended = (await this.#remnants.mend(error)) || (await this.mendEngine(messageOf(error)));
-        if (!isMended) throw error;
+        if (attempt === maxMended || !(await this.#remnants.mend(error))) throw error;
       }
     }
   }

@@ -139,6 +139,15 @@ export function withOrphans<T extends Pick<Actual, 'bridges'>>(
   return { ...actual, orphans: new Set([...actual.bridges].filter((bridge) => !needed.has(bridge))) };
 }
 
+/**
+ * Whether all networks that the engine has of ours are desired; not when it has not said. Until then it may still change
+ * settings of the host for one that is to go, as it does when it starts.
+ */
+export function hasNoOther(engineBridges: ReadonlySet<string> | undefined, desired: Desired): boolean {
+  const wanted = new Set(desired.networks.map(bridgeName));
+  return engineBridges !== undefined && [...engineBridges].every((bridge) => wanted.has(bridge));
+}
+
 /** As planDataPlane, without the rules of nftables. */
 export function planBesideRules(
   desired: Desired,

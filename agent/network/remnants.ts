@@ -7,6 +7,7 @@
  */
 import { isShoalError, messageOf } from '../../proto/errors.ts';
 import type { Clock, Log } from '../../proto/ports.ts';
+import { mendEngineChains } from './engine-chains.ts';
 import type { Kernel } from './kernel.ts';
 import { holderAlias } from './links.ts';
 import { remnantDetail } from './plan.ts';
@@ -30,7 +31,7 @@ export class Remnants {
     this.#log = options.log;
   }
 
-  /** Does what can be done about a refusal. Whether the engine may be asked again at once. */
+  /** Does what can be done about a refusal, be it for a remnant or for want of a chain. Whether the engine may be asked again at once. */
   async mend(refusal: unknown): Promise<boolean> {
     const remnant = isShoalError(refusal) ? refusal.details?.[remnantDetail] : undefined;
     if (remnant !== undefined) {
@@ -38,7 +39,8 @@ export class Remnants {
       return false;
     }
     const [, held] = isInTheWay.exec(messageOf(refusal)) ?? [];
-    return held === undefined ? false : this.#makeWay(held);
+    if (held !== undefined) return this.#makeWay(held);
+    return mendEngineChains(this.#kernel, messageOf(refusal), this.#log);
   }
 
   async #hold(bridge: string): Promise<void> {

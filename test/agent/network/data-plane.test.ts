@@ -468,6 +468,33 @@ describe('a data plane', function () {
     await assert.rejects(readFile(join(folder, 'settings-before.json')), { code: 'ENOENT' });
   });
 
+  it('gives the host its settings back after an engine that was away has let go of the network, too', async () => {
+    const noted = 'net/bridge/bridge-nf-call-iptables';
+    await kernel.set(new Map([[noted, '0']]));
+    const value = async () => (await kernel.settings([noted])).get(noted);
+    let isAway = false;
+    const engine: EngineNetworks = {
+      ensureOverlay: networks.ensureOverlay,
+      pruneOverlays: async (ids) => {
+        if (isAway) throw new ShoalError('unavailable', 'the engine is away');
+        return networks.pruneOverlays(ids);
+      },
+    };
+    await anew(engine, hastyClock);
+    plane.follow(whole(1, web(['10.60.1.11'])));
+    await settled();
+    assert.equal(await value(), '1');
+    isAway = true;
+    plane.follow({ revision: '2', removed_networks: ['net'], removed_services: ['web'] });
+    await confirmed(2);
+    await waitFor('the engine to be missed', boundMs, () => (reports.at(-1)?.problems?.length ?? 0) > 0);
+    // As the engine does for a network that it still has when it starts.
+    await kernel.set(new Map([[noted, '1']]));
+    isAway = false;
+    await waitFor('the setting to be the host’s', boundMs, async () => (await value()) === '0');
+    await settled();
+  });
+
   it('tells how it stands, and what the kernel counted', async () => {
     plane.follow(whole(1, web(['10.60.1.11', '10.60.1.12'])));
     await settled();
