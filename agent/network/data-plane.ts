@@ -422,8 +422,7 @@ export class DataPlane {
         this.#engineNames.set(network.id, await this.#ensured(network));
       } catch (error) {
         const isRefused = !isShoalError(error, 'unavailable');
-        const message = `network ${network.name}: ${wordsOfRefusal(error)}`;
-        problems.push({ networkId: network.id, message, isRefused });
+        problems.push({ networkId: network.id, message: wordsOfRefusal(network.name, error), isRefused });
       }
     }
     this.#engineBridges = await networks.pruneOverlays(new Set(desired.networks.map(({ id }) => id)));

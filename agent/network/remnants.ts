@@ -65,11 +65,11 @@ export class Remnants {
   }
 }
 
-/** `refusal` in words for whoever looks after the node. */
-export function wordsOfRefusal(refusal: unknown): string {
+/** `refusal` of the network of that name, in words for whoever looks after the node. */
+export function wordsOfRefusal(name: string, refusal: unknown): string {
   const words = messageOf(refusal);
   const isRemnant = isShoalError(refusal) && refusal.details?.[remnantDetail] !== undefined;
   return isRemnant || isInTheWay.test(words)
-    ? `the engine was killed while it made a network, remembers its bridge and has not got it: start the engine anew, the network is made then (${words})`
-    : words;
+    ? `network ${name}: the engine was killed while it made a network, remembers its bridge and has not got it: start the engine anew, the network is made then (${words})`
+    : `network ${name}: ${words}`;
 }

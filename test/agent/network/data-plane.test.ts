@@ -352,45 +352,6 @@ describe('a data plane', function () {
     await kernel.run('sh', ['-c', 'iptables -F; iptables -X; iptables -t nat -F; iptables -t nat -X']);
   });
 
-  it('keeps the engine from taking up a bridge whose network it has not got, and makes the network after its next start', async () => {
-    const held = 'shoal4097';
-    const name = '1'.repeat(64);
-    const refusal = `cannot create network ${'2'.repeat(64)} (${held}): conflicts with network ${name} (${held}): networks have same bridge name`;
-    let remembers = true;
-    const kindOf = async () =>
-      /vxlan|bridge/.exec(await kernel.run('ip', ['-details', 'link', 'show', held]).catch(() => ''))?.[0];
-    const engine: EngineNetworks = {
-      // As the engine does: the interface is looked at before what it remembers.
-      ensureOverlay: async (network) => {
-        if ((await kindOf()) === 'vxlan') {
-          throw new ShoalError('invalid-argument', `existing interface ${held} is not a bridge`);
-        }
-        if (remembers) throw new ShoalError('conflict', refusal, { details: { [remnantDetail]: held } });
-        return networks.ensureOverlay(network);
-      },
-      pruneOverlays: async (ids) => (remembers ? new Set() : networks.pruneOverlays(ids)),
-    };
-    let elapsedMs = 0;
-    const clock = { ...hastyClock, monotonicMs: () => realClock.monotonicMs() + elapsedMs };
-    await anew(engine, clock);
-    await kernel.ip([`link add ${held} type bridge`]);
-    plane.follow(whole(1, web(['10.60.1.11'])));
-    await waitFor('the bridge to make way', boundMs, async () => (await kindOf()) === 'vxlan');
-    const told = () => reports.at(-1)?.problems?.find(({ network_id: id }) => id === 'net')?.message ?? '';
-    await waitFor('the reason', boundMs, () => /start the engine anew/.test(told()));
-    // It is tried again, and held off again, while the engine goes on.
-    elapsedMs += periodMs;
-    await waitFor('its own words', boundMs, () => told().includes('networks have same bridge name'));
-    await waitFor('the bridge to make way again', boundMs, async () => (await kindOf()) === 'vxlan');
-    // An engine that starts does not take up a bridge whose name something else has.
-    remembers = (await kindOf()) !== 'vxlan';
-    elapsedMs += periodMs;
-    await waitFor('the network', boundMs, () => plane.network('net'));
-    await confirmed(1);
-    await settled();
-    assert.equal(await kindOf(), 'bridge');
-  });
-
   it('leaves nothing that holds off a bridge, and no stranger’s interface is taken for that', async () => {
     const refusing: EngineNetworks = {
       ensureOverlay: async () => {

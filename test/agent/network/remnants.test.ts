@@ -1,0 +1,73 @@
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { Kernel } from '../../../agent/network/kernel.ts';
+import { remnantDetail } from '../../../agent/network/plan.ts';
+import { Remnants, wordsOfRefusal } from '../../../agent/network/remnants.ts';
+import { realClock } from '../../../cli/runtime.ts';
+import { ShoalError } from '../../../proto/errors.ts';
+import { silentLog } from '../../../proto/ports.ts';
+
+const held = 'shoal4097';
+const tryAgainMs = 30_000;
+
+describe('an engine that remembers the bridge of a network it has not got', () => {
+  let host: ChildProcess;
+  let kernel: Kernel;
+
+  before(async function () {
+    if (process.getuid?.() !== 0) return this.skip();
+    host = spawn('unshare', ['--net', 'sh', '-c', 'echo ready; read -r _'], {
+      stdio: ['pipe', 'pipe', 'ignore'],
+    });
+    await once(host.stdout!, 'data');
+    kernel = new Kernel({ prefix: ['nsenter', `--net=/proc/${host.pid}/ns/net`] });
+  });
+
+  after(async () => {
+    if (host === undefined) return;
+    host.stdin?.end();
+    await once(host, 'exit');
+  });
+
+  const kindOf = async () =>
+    /vxlan|bridge|veth/.exec(await kernel.run('ip', ['-details', 'link', 'show', held]).catch(() => ''))?.[0];
+  const remembered = new ShoalError('conflict', 'networks have same bridge name', {
+    details: { [remnantDetail]: held },
+  });
+  const inTheWay = new ShoalError('invalid-argument', `existing interface ${held} is not a bridge`);
+
+  it('is kept from taking it up at its next start, and asked again after a while', async () => {
+    let elapsedMs = 0;
+    const clock = { ...realClock, monotonicMs: () => elapsedMs };
+    const remnants = new Remnants({ kernel, clock, log: silentLog });
+    await kernel.ip([`link add ${held} type bridge`]);
+    assert.equal(await remnants.mend(remembered), false);
+    assert.equal(await kindOf(), 'vxlan');
+    assert.equal(await remnants.mend(inTheWay), false);
+    elapsedMs += tryAgainMs;
+    assert.equal(await remnants.mend(inTheWay), true);
+    assert.equal(await kindOf(), undefined);
+    // The engine has not been started anew: it refuses again. An agent that was does not know since when.
+    assert.equal(await remnants.mend(remembered), false);
+    assert.equal(await new Remnants({ kernel, clock, log: silentLog }).mend(inTheWay), true);
+    assert.equal(await kindOf(), undefined);
+  });
+
+  it('leaves a stranger’s interface of that name alone', async () => {
+    await kernel.ip([`link add ${held} type veth peer name other`]);
+    const remnants = new Remnants({ kernel, clock: realClock, log: silentLog });
+    assert.equal(await remnants.mend(inTheWay), false);
+    assert.equal(await kindOf(), 'veth');
+  });
+
+  it('is told of with what to do', () => {
+    for (const refusal of [remembered, inTheWay]) {
+      assert.match(
+        wordsOfRefusal('front', refusal),
+        /^network front: the engine was killed.*start the engine anew/,
+      );
+    }
+    assert.equal(wordsOfRefusal('front', new Error('no')), 'network front: no');
+  });
+});
