@@ -50,7 +50,7 @@ function withoutNulls(value: unknown, what: string, path: string): unknown {
   if (Array.isArray(value)) return value.map((item, index) => withoutNulls(item, what, `${path}[${index}]`));
   const entries = Object.entries(value).filter(([, field]) => field !== null);
   if (entries.some(([key]) => key === '__proto__')) {
-    throw new ShoalError('invalid-argument', `unknown field ${what}${path}.__proto__`);
+    throw new ShoalError('invalid-argument', `${what}${path}.__proto__: nothing can have this name`);
   }
   return Object.fromEntries(
     entries.map(([key, field]) => [key, withoutNulls(field, what, `${path}.${key}`)]),

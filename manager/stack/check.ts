@@ -5,10 +5,24 @@ import { type Path, type Problems, placeIn, type Tree, toPlain, treeAt } from '.
 
 /** The file in its shapes; undefined, and errors told, when it does not fit. */
 export function checkShapes(tree: Tree, problems: Problems): ComposeFile | undefined {
+  refusePrototypes(tree, [], problems);
   const result = composeFile.safeParse(toPlain(tree));
   if (result.success) return result.data;
   for (const issue of result.error.issues) tell(issue, tree, problems);
   return undefined;
+}
+
+/** The schema would leave out what has this name, whatever the file says there. */
+function refusePrototypes(tree: Tree, path: Path, problems: Problems): void {
+  if (tree.kind === 'scalar') return;
+  if (tree.kind === 'list') {
+    for (const [index, item] of tree.items.entries()) refusePrototypes(item, [...path, index], problems);
+    return;
+  }
+  for (const [name, { at, value }] of tree.entries) {
+    if (name === '__proto__') problems.error(at, [...path, name], 'nothing can have this name');
+    else refusePrototypes(value, [...path, name], problems);
+  }
 }
 
 function tell(issue: z.core.$ZodIssue, tree: Tree, problems: Problems): void {

@@ -56,7 +56,10 @@ export function encodeEntry(entry: Entry): Uint8Array {
   return entry.changes?.length >= manyChanges ? recordPackr.pack(entry) : packr.pack(entry);
 }
 
-/** The entry of `data`, made by encodeEntry. */
+/**
+ * The entry of `data`, made by encodeEntry. The one key that is not read back as it was written is `__proto__`, which
+ * msgpackr names `__proto_`: the API and compose files refuse it, of agents nothing depends on it.
+ */
 export function decodeEntry(data: Uint8Array): Entry {
   return packr.unpack(data) as Entry;
 }

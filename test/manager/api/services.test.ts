@@ -398,10 +398,12 @@ describe('api: services', () => {
       assert.match((await send('')).json.message, /got EOF while reading request body/);
       assert.match((await send('[')).json.message, /unexpected end of JSON input/);
       assert.match((await send('"web"')).json.message, /ServiceSpec: expected object/);
-      assert.match(
-        (await send('{"__proto__":{"a":1}}')).json.message,
-        /unknown field ServiceSpec\.__proto__/,
-      );
+      for (const [body, path] of [
+        ['{"__proto__":{"a":1}}', '__proto__'],
+        ['{"Name":"a","Labels":{"__proto__":"a"}}', 'Labels.__proto__'],
+      ] as const) {
+        assert.equal((await send(body)).json.message, `ServiceSpec.${path}: nothing can have this name`);
+      }
       assert.match((await send(`${'['.repeat(1e6)}`)).json.message, /nested deeper/);
       const form = await send('a=b', { 'content-type': 'application/x-www-form-urlencoded' });
       assert.match(form.json.message, /^unsupported Content-Type header/);

@@ -249,6 +249,13 @@ describe('compose: what is wrong is told with its line', () => {
       'services:\n  web: [',
       ['compose.yml:2: Flow sequence in block collection must be sufficiently indented and end with a ]'],
     ],
+    [
+      web('labels:', '  - a=1', '  - __proto__=1', 'deploy:', '  labels:', '    __proto__: a'),
+      [
+        'compose.yml:6: services.web.labels.__proto__: nothing can have this name',
+        'compose.yml:9: services.web.deploy.labels.__proto__: nothing can have this name',
+      ],
+    ],
     ['- a', ['compose.yml:1: a compose file is a map with services in it']],
     ['version: "3"', ['compose.yml:1: services: no services: a stack has at least one']],
   ];

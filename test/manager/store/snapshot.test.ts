@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { Packr } from 'msgpackr';
-import type { Entry } from '../../../manager/store/change.ts';
+import { type Change, type Entry, encodeEntry } from '../../../manager/store/change.ts';
 import { encodeSnapshot } from '../../../manager/store/snapshot.ts';
 import { Store } from '../../../manager/store/store.ts';
 import { type AnyObject, kinds } from '../../../manager/store/tables.ts';
@@ -19,9 +19,9 @@ function secret(id: string, Labels: Record<string, string> = {}): Secret {
 
 function storeOf(secrets: readonly Secret[]): Store {
   const store = new Store();
-  const changes = secrets.map((object) => ({ op: 'create', kind: 'secret', object }) as const);
-  const node = { op: 'create', kind: 'node', object: makeNode('n') } as const;
-  assert.deepEqual(store.applyEntry(1, { now, changes: [node, ...changes] }), { ok: true });
+  const changes = secrets.map((object): Change => ({ op: 'create', kind: 'secret', object }));
+  const node: Change = { op: 'create', kind: 'node', object: makeNode('n') };
+  assert.deepEqual(store.apply(1, encodeEntry({ now, changes: [node, ...changes] })), { ok: true });
   return store;
 }
 
@@ -82,6 +82,7 @@ describe('manager/store/snapshot', () => {
         copy.restore(1, store.snapshot());
         assert.deepEqual(contents(copy), contents(store));
       }),
+      { examples: [[{ ['__proto__']: '', constructor: 'a', toString: 'b' }]] },
     );
   });
 

@@ -362,14 +362,10 @@ describe('manager/store', () => {
     }
   });
 
-  it('reads entries back as they were written', () => {
-    const entry = { now, changes: [{ op: 'create', kind: 'secret', object: secret('a') }] } as const;
-    assert.deepEqual(decodeEntry(encodeEntry(entry)), entry);
-  });
-
   it('reads long entries of mixed shapes back as they were written, in either form', () => {
     const plain = new Packr({ useRecords: false, moreTypes: false });
-    const labels = fc.dictionary(fc.string(), fc.string(), { maxKeys: 5, noNullPrototype: true });
+    const key = fc.string().filter((name) => name !== '__proto__');
+    const labels = fc.dictionary(key, fc.string(), { maxKeys: 5, noNullPrototype: true });
     fc.assert(
       fc.property(
         fc.array(fc.tuple(change, labels), { minLength: 1, maxLength: 20 }),
