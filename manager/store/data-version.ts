@@ -1,7 +1,8 @@
 /**
  * New versions of configs and secrets. A version is an object of its own, so that a service's spec, its revisions and
  * its rollback name exactly what they were given. The newest has the name; the one before it is kept as NAME@n, for
- * the rollback, and older ones as long as a service still uses them. (Names that users give have no @.)
+ * the rollback, and older ones as long as a service, or a revision that one can go back to, names them. (Names that users
+ * give have no @.)
  *
  * In: the object that has the name, and what the new version is to hold. Out: the changes of one log entry, for the
  * objects and for every service that uses them, by its label (proto/rotation.ts).
@@ -155,9 +156,10 @@ function removal(kind: DataKind, object: DataObject): Change {
   return { op: 'remove', kind, id: object.ID as never };
 }
 
-/** Whether a service has a version, or would have it again by its own rollback. */
+/** Whether a service has a version, or would have it again by going back to any revision that is kept. */
 function isUsed(view: View, kind: DataKind, id: string): boolean {
   if (view.find('service', kind, id).length > 0) return true;
+  if (view.list('revision').some(({ Spec }) => refersTo(Spec, kind, id))) return true;
   return view.list('service').some(({ PreviousSpec }) => PreviousSpec && refersTo(PreviousSpec, kind, id));
 }
 

@@ -44,6 +44,27 @@ describe('api: versions of configs and secrets', () => {
       assert.deepEqual((await api.get(`/${kind}s`)).json, [], 'its earlier version goes with it');
     });
 
+    it(`keeps each version of a ${kind} that a kept revision was given, for the way back to it`, async () => {
+      const first = await create();
+      await serve(first);
+      for (const text of ['two', 'three', 'four']) {
+        const made = await api.post(`/${kind}s/conf/versions`, { Data: base64(text) });
+        assert.equal(made.status, 200, made.text);
+      }
+      const { Version } = (await api.get('/services/web')).json;
+      const back = await api.post(`/services/web/rollback?version=${Version.Index}&to=1`, {});
+      assert.equal(back.status, 200, back.text);
+      assert.match((await api.get('/services/web')).text, new RegExp(`"${first}"`));
+      const second = `/${kind}s/conf@2`;
+      assert.equal((await api.delete(second)).status, 204, 'one that no service has now may be taken away');
+      const next = (await api.get('/services/web')).json.Version.Index;
+      const gone = await api.post(`/services/web/rollback?version=${next}&to=2`, {});
+      assert.match(gone.json.message, new RegExp(`${kind} not found: conf`));
+      assert.equal((await api.delete('/services/web')).status, 200);
+      assert.equal((await api.delete(`/${kind}s/conf`)).status, 204);
+      assert.deepEqual((await api.get(`/${kind}s`)).json, []);
+    });
+
     it(`refuses what is no content of a ${kind}, and Docker's own update still takes labels only`, async () => {
       const id = await create();
       const refused = async (body: unknown, path = `/${kind}s/conf/versions`) => {
