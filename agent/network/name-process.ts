@@ -183,7 +183,11 @@ export class NameProcess implements NameAnswerer {
     const socket = await connected(path);
     if (socket === undefined) return undefined;
     const link = new Link(socket, this.#options.clock, this.#options.log);
-    if ((await within(this.#options.clock, helloTimeoutMs, link.greeted)) === undefined) {
+    const ended = link.closed.then(() => 'ended' as const);
+    const outcome = await within(this.#options.clock, helloTimeoutMs, Promise.race([link.greeted, ended]));
+    // It was on its way out when the connection was made.
+    if (outcome === 'ended') return undefined;
+    if (outcome === undefined) {
       link.close();
       throw new ShoalError('unavailable', `the process at ${path} does not answer`);
     }
@@ -197,7 +201,7 @@ class Link {
   pid = 0;
   /** The state that it was told last. */
   holds: Desired | undefined;
-  readonly greeted: Promise<true>;
+  readonly greeted: Promise<'greeted'>;
   readonly closed: Promise<void>;
   readonly #socket: Socket;
   readonly #clock: Clock;
@@ -222,7 +226,7 @@ class Link {
           case 'hello':
             this.version = said.version;
             this.pid = said.pid;
-            resolve(true);
+            resolve('greeted');
             break;
           case 'done':
             this.#asked.get(said.id)?.resolve(said.problems);

@@ -37,7 +37,10 @@ export function sendLine(socket: Socket, message: Told | Said): void {
 
 /** Hears the messages that come on `socket`. What is no message ends the connection. */
 export function onLines<Message extends Told | Said>(socket: Socket, hear: (message: Message) => void): void {
-  createInterface({ input: socket }).on('line', (line) => {
+  const lines = createInterface({ input: socket });
+  // It hands on the errors of its input, which end the connection; without a listener they would end the program.
+  lines.on('error', () => socket.destroy());
+  lines.on('line', (line) => {
     let message: Message;
     try {
       message = JSON.parse(line) as Message;

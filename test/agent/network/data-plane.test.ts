@@ -401,14 +401,18 @@ describe('a data plane', function () {
   ];
   for (const [what, command] of strangers) {
     it(`heals on the event when somebody ${what}`, async () => {
-      await anew(networks, clockWithoutPeriods);
+      const hands = new Kernel({ prefix: kernelPrefix() });
+      const changes = () => [...hands.changes.values()].reduce((sum, count) => sum + count, 0);
+      await anew(networks, clockWithoutPeriods, hands);
       await kernel.run('sh', ['-c', 'iptables -P FORWARD DROP']);
       plane.follow(whole(1, web(['10.60.1.11'])));
       await confirmed(1);
       await settled();
+      const before = changes();
       await kernel.run('sh', ['-c', command]);
-      assert.notDeepEqual(difference(await plane.look()), [], 'it did harm');
       await settled();
+      // It may be healed before anybody can look at the harm: that there was some is seen of the healing.
+      assert.ok(changes() > before, 'it did harm');
       await kernel.run('sh', ['-c', 'iptables -F; iptables -P FORWARD ACCEPT']);
     });
   }

@@ -3,11 +3,13 @@ import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import packet from 'dns-packet';
 import { NameProcess } from '../../../agent/network/name-process.ts';
 import { NameServer } from '../../../agent/network/name-server.ts';
+import { sendLine } from '../../../agent/network/name-wire.ts';
 import { realClock } from '../../../cli/runtime.ts';
 import { type Log, silentLog } from '../../../proto/ports.ts';
 import { repositoryRoot, waitFor } from '../../lab/lab.ts';
@@ -152,6 +154,39 @@ describe('a process that answers names', function () {
     assert.deepEqual(await one.listen(state('10.60.1.10')), []);
     assert.deepEqual(await webs(), ['10.60.1.10']);
     assert.equal(started.length, 2);
+  });
+
+  it('that ends with words unread is told of like any other', async () => {
+    const path = join(folder, 'names-1.sock');
+    const accepted: Socket[] = [];
+    // It reads nothing: its end, with words of ours before it, is a reset of the connection and not just its end.
+    const deaf = createServer({ pauseOnConnect: true }, (socket) => {
+      accepted.push(socket);
+      sendLine(socket, { kind: 'hello', version: '1', pid: 0 });
+    });
+    await once(deaf.listen(path), 'listening');
+    const one = agent();
+    await one.know(state('10.60.1.10'));
+    const listening = one.listen(state('10.60.1.10'));
+    await waitFor('words that nobody reads', boundMs, () => (accepted[0]?.bytesWritten ?? 0) > 0);
+    deaf.close();
+    accepted[0]!.destroy();
+    assert.match((await listening).join(), /names are not answered: .* has ended/);
+    assert.deepEqual(await one.listen(state('10.60.1.10')), []);
+    assert.deepEqual(await webs(), ['10.60.1.10']);
+  });
+
+  it('that is on its way out while it is connected to is not waited for', async () => {
+    const path = join(folder, 'names-1.sock');
+    const leaving = createServer((socket) => {
+      socket.destroy();
+      leaving.close();
+    });
+    await once(leaving.listen(path), 'listening');
+    const one = agent();
+    await one.know(state('10.60.1.10'));
+    assert.deepEqual(await one.listen(state('10.60.1.10')), []);
+    assert.deepEqual(await webs(), ['10.60.1.10']);
   });
 
   it('ends when there are no networks any more, and leaves nothing', async () => {
