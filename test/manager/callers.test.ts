@@ -58,6 +58,23 @@ describe('callers on the cluster’s port', function () {
     await refused(channel.call('Membership', 'Join', { address: '127.0.0.1:1' }), 'permission-denied', words);
   });
 
+  it('without a certificate are refused by all but what leads to one', async () => {
+    const channel = managers.channel(address);
+    const words = /this method needs a client certificate of the cluster/;
+    for (const method of ['Session', 'Assignments'] as const) {
+      assert.match(await ended(channel.client('Dispatcher')[method]({})), words, method);
+    }
+    assert.match(await ended(channel.client('LogBroker').ListenSubscriptions({})), words);
+    assert.match(await ended(channel.client('Logs').SubscribeLogs({})), words);
+    await refused(channel.call('Dispatcher', 'Heartbeat', {}), 'permission-denied', words);
+    await refused(channel.call('Dispatcher', 'UpdateTaskStatus', {}), 'permission-denied', words);
+    await refused(channel.call('CA', 'GetUnlockKey', {}), 'permission-denied', words);
+    await refused(channel.call('Forward', 'ReadIndex', {}), 'permission-denied', words);
+    await refused(channel.call('Membership', 'Leave', { node_id: 'x' }), 'permission-denied', words);
+    const { certificate } = await channel.call('CA', 'GetRootCACertificate', {});
+    assert.match(String(certificate), /BEGIN CERTIFICATE/);
+  });
+
   it('that were removed are told so', async () => {
     const seat = await managers.node('worker');
     const channel = channelOf(seat.identity);

@@ -130,8 +130,10 @@ export class ManagersOnPorts {
     await server?.stop({ orderly });
   }
 
-  channel(address: string, identity: NodeIdentity): RpcChannel {
-    const channel = createChannel(address, { identity, roots: this.rootsPem, serverName: 'swarm-manager' });
+  /** Without an identity no certificate is shown. */
+  channel(address: string, identity?: NodeIdentity): RpcChannel {
+    const trust = { roots: this.rootsPem, serverName: 'swarm-manager' } as const;
+    const channel = createChannel(address, { ...trust, ...(identity && { identity }) });
     this.#channels.push(channel);
     return channel;
   }

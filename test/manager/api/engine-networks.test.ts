@@ -133,6 +133,10 @@ describe('api: networks of the cluster and of the engine', () => {
     await api.post('/networks/create', overlay('front'));
     assert.equal((await api.delete('/networks/mine')).status, 204);
     assert.deepEqual(asked.splice(0), ['DELETE /networks/bbb2 ']);
+    await api.post('/networks/create', overlay('back'));
+    assert.equal((await api.delete('/networks/back')).status, 204);
+    assert.deepEqual(asked, [], 'the cluster’s is no matter of the engine');
+    assert.equal((await api.get('/networks/back')).status, 404);
     const far = `/networks/prune?filters=${encodeURIComponent(JSON.stringify({ until: ['1h'] }))}`;
     assert.deepEqual((await api.post(far)).json, { NetworksDeleted: ['old'] });
     assert.deepEqual((await api.post('/networks/prune')).json, { NetworksDeleted: ['old', 'front'] });

@@ -383,6 +383,7 @@ describe('api: networks', () => {
     const bad: [object, RegExp][] = [
       [{ Ingress: true, Attachable: true }, /ingress network cannot be attachable/],
       [{ Options: { 'overlay.knob': '' } }, /driver option "overlay.knob" is not supported/],
+      [{ Driver: 'macvlan', Scope: 'swarm' }, /their driver is overlay, not "macvlan"/],
       [{ IPAM: { Driver: 'dhcp' } }, /address driver "dhcp"/],
       [{ IPAM: { Config: [{ Subnet: 'fd00::/64' }] } }, /subnet fd00::\/64 is IPv6, and IPv6 is not enabled/],
       [{ IPAM: { Config: [{ Subnet: 'fd00::/640' }] } }, /invalid subnet fd00::\/640/],

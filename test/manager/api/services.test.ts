@@ -184,8 +184,11 @@ describe('api: services', () => {
 
   it('takes jobs, runs them again with each update, and counts the present iteration', async () => {
     const job = { ...web, Mode: { ReplicatedJob: { MaxConcurrent: 2 } } };
-    const refused = await api.post('/services/create', { ...job, UpdateConfig: { Parallelism: 1 } });
-    assert.match(refused.json.message, /Jobs may not have an update config/);
+    for (const Mode of [job.Mode, { GlobalJob: {} }]) {
+      const rolled = { ...job, Mode, UpdateConfig: { Parallelism: 1 } };
+      const refused = await api.post('/services/create', rolled);
+      assert.match(refused.json.message, /Jobs may not have an update config/);
+    }
     const id = await createOf(job);
     const made = await inspect('web');
     assert.deepEqual(made.Spec.Mode, { ReplicatedJob: { MaxConcurrent: 2, TotalCompletions: 2 } });
@@ -298,6 +301,11 @@ describe('api: services', () => {
         400,
         /RestartPolicy\.Condition: "sometimes"/,
       ],
+      ['TaskTemplate.RestartPolicy', { Delay: -1 }, 400, /restart-delay cannot be negative/],
+      ['TaskTemplate.RestartPolicy', { Window: -1 }, 400, /restart-window cannot be negative/],
+      ['UpdateConfig', { Delay: -1 }, 400, /update-delay cannot be negative/],
+      ['UpdateConfig', { Monitor: -1 }, 400, /update-monitor cannot be negative/],
+      ['UpdateConfig', { MaxFailureRatio: -0.1 }, 400, /update-maxfailureratio/],
       ['UpdateConfig', { MaxFailureRatio: 2 }, 400, /update-maxfailureratio/],
       ['RollbackConfig', { FailureAction: 'rollback' }, 400, /RollbackConfig\.FailureAction/],
       [

@@ -206,7 +206,13 @@ describe('api: swarm update', () => {
     const external = { ...Spec, CAConfig: { ExternalCAs: [{ URL: 'https://ca' }] } };
     assert.equal((await send(query, external)).status, 501);
     assert.equal((await send(query, { ...Spec, Name: 'other' })).status, 400);
-    assert.equal((await send(query, { ...Spec, CAConfig: { NodeCertExpiry: 1 } })).status, 400);
+    const halfAnHour = 30 * 60e9;
+    assert.equal((await send(query, { ...Spec, CAConfig: { NodeCertExpiry: halfAnHour - 1 } })).status, 400);
+    for (const own of [{ SigningCACert: 'x' }, { SigningCAKey: 'x' }]) {
+      assert.equal((await send(query, { ...Spec, CAConfig: own })).status, 501);
+    }
+    const backwards = await send(query, { ...Spec, Dispatcher: { HeartbeatPeriod: -1e9 } });
+    assert.match(backwards.json.message, /heartbeat time period cannot be a negative duration/);
     assert.equal((await send(`${query}&rotateWorkerToken=maybe`, Spec)).status, 400);
     assert.deepEqual((await current()).Version, Version);
   });

@@ -37,6 +37,16 @@ describe('manager/orchestrator/global', () => {
     assert.deepEqual(nodes(world.run()), ['n1', 'n2']);
   });
 
+  it('is removed with its tasks, once these have stopped', () => {
+    const world = service(2);
+    world.removeService('s').settle();
+    assert.deepEqual(
+      world.tasks('s').map(({ DesiredState }) => DesiredState),
+      ['remove', 'remove'],
+    );
+    assert.equal(world.run().tasks('s').length, 0);
+  });
+
   it('keeps its task on a paused node, and starts none there', () => {
     const world = service(2);
     world.setNode('n1', { Spec: { Availability: 'pause' } }).run();

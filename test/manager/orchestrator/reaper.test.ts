@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { stackLabel } from '../../../proto/docker.ts';
-import type { ConfigId, NodeId, SecretId, StackId } from '../../../proto/ids.ts';
-import { makeSpec } from './objects.ts';
+import type { ConfigId, NodeId, RevisionId, SecretId, ServiceId, StackId } from '../../../proto/ids.ts';
+import { makeSpec, makeTask } from './objects.ts';
 import { World } from './world.ts';
 
 const dayMs = 24 * 60 * 60 * 1000;
@@ -123,6 +123,27 @@ describe('manager/orchestrator/reaper', () => {
     );
     world.report(second!.ID, 'failed').settle();
     assert.equal(world.store.count('task'), 0);
+  });
+
+  it('a new leader clears away what the one before left, and leaves what runs and what is history', () => {
+    const world = fail(service(2), 1);
+    const kept = world.tasks('s').map(({ ID }) => ID);
+    const gone = {
+      ServiceID: 'gone' as ServiceId,
+      RevisionID: 'gone-1' as RevisionId,
+      DesiredState: 'remove',
+    };
+    const left = (id: string, over: object) =>
+      world.apply([{ op: 'create', kind: 'task', object: makeTask(id, 's', { ...gone, ...over } as never) }]);
+    const state = (State: string) => ({ Status: { State } });
+    left('runs', { Slot: 1, NodeID: 'n1', ...state('running') });
+    left('ended', { Slot: 2, NodeID: 'n1', ...state('complete') });
+    left('unassigned', { Slot: 3, NodeID: undefined, ...state('pending') });
+    left('scaled', { ServiceID: 's', RevisionID: 's-1', Slot: 9, NodeID: 'n1', ...state('shutdown') });
+    world.newLeader();
+    world.settle();
+    const ids = world.store.list('task').map(({ ID }) => ID);
+    assert.deepEqual(ids.sort(), [...kept, 'runs'].sort());
   });
 
   it('gives up after a day what was on a node that is down, under any leader', () => {

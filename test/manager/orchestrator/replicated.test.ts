@@ -226,6 +226,23 @@ describe('manager/orchestrator/replicated', () => {
     );
   });
 
+  it('goes by the constraint that the service has now, also for a task that was made before it had one', () => {
+    const world = new World(2);
+    const zoned = { Spec: { Labels: { zone: 'a' } } };
+    world.setNode('n1', zoned).setNode('n2', zoned);
+    const [task] = world.createService('s', makeSpec()).run().active('s');
+    const Placement = { Constraints: ['node.labels.zone==a'] };
+    world.updateService('s', () => makeSpec({ TaskTemplate: { Placement } })).run();
+    assert.deepEqual(
+      world.active('s').map(({ ID }) => ID),
+      [task!.ID],
+      'its node is as the new constraint asks',
+    );
+    world.setNode(task!.NodeID!, { Spec: { Labels: {} } }).settle();
+    assert.equal(world.task(task!.ID).DesiredState, 'shutdown');
+    assert.match(world.active('s')[0]!.Status.Message, /replaces task/);
+  });
+
   it('makes up for a task that was taken away', () => {
     const world = service(2);
     world.apply([{ op: 'remove', kind: 'task', id: world.active('s')[0]!.ID }]);

@@ -316,24 +316,6 @@ describe('scheduler: reasons', () => {
     ]);
   });
 
-  it('drivers', () => {
-    const plugins = (name: string) => ({
-      Description: { Engine: { Plugins: [{ Type: 'Volume', Name: name }] } },
-    });
-    const world = new World().node('a', plugins('local')).node('b', plugins('nfs:latest'));
-    const mount = { Type: 'volume', Source: 'v', Target: '/v' } as const;
-    const over = (driver: string): SpecOver => ({
-      TaskTemplate: {
-        ContainerSpec: { Mounts: [{ ...mount, VolumeOptions: { DriverConfig: { Name: driver } } }] },
-      },
-    });
-    world.service('files', over('nfs'));
-    world.waiting('files');
-    run(world);
-    assert.equal(world.task('files.1').NodeID, 'b');
-    assert.equal(reason(world, over('ceph')), 'no suitable node (missing volume driver "ceph" on 2 nodes)');
-  });
-
   it('networks that reach one engine', () => {
     const on = (engine: string) => ({ Description: { Engine: { Labels: { [engineIdLabel]: engine } } } });
     const world = new World().node('h1', on('e1')).node('h1b', on('e1')).node('h2', on('e2'));
@@ -427,39 +409,6 @@ describe('scheduler: reasons', () => {
     world.waiting('db', 1, attached);
     run(world);
     assert.deepEqual([...nodesOf(world, 'web'), ...nodesOf(world, 'db')], ['h2', 'h2', 'h2']);
-  });
-});
-
-describe('scheduler: generic resources', () => {
-  const gpus = {
-    Description: {
-      Resources: {
-        GenericResources: [
-          { NamedResourceSpec: { Kind: 'gpu', Value: 'a' } },
-          { NamedResourceSpec: { Kind: 'gpu', Value: 'b' } },
-          { DiscreteResourceSpec: { Kind: 'ssd', Value: 3 } },
-        ],
-      },
-    },
-  };
-
-  it('claims instances by name and amounts by number', () => {
-    const world = new World().node('h1', gpus);
-    const ask = (Kind: string, Value: number) => ({ DiscreteResourceSpec: { Kind, Value } });
-    world.service('train', {
-      TaskTemplate: { Resources: { Reservations: { GenericResources: [ask('gpu', 1), ask('ssd', 1)] } } },
-    });
-    world.waiting('train', 3);
-    run(world);
-    const claims = ['train.1', 'train.2'].map((id) => world.task(id).AssignedGenericResources);
-    assert.deepEqual(claims, [
-      [{ NamedResourceSpec: { Kind: 'gpu', Value: 'a' } }, ask('ssd', 1)],
-      [{ NamedResourceSpec: { Kind: 'gpu', Value: 'b' } }, ask('ssd', 1)],
-    ]);
-    assert.equal(
-      world.task('train.3').Status.Err,
-      'no suitable node (insufficient resource gpu on 1 node: 1 asked, at most 0 free)',
-    );
   });
 });
 
