@@ -438,8 +438,11 @@ export class TaskDriver {
   }
 
   #advance(state: AgentStatus['state'], message: string, err: string): void {
-    if (taskStateRank[state] < taskStateRank[this.#status.state]) return;
-    this.#setStatus({ ...this.#status, state, message, err });
+    const status = this.#status;
+    if (taskStateRank[state] < taskStateRank[status.state]) return;
+    // While the engine is away, what was said of that goes on to be why nothing happens.
+    const isStillAway = this.#view === 'unknown' && !isTerminal(state) && isWaiting(status.err);
+    this.#setStatus({ ...status, state, message, err: isStillAway ? err || status.err : err });
   }
 
   #setStatus(status: AgentStatus): void {

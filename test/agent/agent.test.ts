@@ -340,6 +340,20 @@ describe('agent: an engine that goes away', () => {
     assert.equal(node.engine.calls.create, 1);
   });
 
+  it('is the reason that a task which is to start meanwhile waits', async () => {
+    const node = await startNode();
+    node.managers.assign(wireTask('t1', 'web:1', { desired_state: 'READY' }));
+    await node.untilState('t1', 'READY');
+    node.engine.crash('it was stopped');
+    await node.clock.run(1_000);
+    node.managers.assign(wireTask('t1'));
+    await node.untilState('t1', 'STARTING');
+    assert.match(node.managers.last('t1')!.err!, /^engine unavailable: it was stopped/);
+    node.engine.recover({ containersSurvive: true });
+    await node.untilState('t1', 'RUNNING');
+    assert.equal(node.managers.last('t1')!.err, '');
+  });
+
   it('fails the tasks whose containers the engine killed', async () => {
     const node = await startNode();
     node.managers.assign(wireTask('t1'));

@@ -56,6 +56,10 @@ export class SimulatedDisk implements Disk {
     this.#slowMs = slowMs;
   }
 
+  get isSlow(): boolean {
+    return this.#slowMs > 0;
+  }
+
   /** Where the last flushed append to `name` begins: a log that is damaged before it cannot be told to be whole. */
   lastStartOf(name: string): number {
     return this.#lastStarts.get(name) ?? 0;

@@ -35,6 +35,8 @@ export class Network {
   readonly #random: Random;
   /** `from>to` → when it was cut. */
   readonly #cuts = new Map<string, number>();
+  /** `from>to` → when it was last put right. */
+  readonly #healed = new Map<string, number>();
   readonly #streams = new Set<StreamPipe<never>>();
 
   constructor(clock: VirtualClock, random: Random) {
@@ -59,11 +61,19 @@ export class Network {
   }
 
   heal(from: string, to: string): void {
-    this.#cuts.delete(`${from}>${to}`);
+    const way = `${from}>${to}`;
+    if (this.#cuts.delete(way)) this.#healed.set(way, this.#clock.monotonicMs());
   }
 
   healAll(): void {
+    for (const way of this.#cuts.keys()) this.#healed.set(way, this.#clock.monotonicMs());
     this.#cuts.clear();
+  }
+
+  /** Whether something that was under way from `from` to `to` may be waited for in vain still: it is cut, or was. */
+  isUnsettled(from: string, to: string): boolean {
+    const healedAtMs = this.#healed.get(`${from}>${to}`) ?? Number.NEGATIVE_INFINITY;
+    return this.isCut(from, to) || this.#clock.monotonicMs() - healedAtMs <= keepaliveMs;
   }
 
   /** One way's delay of a datagram, or undefined when it is lost. */

@@ -74,7 +74,10 @@ export class Reasons {
     this.#cluster.invariants.violate('reason-told', `${lasted}, and all that is said is: ${reason.text}`);
   }
 
-  /** Whether it led at the last look, too, and could have stored a reason since; without that nobody can tell one. */
+  /**
+   * Whether it led at the last look, too, and could have stored a reason since; without that nobody can tell one. On a
+   * disk whose flushes take a second, what nodes say is stored some flushes later.
+   */
   #isAble({ machine, process, manager }: RunningManager): boolean {
     const { term, commitIndex, lastIndex } = manager.raft.status();
     const leads = `${machine} in term ${term}`;
@@ -82,7 +85,8 @@ export class Reasons {
     const isSame = leads === this.#led;
     this.#led = leads;
     this.#commitIndex = commitIndex;
-    return isSame && !isStalled && process.isRunning;
+    const { isSlow } = this.#cluster.machine(machine).disk;
+    return isSame && !isStalled && !isSlow && process.isRunning;
   }
 
   /** Whether the task's node can tell the leader what it is at. Where it can't, that it is its turn is all that is known. */
@@ -93,7 +97,8 @@ export class Reasons {
     if (!machine || !running?.process.isRunning) return false;
     const { session } = running.agent;
     const { address } = this.#cluster.machine(leader.machine);
-    const isCut = network.isCut(machine.name, leader.machine) || network.isCut(leader.machine, machine.name);
-    return session.kind === 'established' && session.address === address && !isCut;
+    const isUnsettled =
+      network.isUnsettled(machine.name, leader.machine) || network.isUnsettled(leader.machine, machine.name);
+    return session.kind === 'established' && session.address === address && !isUnsettled;
   }
 }
