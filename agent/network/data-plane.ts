@@ -2,26 +2,18 @@
  * The data plane of one node: keeps the kernel's network, the engine's bridges and the DNS server as the managers
  * say. In: updates of shoal.v1.Endpoints/Watch, events of the engine and of the kernel. Out: the kernel reconciled at
  * start, on each change, on events and every 30 s; the revision it holds and what it could not do, reported to the managers. What it
- * was told last is kept on disk, and stands while no manager answers. It decides nothing: reconcile.ts does, kernel.ts
- * is the only one that executes.
+ * was told last is kept on disk, and stands while no manager answers. When a round comes is decided here, what one does
+ * in round.ts, what is to be done in reconcile.ts; kernel.ts is the only one that executes.
  */
-import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
+import { messageOf, ShoalError } from '../../proto/errors.ts';
 import type { EndpointsAnswer } from '../../proto/generated/shoal/v1/EndpointsAnswer.ts';
 import type { EndpointsQuestion } from '../../proto/generated/shoal/v1/EndpointsQuestion.ts';
 import type { EndpointsReport } from '../../proto/generated/shoal/v1/EndpointsReport.ts';
 import type { EndpointsUpdate } from '../../proto/generated/shoal/v1/EndpointsUpdate.ts';
 import type { Clock, Log, Timer } from '../../proto/ports.ts';
-import { applyOperations, readActual, readBesideRules } from './apply.ts';
 import type { Attachments } from './attachments.ts';
-import {
-  type Desired,
-  type DesiredNetwork,
-  nothingDesired,
-  type ReadyNetwork,
-  withUpdate,
-} from './desired.ts';
+import { type Desired, nothingDesired, type ReadyNetwork, withUpdate } from './desired.ts';
 import { DnsServer, type NameAnswerer } from './dns.ts';
-import { mendEngineChains } from './engine-chains.ts';
 import type { KernelFigures } from './figures.ts';
 import { forgetFlows } from './flows.ts';
 import { portKey } from './held-ports.ts';
@@ -29,52 +21,24 @@ import type { Kernel } from './kernel.ts';
 import { KernelWatch } from './kernel-watch.ts';
 import { type EncryptionKind, Keyring } from './keyring.ts';
 import { LastState } from './last-state.ts';
-import { linksOf } from './links.ts';
 import { Pace } from './pace.ts';
-import { PriorSettings } from './prior-settings.ts';
 import { meshProblems } from './proxied.ts';
 import { answerTo } from './questions.ts';
 import { type Problem, ReadyNetworks, whyNotReady } from './ready-networks.ts';
-import {
-  type Actual,
-  hasNoOther,
-  hostSettingsOf,
-  type PlanOptions,
-  planBesideRules,
-  settingsOf,
-  withdrawnAddresses,
-  withOrphans,
-} from './reconcile.ts';
-import { Remnants, wordsOfRefusal } from './remnants.ts';
+import { type PlanOptions, withdrawnAddresses } from './reconcile.ts';
+import { type EngineNetworks, periodMs, Round } from './round.ts';
 import { Rules } from './rules.ts';
 import type { Sight } from './trace.ts';
-import { tunnelsOf } from './tunnel.ts';
 
 /** Changes that come close together are one. */
 const gatherMs = 30;
-const periodMs = 30_000;
 /** After a round that failed; twice as long after each further one, for a round costs ten processes. */
 const retryMs = 1_000;
 /** While a published port is another program's: nothing says when it is let go of. A try costs one bind. */
 const portRetryMs = 2_000;
-/** Chains that the engine needs for one network are fewer. */
-const maxMended = 8;
-
-/** The engine's networks, one for each of ours. */
-export interface EngineNetworks {
-  /** Makes sure of the engine's network for `network`; resolves with its name. */
-  ensureOverlay(network: DesiredNetwork): Promise<string>;
-  /**
-   * Removes the engine's networks of ours that are not among `ids` and that no container uses. Resolves with the bridges
-   * of those that it has then.
-   */
-  pruneOverlays(ids: ReadonlySet<string>): Promise<ReadonlySet<string>>;
-}
 
 /** Sends a report to the managers. */
 export type SendReport = (report: EndpointsReport) => void;
-
-type BesideRules = Omit<Actual, 'ruleset'>;
 
 /** How a data plane stands. */
 export interface DataPlaneFigures {
@@ -118,29 +82,14 @@ export class DataPlane {
   readonly #names: NameAnswerer;
   readonly #ready: ReadyNetworks;
   readonly #rules: Rules;
-  readonly #remnants: Remnants;
   readonly #pace: Pace;
   readonly #keyring: Keyring | undefined;
   readonly #watch: KernelWatch;
-  readonly #prior: PriorSettings;
+  readonly #round: Round;
   readonly #last: LastState;
-  /** Network id → the engine's name for it. */
-  readonly #engineNames = new Map<string, string>();
   /** Names are answered from the newest state, or that takes too long to be waited for. */
   #known: Promise<void> = Promise.resolve();
   #desired: Desired = nothingDesired;
-  /** What the kernel holds beside rules, as far as is known; undefined: it has to be looked at. */
-  #assumed: BesideRules | undefined;
-  /** Rises with each reason to look anew, for one may come while a round is under way. */
-  #doubts = 0;
-  /** Bridges of the engine's networks of ours; undefined: it has not said. */
-  #engineBridges: ReadonlySet<string> | undefined;
-  /** Bridges that were there at the last look. */
-  #present: ReadonlySet<string> = new Set();
-  /** The engine may have been started anew, or something failed. */
-  #areRulesDoubted = true;
-  #rulesLookedAtMs = Number.NEGATIVE_INFINITY;
-  #lookedAtMs = Number.NEGATIVE_INFINITY;
   #timer: Timer | undefined;
   #portTimer: Timer | undefined;
   #running: Promise<void> | undefined;
@@ -162,9 +111,7 @@ export class DataPlane {
 
   constructor(options: DataPlaneOptions) {
     this.#options = options;
-    this.#prior = new PriorSettings(options.folder);
     this.#last = new LastState(options);
-    this.#remnants = new Remnants(options);
     this.#ready = new ReadyNetworks(options.clock, (id) => whyNotReady(id, this.#desired, this.#problems));
     this.#rules = new Rules(options.kernel, options.clock, () => this.#planOptions());
     this.#pace = new Pace(options.clock, (tookMs) => options.onProgrammed?.(tookMs));
@@ -172,6 +119,11 @@ export class DataPlane {
     this.#names = options.names ?? new DnsServer({ clock, log });
     const onChange = () => this.#onKeys();
     this.#keyring = encryption && new Keyring({ kernel, clock, log, ...encryption, onChange });
+    this.#round = new Round(options, {
+      rules: this.#rules,
+      keyring: this.#keyring,
+      planOptions: () => this.#planOptions(),
+    });
     this.#watch = new KernelWatch({ kernel, clock, log, onChange: () => this.#onKernel() });
   }
 
@@ -179,7 +131,7 @@ export class DataPlane {
   async start(): Promise<void> {
     this.#desired = (await this.#last.read()) ?? nothingDesired;
     this.#standing = this.#desired;
-    await this.#prior.load();
+    await this.#round.load();
     await this.#keyring?.start();
     this.#watch.start();
     this.#known = this.#names.know(this.#desired);
@@ -212,8 +164,8 @@ export class DataPlane {
     this.#watch.stop();
     await this.#running;
     this.#desired = nothingDesired;
-    this.#assumed = undefined;
-    this.#areRulesDoubted = true;
+    this.#round.doubt();
+    this.#round.doubtRules();
     await this.#reconcile();
     await this.stop();
     await this.#last.forget();
@@ -287,7 +239,7 @@ export class DataPlane {
 
   /** Somebody else may have changed what the kernel holds. */
   #onKernel(): void {
-    this.#areRulesDoubted = true;
+    this.#round.doubtRules();
     this.#doubt();
     this.#soon(0);
   }
@@ -327,8 +279,7 @@ export class DataPlane {
 
   /** What is to be here, and what stands here now. */
   async look(): Promise<Sight> {
-    const found = await readActual(this.#options.kernel, this.#desired, this.#prior.values);
-    const actual = withOrphans(found, this.#desired, this.#engineBridges);
+    const actual = await this.#round.look(this.#desired);
     const desired = this.#rules.allowed(this.#desired);
     return { desired, actual, options: this.#planOptions(), proxied: this.#rules.proxied };
   }
@@ -339,8 +290,7 @@ export class DataPlane {
   }
 
   #doubt(): void {
-    this.#assumed = undefined;
-    this.#doubts += 1;
+    this.#round.doubt();
     this.#failures = 0;
   }
 
@@ -366,47 +316,13 @@ export class DataPlane {
 
   /** One round. False when something could not be done: it is tried again soon. */
   async #reconcile(): Promise<boolean> {
-    const { kernel, clock, log } = this.#options;
     const desired = this.#desired;
-    const doubts = this.#doubts;
-    const problems: Problem[] = [];
-    const attempt = async (what: () => Promise<void>): Promise<void> => {
-      try {
-        await what();
-      } catch (error) {
-        problems.push({ message: messageOf(error) });
-      }
-    };
-    const isDue = (lastMs: number) => clock.monotonicMs() - lastMs >= periodMs;
-    const areRulesAsked = this.#areRulesDoubted || isDue(this.#rulesLookedAtMs);
-    if (areRulesAsked) this.#rulesLookedAtMs = clock.monotonicMs();
-    this.#areRulesDoubted = false;
-    if (isDue(this.#lookedAtMs)) this.#assumed = undefined;
-    if (this.#assumed === undefined) {
-      this.#lookedAtMs = clock.monotonicMs();
-      this.#engineBridges = undefined;
-      await attempt(async () => {
-        const paths = hostSettingsOf(desired).keys();
-        await this.#prior.noteBefore(paths, (unknown) => kernel.settings(unknown));
-        await this.#bridges(desired, problems);
-      });
-    }
-    await attempt(async () => {
-      await this.#confirm(await this.#rules.become(() => this.#desired, areRulesAsked));
-    });
-    await attempt(async () => {
-      const allowed = this.#rules.allowed(desired);
-      const found = this.#assumed ?? (await readBesideRules(kernel, desired, this.#prior.values));
-      const isEngineDone = this.#isStopped || hasNoOther(this.#engineBridges, desired);
-      const priorSettings = isEngineDone ? this.#prior.values : new Map<string, string>();
-      const actual = { ...withOrphans(found, desired, this.#engineBridges), priorSettings };
-      this.#present = actual.bridges;
-      const operations = planBesideRules(allowed, actual, this.#planOptions());
-      this.#assumed = undefined;
-      await applyOperations(kernel, operations, this.#keyring);
-      if (isEngineDone) await this.#prior.keepOnly(hostSettingsOf(desired));
-      if (operations.length > 0) log.debug({ operations: operations.length }, 'data plane reconciled');
-      if (doubts === this.#doubts) this.#assumed = this.#resultOf(allowed, actual);
+    const problems = await this.#round.run({
+      desired,
+      becomeRules: async (isAsked) => {
+        await this.#confirm(await this.#rules.become(() => this.#desired, isAsked));
+      },
+      isLast: this.#isStopped,
     });
     problems.push(...(await this.#names.listen(desired)).map((message) => ({ message })));
     this.#last.keep(desired);
@@ -415,53 +331,14 @@ export class DataPlane {
     return problems.length === 0;
   }
 
-  async #bridges(desired: Desired, problems: Problem[]): Promise<void> {
-    const { networks } = this.#options;
-    for (const network of desired.networks) {
-      try {
-        this.#engineNames.set(network.id, await this.#ensured(network));
-      } catch (error) {
-        const isRefused = !isShoalError(error, 'unavailable');
-        problems.push({ networkId: network.id, message: wordsOfRefusal(network.name, error), isRefused });
-      }
-    }
-    this.#engineBridges = await networks.pruneOverlays(new Set(desired.networks.map(({ id }) => id)));
-  }
-
-  /** The engine's network for `network`; what the engine lacks for it is made, one thing after the other. */
-  async #ensured(network: DesiredNetwork): Promise<string> {
-    for (let attempt = 0; ; attempt += 1) {
-      try {
-        return await this.#options.networks.ensureOverlay(network);
-      } catch (error) {
-        if (attempt === maxMended || !(await this.#remnants.mend(error))) throw error;
-      }
-    }
-  }
-
   /** Makes what the engine says that it lacks of the host's firewall. Whether there was something: it may be asked again. */
   mendEngine(words: string): Promise<boolean> {
-    return mendEngineChains(this.#options.kernel, words, this.#options.log);
+    return this.#round.mendEngine(words);
   }
 
   #planOptions(): PlanOptions {
     const { nodeId, local, lacksBridgeFilter = false } = this.#options;
     return { nodeId: nodeId(), local, lacksBridgeFilter, keys: this.#keyring?.keys() ?? [] };
-  }
-
-  /** What the kernel holds after a plan for `desired` was executed on `actual` without a fault. */
-  #resultOf(allowed: Desired, actual: BesideRules): BesideRules {
-    return {
-      ...actual,
-      bridges: new Set([...actual.bridges].filter((bridge) => !actual.orphans?.has(bridge))),
-      holders: new Set(allowed.networks.length === 0 ? [] : actual.holders),
-      links: linksOf(allowed, actual.bridges, this.#planOptions()),
-      tunnels: tunnelsOf(allowed, this.#keyring?.keys() ?? []),
-      settings: settingsOf(allowed, actual.bridges),
-      hairpins: new Map([...actual.hairpins].map(([port]) => [port, true])),
-      priorSettings: this.#prior.values,
-      firewalls: {},
-    };
   }
 
   #settle(desired: Desired, problems: readonly Problem[]): void {
@@ -472,11 +349,11 @@ export class DataPlane {
     }
     this.#problems = problems;
     this.#isLookedAt = true;
-    this.#ready.settle(desired, this.#engineNames, this.#present);
+    this.#ready.settle(desired, this.#round.engineNames, this.#round.present);
     // What failed is tried again as a whole, the engine's share included: nothing may be taken for done.
     if (problems.length > 0) {
-      this.#areRulesDoubted = true;
-      this.#assumed = undefined;
+      this.#round.doubtRules();
+      this.#round.doubt();
     }
     this.#report();
   }

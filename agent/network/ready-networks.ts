@@ -52,7 +52,7 @@ export class ReadyNetworks {
   }
 
   /** A round is over. `names`: network id → the engine's name for it; `bridges`: those that are there. */
-  settle(desired: Desired, names: Map<string, string>, bridges: ReadonlySet<string>): void {
+  settle(desired: Desired, names: ReadonlyMap<string, string>, bridges: ReadonlySet<string>): void {
     for (const network of desired.networks) {
       const name = names.get(network.id);
       if (name === undefined || !bridges.has(bridgeName(network))) continue;
