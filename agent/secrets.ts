@@ -49,6 +49,16 @@ export interface TaskFiles {
   clear(): Promise<void>;
 }
 
+/** Which secrets and configs, in which versions, a task is given: equal texts for equal ones. */
+export function filesNamedBy(task: WireTask): string {
+  const { secrets, configs } = containerOf(task);
+  const ids = [
+    ...(secrets ?? []).map((ref) => ref.secret_id),
+    ...(configs ?? []).map((ref) => ref.config_id),
+  ];
+  return ids.join(' ');
+}
+
 /** The files that `task` gets. Throws `not-found` when one was not sent, `invalid-argument` for a bad template. */
 export function planFiles(task: WireTask, node: NodeForTasks, payloads: Payloads): PlannedFile[] {
   const spec = containerOf(task);

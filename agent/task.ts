@@ -17,7 +17,7 @@ import {
 import type { ContainerRequest, ContainerState, Engine } from './engine/engine.ts';
 import type { Gate } from './gate.ts';
 import type { Networks } from './network/network.ts';
-import { type Payloads, planFiles, type TaskFiles } from './secrets.ts';
+import { filesNamedBy, type Payloads, planFiles, type TaskFiles } from './secrets.ts';
 import { Steps } from './steps.ts';
 import { type Action, type ContainerView, transition, type Wanted } from './transition.ts';
 import { type AgentStatus, desiredOf, type WireTask } from './wire.ts';
@@ -234,8 +234,7 @@ export class TaskDriver {
         await this.#start();
         return;
       case 'stop':
-        await this.#ignoreMissing((id) => this.#around.engine.stop(id, stopGraceMs(this.#task)));
-        await this.#look();
+        await this.#stop();
         return;
       case 'remove':
         await this.#ignoreMissing((id) => this.#around.engine.remove(id));
@@ -244,6 +243,17 @@ export class TaskDriver {
       case 'forget':
         await this.#forget();
     }
+  }
+
+  /** One that is to go in good order takes first who stands before its door: its end would turn them away. */
+  async #stop(): Promise<void> {
+    const view = this.#view;
+    const isInOrder = this.#wanted === 'shutdown' || this.#wanted === 'gone';
+    if (isInOrder && typeof view === 'object' && view.health !== 'unhealthy') {
+      await this.#around.networks.backlogTaken(this.id, view.pid);
+    }
+    await this.#ignoreMissing((id) => this.#around.engine.stop(id, stopGraceMs(this.#task)));
+    await this.#look();
   }
 
   async #prepare(): Promise<void> {
@@ -480,16 +490,6 @@ export class TaskDriver {
     if (!isWaiting(this.#status.err)) return;
     this.#setStatus({ ...this.#status, err: '' });
   }
-}
-
-/** Which secrets and configs, in which versions, a task is given: equal texts for equal ones. */
-function filesNamedBy(task: WireTask): string {
-  const { secrets, configs } = containerOf(task);
-  const ids = [
-    ...(secrets ?? []).map((ref) => ref.secret_id),
-    ...(configs ?? []).map((ref) => ref.config_id),
-  ];
-  return ids.join(' ');
 }
 
 /** A container that has just been made is known without asking. */

@@ -12,6 +12,7 @@ import type { EndpointsReport } from '../../proto/generated/shoal/v1/EndpointsRe
 import type { EndpointsUpdate } from '../../proto/generated/shoal/v1/EndpointsUpdate.ts';
 import type { Clock, Log, Timer } from '../../proto/ports.ts';
 import type { Attachments } from './attachments.ts';
+import { backlogTaken } from './backlog.ts';
 import { type Desired, nothingDesired, type ReadyNetwork, withUpdate } from './desired.ts';
 import { DnsServer, type NameAnswerer } from './dns.ts';
 import type { KernelFigures } from './figures.ts';
@@ -250,6 +251,11 @@ export class DataPlane {
    */
   network(id: string): Promise<ReadyNetwork> {
     return this.#ready.wait(id);
+  }
+
+  /** Resolves once the programs of process `pid` have taken the connections that came to them, or took too long to. */
+  backlogTaken(pid: number): Promise<void> {
+    return backlogTaken(this.#options.kernel, this.#options.clock, pid);
   }
 
   /** Names are not answered any more. */

@@ -40,6 +40,8 @@ export interface OverlayNetworks {
   network(id: string): Promise<ReadyNetwork>;
   /** Makes what the engine says that it lacks of the host's firewall. Whether it may be asked again. */
   mendEngine(words: string): Promise<boolean>;
+  /** Resolves once the programs of process `pid` have taken the connections that came to them, or took too long to. */
+  backlogTaken(pid: number): Promise<void>;
 }
 
 interface Known {
@@ -143,6 +145,14 @@ export class Networks {
   /** The engine could not start a container, in these words. Whether what it lacked is there now: it may be asked again. */
   async mend(words: string): Promise<boolean> {
     return (await this.#dataPlane?.mendEngine(words)) ?? false;
+  }
+
+  /**
+   * The task of process `pid` is to stop and gets no new connections: resolves once it has taken those that came before,
+   * or took too long to. At once where this node has no networks between hosts, or the task is on none.
+   */
+  async backlogTaken(taskId: string, pid: number): Promise<void> {
+    if (pid > 0 && (this.#uses.get(taskId)?.length ?? 0) > 0) await this.#dataPlane?.backlogTaken(pid);
   }
 
   /** Removes, after a while, what no task here uses; the engine keeps what others' containers use. */

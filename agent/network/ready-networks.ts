@@ -64,7 +64,6 @@ export class ReadyNetworks {
     for (const id of this.#ready.keys()) {
       if (desired.networks.some((network) => network.id === id)) continue;
       this.#ready.delete(id);
-      names.delete(id);
     }
     for (const [id, set] of this.#waiting) {
       const ready = this.#ready.get(id);

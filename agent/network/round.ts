@@ -184,6 +184,8 @@ export class Round {
 
   async #bridges(desired: Desired, problems: Problem[]): Promise<void> {
     const { networks } = this.#options;
+    const ids = new Set(desired.networks.map(({ id }) => id));
+    for (const id of this.#engineNames.keys()) if (!ids.has(id)) this.#engineNames.delete(id);
     for (const network of desired.networks) {
       try {
         this.#engineNames.set(network.id, await this.#ensured(network));
@@ -192,7 +194,7 @@ export class Round {
         problems.push({ networkId: network.id, message: wordsOfRefusal(network.name, error), isRefused });
       }
     }
-    this.#engineBridges = await networks.pruneOverlays(new Set(desired.networks.map(({ id }) => id)));
+    this.#engineBridges = await networks.pruneOverlays(ids);
   }
 
   /** The engine's network for `network`; what the engine lacks for it is made, one thing after the other. */

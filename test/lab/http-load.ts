@@ -15,6 +15,10 @@ export interface LoadFailure {
   readonly failedMs: number;
   readonly reason: string;
   readonly isKept: boolean;
+  /** Whether the connection stood. */
+  readonly isConnected: boolean;
+  /** Of this side of it, by which it is to be found elsewhere. */
+  readonly localPort: number | undefined;
 }
 
 export interface LoadResult {
@@ -94,12 +98,18 @@ class Connection {
   #asked: Asked | undefined;
   #answer = '';
   isOpen = true;
+  isConnected = false;
+  localPort: number | undefined;
 
   constructor(host: string, port: number, isKept: boolean) {
     this.#isKept = isKept;
     this.#question = `GET / HTTP/1.1\r\nHost: ${host}\r\n${isKept ? '' : 'Connection: close\r\n'}\r\n`;
     this.#socket = connect({ host, port, noDelay: true });
     this.#socket.setEncoding('latin1');
+    this.#socket.on('connect', () => {
+      this.isConnected = true;
+      this.localPort = this.#socket.localPort;
+    });
     this.#socket.on('data', (chunk: string) => this.#hear(chunk));
     this.#socket.on('end', () => this.#over('the connection ended without an answer'));
     this.#socket.on('error', (error: NodeJS.ErrnoException) => this.#over(error.code ?? error.message));
@@ -181,8 +191,10 @@ async function run(host: string, port: number, perSecond: number, keptConnection
       sentMs,
       settle: (server, reason) => {
         underWay.delete(asked);
-        if (server === undefined) failures.push({ sentMs, failedMs: since(), reason, isKept });
-        else {
+        if (server === undefined) {
+          const { isConnected, localPort } = connection;
+          failures.push({ sentMs, failedMs: since(), reason, isKept, isConnected, localPort });
+        } else {
           latencies.push(performance.now() - at);
           if (isKept) succeededOnKept += 1;
           servers[server] = (servers[server] ?? 0) + 1;

@@ -13,7 +13,7 @@ import {
 } from '../../../agent/network/plan.ts';
 import { RememberedFiles } from '../../../agent/secrets.ts';
 import { TaskDriver } from '../../../agent/task.ts';
-import { statusOfWire, type WireNetwork } from '../../../agent/wire.ts';
+import { statusOfWire, type WireNetwork, type WireTask } from '../../../agent/wire.ts';
 import { networkIdLabel } from '../../../proto/docker.ts';
 import { ShoalError } from '../../../proto/errors.ts';
 import { silentLog } from '../../../proto/ports.ts';
@@ -193,27 +193,87 @@ describe('networks', () => {
           mended += 1;
           return mended <= mendable;
         },
+        backlogTaken: async () => {},
       });
-      const driver: TaskDriver = new TaskDriver(
-        wireTask('t1'),
-        statusOfWire({ state: 'ASSIGNED' }),
-        'absent',
-        {
-          engine,
-          clock,
-          log: silentLog,
-          node: () => ({ id: nodeId, hostname: 'host-1', architecture: '', os: '' }),
-          networks,
-          files: new RememberedFiles(),
-          payloads: { secret: () => undefined, config: () => undefined },
-          gate: new Gate(1),
-        },
-        { onStatus() {}, onContainer() {}, onForgotten() {} },
-      );
+      const driver = driverOf(wireTask('t1'), engine, clock, networks);
       driver.start();
       await clock.runUntil(() => driver.status.state === expected, 60_000, expected);
       driver.abandon();
     }
+  });
+});
+
+function driverOf(
+  task: WireTask,
+  engine: SimulatedEngine,
+  clock: VirtualClock,
+  networks: Networks,
+): TaskDriver {
+  return new TaskDriver(
+    task,
+    statusOfWire({ state: 'ASSIGNED' }),
+    'absent',
+    {
+      engine,
+      clock,
+      log: silentLog,
+      node: () => ({ id: nodeId, hostname: 'host-1', architecture: '', os: '' }),
+      networks,
+      files: new RememberedFiles(),
+      payloads: { secret: () => undefined, config: () => undefined },
+      gate: new Gate(1),
+    },
+    { onStatus() {}, onContainer() {}, onForgotten() {} },
+  );
+}
+
+describe('a task that is to stop', () => {
+  const task = wireTask('t1', 'web:1', { networks: on(front) });
+
+  async function stopped(health: 'healthy' | 'unhealthy' | 'none', stop: (driver: TaskDriver) => void) {
+    const clock = new VirtualClock();
+    const engine = new SimulatedEngine({ clock, random: seededRandom(3), startMs: [5, 20], pullMs: [1, 5] });
+    const done: string[] = [];
+    const end = engine.stop.bind(engine);
+    engine.stop = (id, graceMs) => {
+      done.push('told to stop');
+      return end(id, graceMs);
+    };
+    const inspect = engine.inspect.bind(engine);
+    engine.inspect = async (id) => ({ ...(await inspect(id)), health });
+    const networks = new Networks(engine, clock, silentLog);
+    networks.useDataPlane({
+      network: async () => ({ name: 'front', nameservers: [] }),
+      mendEngine: async () => false,
+      backlogTaken: async (pid) => {
+        assert.ok(pid > 0);
+        await new Promise<void>((resolve) => clock.after(500, resolve));
+        done.push('took who waited');
+      },
+    });
+    const driver = driverOf(task, engine, clock, networks);
+    driver.start();
+    if (health !== 'unhealthy') {
+      await clock.runUntil(() => driver.status.state === 'running', 60_000, 'running');
+      stop(driver);
+    }
+    await clock.runUntil(() => done.includes('told to stop'), 60_000, 'the stop');
+    driver.abandon();
+    return done;
+  }
+
+  for (const [what, stop] of [
+    ['shut down', (driver: TaskDriver) => driver.update({ ...task, desired_state: 'SHUTDOWN' })],
+    ['removed', (driver: TaskDriver) => driver.remove()],
+  ] as const) {
+    it(`takes who waits for it before it is told: ${what}`, async () => {
+      assert.deepEqual(await stopped('none', stop), ['took who waited', 'told to stop']);
+    });
+  }
+
+  it('is told at once when its managers are lost, and when it is unhealthy', async () => {
+    assert.deepEqual(await stopped('none', (driver) => driver.isolate()), ['told to stop']);
+    assert.deepEqual(await stopped('unhealthy', () => {}), ['told to stop']);
   });
 });
 
