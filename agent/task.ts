@@ -14,8 +14,10 @@ import {
   stopGraceMs,
   taskIdLabel,
 } from './engine/container-spec.ts';
+import { createdContainer } from './engine/created-container.ts';
 import type { ContainerRequest, ContainerState, Engine } from './engine/engine.ts';
 import type { Gate } from './gate.ts';
+import { HealthWatch } from './health-watch.ts';
 import type { Networks } from './network/network.ts';
 import { filesNamedBy, type Payloads, planFiles, type TaskFiles } from './secrets.ts';
 import { Steps } from './steps.ts';
@@ -24,8 +26,6 @@ import { type AgentStatus, desiredOf, type WireTask } from './wire.ts';
 
 const firstRetryMs = 250;
 const lastRetryMs = 5_000;
-/** While a health check has not passed, its last output is looked at so often. */
-const healthLookMs = 2_000;
 const unavailablePrefix = 'engine unavailable: ';
 const networkPrefix = 'waiting for its network: ';
 const isWaiting = (words: string) => [unavailablePrefix, networkPrefix].some((one) => words.startsWith(one));
@@ -68,8 +68,7 @@ export class TaskDriver {
   /** Set while the engine does not answer this task; the loop waits for it. */
   #retry: Timer | undefined;
   #retryMs = firstRetryMs;
-  /** Set while the container's health check has yet to pass. */
-  #healthLook: Timer | undefined;
+  readonly #health: HealthWatch;
   readonly #steps: Steps;
   /** Ends a preparation that is no longer wanted. */
   #preparing: AbortController | undefined;
@@ -95,6 +94,7 @@ export class TaskDriver {
     this.#around = around;
     this.#listener = listener;
     this.#steps = new Steps(around.clock, (words) => this.#tell(words));
+    this.#health = new HealthWatch(around.engine.execs, around.clock, () => this.#lookAgain());
     if (view !== 'absent') {
       around.networks.adopt(task);
       this.#see(view);
@@ -152,7 +152,10 @@ export class TaskDriver {
   /** Something happened to the task's container. */
   onContainerChange(action: 'start' | 'die' | 'oom' | 'destroy' | 'health_status'): void {
     // A start is always this task's own doing, and looked at when it is done.
-    if (action === 'start') return;
+    if (action !== 'start') this.#lookAgain();
+  }
+
+  #lookAgain(): void {
     this.#isStale = true;
     this.#poke();
   }
@@ -181,7 +184,7 @@ export class TaskDriver {
   abandon(): void {
     this.#isForgotten = true;
     this.#retry?.cancel();
-    this.#healthLook?.cancel();
+    this.#health.stop();
     this.#preparing?.abort(new Error('the daemon is stopping'));
   }
 
@@ -305,11 +308,7 @@ export class TaskDriver {
     if (this.#status.state !== 'starting' || typeof view !== 'object' || view.health !== 'starting') return;
     const output = view.healthOutput === '' ? '' : ` (last output: ${view.healthOutput})`;
     this.#tell(`waiting for the health check to pass${output}`);
-    this.#healthLook ??= this.#around.clock.after(healthLookMs, () => {
-      this.#healthLook = undefined;
-      this.#isStale = true;
-      this.#poke();
-    });
+    this.#health.watch(view, containerOf(this.#task).healthcheck);
   }
 
   async #create(request: ContainerRequest, signal: AbortSignal): Promise<void> {
@@ -401,6 +400,7 @@ export class TaskDriver {
   async #forget(): Promise<void> {
     await this.#around.files.remove(this.id);
     this.#around.networks.release(this.id);
+    this.#health.stop();
     this.#isForgotten = true;
     this.#listener.onForgotten();
   }
@@ -428,8 +428,9 @@ export class TaskDriver {
     }
   }
 
-  #see(view: ContainerView): void {
+  #see(found: ContainerView): void {
     const before = this.#view;
+    const view = typeof found === 'object' ? this.#health.seen(found) : found;
     this.#view = view;
     if (typeof view !== 'object') return;
     if (typeof before !== 'object' || before.id !== view.id || before.phase !== view.phase) {
@@ -490,23 +491,6 @@ export class TaskDriver {
     if (!isWaiting(this.#status.err)) return;
     this.#setStatus({ ...this.#status, err: '' });
   }
-}
-
-/** A container that has just been made is known without asking. */
-function createdContainer(id: string, request: ContainerRequest): ContainerState {
-  return {
-    id,
-    name: request.name,
-    labels: request.labels,
-    phase: 'created',
-    pid: 0,
-    exitCode: 0,
-    oomKilled: false,
-    error: '',
-    health: 'none',
-    healthOutput: '',
-    ports: [],
-  };
 }
 
 function isMissingNetwork(error: unknown): boolean {

@@ -18,7 +18,7 @@ export async function* jsonLines(source: AsyncIterable<Uint8Array>): AsyncGenera
 }
 
 /** Pieces of a multiplexed stream: 8 bytes of header (stream, three zeros, length), then the payload. */
-async function* frames(
+export async function* frames(
   source: AsyncIterable<Uint8Array>,
 ): AsyncGenerator<{ stream: EngineLogLine['stream']; data: Buffer }> {
   let rest: Buffer = Buffer.alloc(0);

@@ -23,6 +23,7 @@ import type {
   EngineNetworkRequest,
   LogOptions,
 } from './engine.ts';
+import { type HealthConfig, healthCheckOf } from './health-check.ts';
 import { Images, withTag } from './images.ts';
 
 const healthOutputLength = 300;
@@ -31,7 +32,7 @@ const networkLookAgainMs = [25, 50, 100, 200, 400, 800];
 interface InspectAnswer {
   Id: string;
   Name: string;
-  Config: { Labels?: Record<string, string> | null; Tty?: boolean };
+  Config: HealthConfig & { Labels?: Record<string, string> | null; Tty?: boolean };
   HostConfig?: { LogConfig?: { Config?: Record<string, string> | null } };
   State: {
     Status: string;
@@ -451,6 +452,7 @@ function stateOf(answer: InspectAnswer): ContainerState {
   const { State } = answer;
   const health = State.Health?.Status;
   const lastCheck = State.Health?.Log?.at(-1);
+  const healthCheck = healthCheckOf(answer.Config);
   return {
     id: answer.Id,
     name: answer.Name.replace(/^\//, ''),
@@ -465,6 +467,7 @@ function stateOf(answer: InspectAnswer): ContainerState {
       lastCheck === undefined || lastCheck.ExitCode === 0
         ? ''
         : lastCheck.Output.trim().slice(-healthOutputLength),
+    ...(healthCheck && { healthCheck }),
     ports: portsOf(answer.NetworkSettings?.Ports ?? {}),
   };
 }

@@ -23,6 +23,13 @@ export interface ContainerRequest {
 export type ContainerPhase = 'created' | 'running' | 'exited' | 'dead';
 export type Health = 'none' | 'starting' | 'healthy' | 'unhealthy';
 
+export interface ContainerHealthCheck {
+  readonly command: readonly string[];
+  readonly timeoutMs: number;
+  /** Whether the engine itself checks at an interval of its own while the container starts. */
+  readonly hasStartInterval: boolean;
+}
+
 export interface ContainerState {
   readonly id: string;
   readonly name: string;
@@ -36,6 +43,8 @@ export interface ContainerState {
   readonly health: Health;
   /** Output of the last failed health check, shortened; empty when none. */
   readonly healthOutput: string;
+  /** How its health is checked; absent before it was started, and where it is not checked. */
+  readonly healthCheck?: ContainerHealthCheck;
   /** Published host ports as they are. */
   readonly ports: readonly {
     readonly protocol: string;

@@ -25,6 +25,11 @@ export class SimulatedExecs implements EngineExecs {
     this.#isRunning = isRunning;
   }
 
+  /** How many commands were made. */
+  get count(): number {
+    return this.#execs.size;
+  }
+
   async make(containerId: string, request: ExecCommand): Promise<string> {
     if (!(await this.#isRunning(containerId)))
       throw new ShoalError('already-exists', `Container ${containerId} is not running`);

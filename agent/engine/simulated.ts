@@ -16,6 +16,7 @@
  */
 import { ShoalError } from '../../proto/errors.ts';
 import { type Clock, delay, type Random } from '../../proto/ports.ts';
+import { createdContainer } from './created-container.ts';
 import type {
   ContainerRequest,
   ContainerState,
@@ -29,7 +30,7 @@ import type {
 } from './engine.ts';
 import { SimulatedExecs } from './simulated-execs.ts';
 import { SimulatedMeter } from './simulated-meter.ts';
-import { builtInNetworks, hasHealthCheck, networksOf } from './simulated-requests.ts';
+import { builtInNetworks, hasHealthCheck, healthCheckIn, networksOf } from './simulated-requests.ts';
 
 const labelPrefix = 'shoal.simulated.';
 const firstEphemeralPort = 32768;
@@ -43,6 +44,8 @@ export interface SimulatedEngineOptions {
   readonly memoryBytes?: number;
   readonly labels?: Readonly<Record<string, string>>;
   readonly genericResources?: EngineDescription['genericResources'];
+  /** Whether it checks health at an interval of its own while a container starts, as Docker Engine does since 25.0. */
+  readonly knowsStartInterval?: boolean;
   /** How long pulls, starts and stops take, [least, most) in milliseconds. */
   readonly pullMs?: readonly [number, number];
   readonly startMs?: readonly [number, number];
@@ -178,19 +181,7 @@ export class SimulatedEngine implements Engine {
       }
     }
     const id = hexadecimal(this.#random.bytes(32));
-    const state: ContainerState = {
-      id,
-      name: request.name,
-      labels: request.labels,
-      phase: 'created',
-      pid: 0,
-      exitCode: 0,
-      oomKilled: false,
-      error: '',
-      health: 'none',
-      healthOutput: '',
-      ports: [],
-    };
+    const state = createdContainer(id, request);
     this.#containers.set(id, { state, request, lines: [], networks, run: 0 });
     this.#remember();
     return { id };
@@ -219,6 +210,7 @@ export class SimulatedEngine implements Engine {
       error: '',
       oomKilled: false,
       health: hasHealthCheck(container.request) ? 'starting' : 'none',
+      ...healthCheckIn(container.request, this.#options.knowsStartInterval !== false),
       ports: this.#publish(container.request),
     };
     this.#emit({ kind: 'container', containerId: container.state.id, action: 'start' });

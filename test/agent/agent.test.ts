@@ -155,6 +155,48 @@ describe('agent: a task from its assignment to its end', () => {
     assert.equal((await only(node)).phase, 'exited');
   });
 
+  describe('a start interval, on an engine that knows none', () => {
+    const second = (seconds: string) => ({ seconds, nanos: 0 });
+    const startPeriod = 20;
+    const begin = async (test: string[], knowsStartInterval = false) => {
+      const node = await startNode({ knowsStartInterval });
+      const asked = { start_interval: second('2'), start_period: second(String(startPeriod)) };
+      const labels = { 'shoal.simulated.health': 'starting' };
+      const container = { image: 'web:1', labels, healthcheck: { test, interval: second('60'), ...asked } };
+      node.managers.assign(wireTask('t1', 'web:1', { spec: { container } }));
+      await node.untilState('t1', 'STARTING');
+      return node;
+    };
+
+    it('is kept by checks of our own: the first that passes makes the task run', async () => {
+      const node = await begin(['CMD', 'echo', 'well']);
+      await node.clock.run(1_900);
+      assert.equal(node.managers.last('t1')!.state, 'STARTING');
+      await node.clock.run(500);
+      assert.equal(node.managers.last('t1')!.state, 'RUNNING');
+      assert.equal(node.engine.execs.count, 1);
+      node.engine.setHealth((await only(node)).id, 'unhealthy', 'later');
+      await node.untilState('t1', 'FAILED');
+    });
+
+    it('one that fails counts for nothing, and there are none after the start period', async () => {
+      const node = await begin(['CMD-SHELL', 'no such program']);
+      await node.clock.run((startPeriod + 60) * 1_000);
+      assert.equal(node.managers.last('t1')!.state, 'STARTING');
+      const { count } = node.engine.execs;
+      assert.ok(count >= startPeriod / 2 - 2 && count <= startPeriod / 2, `${count} checks`);
+      node.engine.setHealth((await only(node)).id, 'healthy');
+      await node.untilState('t1', 'RUNNING');
+    });
+
+    it('nothing is done where the engine knows it', async () => {
+      const node = await begin(['CMD', 'echo', 'well'], true);
+      await node.clock.run(10_000);
+      assert.equal(node.managers.last('t1')!.state, 'STARTING');
+      assert.equal(node.engine.execs.count, 0);
+    });
+  });
+
   it('says that memory ran out', async () => {
     const node = await startNode();
     node.managers.assign(wireTask('t1'));

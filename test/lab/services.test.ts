@@ -322,6 +322,17 @@ describe('lab: services that fail, and what they ask for', () => {
       await remove('templated');
     });
 
+    it('a health check at its start interval, on engines that know none', async () => {
+      const check = ['--health-cmd', 'echo not yet; test -e /tmp/up', '--health-interval', '10m'];
+      const early = ['--health-start-period', '10m', '--health-start-interval', '300ms'];
+      const slow = `sleep 2; touch /tmp/up; ${idle[3]}`;
+      await create(host, 'early', ...check, ...early, ...idle.slice(0, 3), slow);
+      await waitForReason(host, 'early', /waiting for the health check to pass \(last output: not yet\)/);
+      // The engine itself would look for the first time after ten minutes.
+      await waitForRunning(host, 'early', 1);
+      await remove('early');
+    });
+
     it('a bind of a folder that is not there is refused in words, and nothing runs', async () => {
       const mount = 'type=bind,source=/no/such/folder,target=/x';
       await create(host, 'nobind', '--mount', mount, '--restart-condition', 'none', ...idle);

@@ -1,6 +1,8 @@
 /** What every engine must do alike: one suite, run for each implementation by engine.test.ts. */
 import assert from 'node:assert/strict';
 import type { ContainerRequest, Engine, EngineEvent } from '../../../agent/engine/engine.ts';
+import { runHealthCheck } from '../../../agent/engine/health-check.ts';
+import { realClock } from '../../../cli/runtime.ts';
 import { type ErrorCode, isShoalError } from '../../../proto/errors.ts';
 import type { ExecCommand } from '../../../proto/exec-command.ts';
 
@@ -267,6 +269,33 @@ export function engineCompliance(make: () => Promise<EngineUnderTest>): void {
     await it_.until(output(missing, ''));
     assert.ok([126, 127].includes((await it_.until(engine.execs.inspect(missing))).exitCode));
     await assert.rejects(it_.until(engine.execs.start('nosuchexec', false)), isCode('not-found'));
+  });
+
+  it('tells how health is checked, so that a check can be run by hand', async () => {
+    const { engine } = it_;
+    const checked = async (...Test: string[]) => {
+      const Healthcheck = { Test, Interval: 3_600e9, Timeout: 7e9 };
+      const id = await made({ config: { ...it_.lasting, Healthcheck } });
+      await it_.until(engine.start(id));
+      const { healthCheck } = await it_.until(engine.inspect(id));
+      return {
+        healthCheck: healthCheck!,
+        run: () => runHealthCheck(engine.execs, id, healthCheck!, realClock),
+      };
+    };
+    const well = await checked('CMD', 'echo', 'all', 'well');
+    const { hasStartInterval, ...told } = well.healthCheck;
+    assert.deepEqual(
+      [told, hasStartInterval],
+      [{ command: ['echo', 'all', 'well'], timeoutMs: 7_000 }, false],
+    );
+    assert.deepEqual(await it_.until(well.run()), { hasPassed: true, output: 'all well' });
+    const shell = await checked('CMD-SHELL', 'exit 4');
+    assert.deepEqual(shell.healthCheck.command, ['/bin/sh', '-c', 'exit 4']);
+    assert.equal((await it_.until(shell.run())).hasPassed, false);
+    const none = await made({ config: { ...it_.lasting, Healthcheck: { Test: ['NONE'] } } });
+    await it_.until(engine.start(none));
+    assert.equal((await it_.until(engine.inspect(none))).healthCheck, undefined);
   });
 
   it('makes a network once, also for two that ask at the same time, and keeps one in use', async () => {
