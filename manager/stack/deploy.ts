@@ -10,6 +10,7 @@ import type {
 } from '../../proto/docker.ts';
 import { messageOf } from '../../proto/errors.ts';
 import { parseConstraints } from '../store/constraint.ts';
+import { graphicsOf } from './graphics.ts';
 import { parseShortPort } from './port.ts';
 import { BadValue, parseBytes, parseCpus, parseDuration } from './quantity.ts';
 import type { ComposeDeploy, ComposeService } from './schema.ts';
@@ -61,6 +62,8 @@ export function resourcesOf(
         ]
       : [],
   );
+  const graphics = graphicsOf(scope, path, deploy);
+  if (graphics) generic.push({ DiscreteResourceSpec: { Kind: graphics.kind, Value: graphics.count } });
   return present<Resources>({
     Limits: limits && present({ ...cpusAndMemory('limits'), Pids: limits.pids }),
     Reservations:

@@ -95,6 +95,13 @@ const updateShape = {
 
 const genericResource = shape({ discrete_resource_spec: shape({ kind: text, value: integer }).optional() });
 
+const reservedDevice = shape({
+  capabilities: textList,
+  count: z.union([integer, z.literal('all')], { error: 'must be a whole number' }).optional(),
+  device_ids: textList.optional(),
+  driver: text.optional(),
+});
+
 const deployShape = {
   mode: z.enum(['replicated', 'global', 'replicated-job', 'global-job']).optional(),
   endpoint_mode: z.enum(['vip', 'dnsrr']).optional(),
@@ -112,6 +119,7 @@ const deployShape = {
       cpus: textOrNumber.optional(),
       memory: size.optional(),
       generic_resources: z.array(genericResource).optional(),
+      devices: z.array(reservedDevice).optional(),
     }).optional(),
   }).optional(),
   restart_policy: shape({

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { idle, inside, waitForRunning } from './asking.ts';
+import { idle, inside, waitForReason, waitForRunning } from './asking.ts';
 import { formCluster } from './cluster.ts';
 import { Lab, type LabHost, labMissing, waitFor } from './lab.ts';
 
@@ -15,7 +15,8 @@ describe('lab: devices and privileges', () => {
   before(async function () {
     if (labMissing()) return this.skip();
     lab = await Lab.up(1, 'shoal-privileges');
-    await formCluster(lab, 1);
+    const pieces = ['gpu=GPU-1', 'gpu=GPU-2', 'ssd=3'].map((piece) => ['--node-generic-resource', piece]);
+    await formCluster(lab, 1, { flags: pieces.flat() });
     host = lab.host(1);
     folder = mkdtempSync(join(tmpdir(), 'shoal-privileges-'));
   });
@@ -64,6 +65,45 @@ describe('lab: devices and privileges', () => {
       withDocker('--label', 'shoal.pid=host'),
       /--allow-privileges privileged,devices,pid/,
     );
+  });
+
+  const given = async (service: string): Promise<string[]> => {
+    const label = ['--filter', `label=com.docker.swarm.service.name=${service}`];
+    const { stdout: ids } = await host.engine('ps', '-q', ...label);
+    const told = ids.split('\n').filter(Boolean);
+    const env = await Promise.all(told.map((id) => inside(host, id, 'env')));
+    return env.map((text) => (text.match(/^DOCKER_RESOURCE_\w+=.*$/gm) ?? []).sort().join(' ')).sort();
+  };
+
+  it('pieces that have names are given out by name, others by number, and who finds none left waits', async () => {
+    const pieces = ['--generic-resource', 'gpu=1', '--generic-resource', 'ssd=1'];
+    await withDocker('--name', 'train', '--replicas', '2', ...pieces);
+    await waitForRunning(host, 'train', 2);
+    assert.deepEqual(await given('train'), [
+      'DOCKER_RESOURCE_GPU=GPU-1 DOCKER_RESOURCE_SSD=1',
+      'DOCKER_RESOURCE_GPU=GPU-2 DOCKER_RESOURCE_SSD=1',
+    ]);
+    await withDocker('--name', 'late', '--generic-resource', 'gpu=1');
+    await waitForReason(host, 'late', /insufficient resource gpu on 1 node: 1 asked, at most 0 free/);
+    await host.docker('service', 'scale', '--detach', 'train=1');
+    await waitForRunning(host, 'late', 1);
+    await host.shoal('service', 'rm', 'train', 'late');
+  });
+
+  it('graphics processors are reserved, and the engine is asked for the very ones that a task was given', async () => {
+    await assert.rejects(
+      withDocker('--label', 'shoal.gpu=gpu'),
+      /shoal\.gpu names the generic resource gpu, which the service does not reserve/,
+    );
+    const two = ['--generic-resource', 'gpu=2', '--label', 'shoal.gpu=gpu', '--restart-condition', 'none'];
+    await withDocker('--name', 'render', ...two);
+    // There are none in this machine, which the engine says; what it was asked for is what counts.
+    const task = await waitForReason(host, 'render', /could not select device driver .*gpu/);
+    const id = task.Status.ContainerStatus?.ContainerID ?? '';
+    const { stdout } = await host.engine('inspect', '--format', '{{json .HostConfig.DeviceRequests}}', id);
+    const [request] = JSON.parse(stdout) as { DeviceIDs: string[]; Capabilities: string[][] }[];
+    assert.deepEqual([request?.DeviceIDs, request?.Capabilities], [['GPU-1', 'GPU-2'], [['gpu']]]);
+    await host.shoal('service', 'rm', 'render');
   });
 
   it('stacks have them by the keys that compose has for them', async () => {

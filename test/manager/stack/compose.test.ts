@@ -256,6 +256,23 @@ describe('compose: what is wrong is told with its line', () => {
         'compose.yml:9: services.web.deploy.labels.__proto__: nothing can have this name',
       ],
     ],
+    [
+      web(
+        'deploy:',
+        '  resources:',
+        '    reservations:',
+        '      devices:',
+        '        - {capabilities: [gpu], count: all}',
+        '        - {capabilities: [gpu], device_ids: ["0"]}',
+        '        - {capabilities: [tpu], count: 1, driver: x}',
+      ),
+      [
+        'compose.yml:8: services.web.deploy.resources.reservations.devices[0].count: must be how many: "all" of a node can\'t be scheduled',
+        "compose.yml:9: services.web.deploy.resources.reservations.devices[1].device_ids: say how many (count): which ones is the scheduler's to decide, of those that nodes name",
+        'compose.yml:10: services.web.deploy.resources.reservations.devices[2].capabilities: only graphics processors can be reserved so ([gpu]): give other devices under devices',
+        'compose.yml:10: services.web.deploy.resources.reservations.devices[2].driver: must be nvidia, not "x"',
+      ],
+    ],
     ['- a', ['compose.yml:1: a compose file is a map with services in it']],
     ['version: "3"', ['compose.yml:1: services: no services: a stack has at least one']],
   ];

@@ -83,6 +83,24 @@ describe('compose: a service as docker stack deploy makes it', () => {
     assert.deepEqual(spec.RollbackConfig, { Parallelism: 1, Order: 'stop-first' });
   });
 
+  it('with graphics processors, which the scheduler counts', () => {
+    const reserved = (...labels: string[]) =>
+      service(
+        'deploy:',
+        ...labels,
+        '  resources:',
+        '    reservations:',
+        '      devices: [{driver: nvidia, count: 2, capabilities: [gpu]}]',
+      );
+    const told = (spec: ReturnType<typeof service>) => [
+      spec.Labels['shoal.gpu'],
+      spec.TaskTemplate.Resources?.Reservations?.GenericResources,
+    ];
+    const two = (Kind: string) => [{ DiscreteResourceSpec: { Kind, Value: 2 } }];
+    assert.deepEqual(told(reserved()), ['gpu', two('gpu')]);
+    assert.deepEqual(told(reserved('  labels: [shoal.gpu=NVIDIA-GPU]')), ['NVIDIA-GPU', two('NVIDIA-GPU')]);
+  });
+
   it('in other modes', () => {
     assert.deepEqual(service('deploy: {mode: global}').Mode, { Global: {} });
     assert.deepEqual(service('deploy: {mode: global-job}').Mode, { GlobalJob: {} });
