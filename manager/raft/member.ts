@@ -66,7 +66,7 @@ export class RaftMember implements RaftNode {
     this.#settings = settings;
     this.#self = recovered.self;
     this.#recovered = recovered;
-    const { clock, random, proposalTimeoutMs, onCommit, electionTicks, transport } = settings;
+    const { clock, random, proposalTimeoutMs, onCommit, electionTicks } = settings;
     this.#pending = new PendingProposals({ clock, random, timeoutMs: proposalTimeoutMs, onCommit });
     this.#waiters = new AppliedWaiters(recovered.storage, () => this.#refuseWhenUnable());
     this.#changes = new MembershipChanges(this.#changeDoor(), proposalTimeoutMs);
@@ -76,11 +76,7 @@ export class RaftMember implements RaftNode {
       this.#loop.wake();
     }, electionTicks);
     this.#barrier = new SharedRequest(() => this.#readOnce());
-    this.#forwardedPoint = new SharedRequest(() => {
-      const leader = this.#leader();
-      if (leader === undefined) throw this.#notLeader();
-      return transport.forwardReadIndex(leader);
-    });
+    this.#forwardedPoint = new SharedRequest(() => this.#askLeader());
     this.#loop = new ReadyLoop({
       ...settings,
       core,
@@ -176,6 +172,23 @@ export class RaftMember implements RaftNode {
       }
       await this.#turn(deadlineMs);
     }
+  }
+
+  /** The leader's read point. Given up as soon as that one leads no more: whoever hangs or is cut off does not answer. */
+  async #askLeader(): Promise<number> {
+    const leader = this.#leader();
+    if (leader === undefined) throw this.#notLeader();
+    const answer = this.#settings.transport.forwardReadIndex(leader);
+    const settled = answer.then(
+      () => true,
+      () => true,
+    );
+    while (this.#leader()?.raftId === leader.raftId) {
+      this.#refuseWhenUnable();
+      const turn = new Promise<false>((resolve) => this.#turns.push(() => resolve(false)));
+      if (await Promise.race([settled, turn])) return answer;
+    }
+    throw this.#notLeader();
   }
 
   readIndexAsLeader(): Promise<number> {

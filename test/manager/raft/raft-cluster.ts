@@ -59,6 +59,8 @@ export class RaftCluster {
   readonly seats = new Map<MemberId, Seat>();
   /** Members that neither hear nor are heard. */
   readonly cut = new Set<MemberId>();
+  /** They neither hear nor say anything, and their connections stay. */
+  readonly hung = new Set<MemberId>();
   /** How many of the appends are durable on the spot; the others take their time. */
   quickShare = 0.5;
   /** Given, decides for each message whether it is lost. */
@@ -161,7 +163,8 @@ export class RaftCluster {
   /** The one running member that leads, among those not cut off. */
   leader(): Seat | undefined {
     return this.running().find(
-      ({ node, member }) => node?.status().role === 'leader' && !this.cut.has(member.raftId),
+      ({ node, member: { raftId } }) =>
+        node?.status().role === 'leader' && !this.cut.has(raftId) && !this.hung.has(raftId),
     );
   }
 
@@ -185,6 +188,7 @@ export class RaftCluster {
     const ask = async <T>(leader: Member, question: (node: RaftNode) => Promise<T>): Promise<T> => {
       await delay(this.clock, latencyMs);
       const node = this.seats.get(leader.raftId)?.node;
+      if (this.hung.has(leader.raftId)) return new Promise<never>(() => {});
       if (isCut(leader.raftId) || node === undefined) {
         throw new ShoalError('unavailable', 'not reachable', { details: { outcome: 'not-appended' } });
       }
@@ -200,6 +204,7 @@ export class RaftCluster {
         this.clock.after(latencyMs, () => {
           for (const message of messages) {
             const node = this.seats.get(to.raftId)?.node;
+            if (this.hung.has(from) || this.hung.has(to.raftId)) continue;
             const arrives = node !== undefined && !isCut(to.raftId) && this.loses?.(message) !== true;
             if (arrives) node.receive(structuredClone(message));
             else sender?.reportUnreachable(to.raftId);
