@@ -27,7 +27,8 @@ export class Reporter {
   readonly #pending = new Map<string, AgentStatus>();
   #deliver: Deliver | undefined;
   #timer: Timer | undefined;
-  #isSending = false;
+  /** Where a batch is on its way to. One that was meant for an earlier place is not waited for: nobody may answer there. */
+  #sending: Deliver | undefined;
 
   constructor(clock: Clock, log: Log, nodeId: () => string) {
     this.#clock = clock;
@@ -61,7 +62,8 @@ export class Reporter {
   }
 
   #schedule(delayMs: number): void {
-    if (this.#deliver === undefined || this.#isSending || this.#pending.size === 0) return;
+    const isSending = this.#sending === this.#deliver;
+    if (this.#deliver === undefined || isSending || this.#pending.size === 0) return;
     this.#timer ??= this.#clock.after(delayMs, () => {
       this.#timer = undefined;
       void this.#send();
@@ -70,10 +72,10 @@ export class Reporter {
 
   async #send(): Promise<void> {
     const deliver = this.#deliver;
-    if (deliver === undefined || this.#isSending) return;
+    if (deliver === undefined || this.#sending === deliver) return;
     const batch = [...this.#pending].slice(0, largestBatch);
     if (batch.length === 0) return;
-    this.#isSending = true;
+    this.#sending = deliver;
     let waitMs = 0;
     try {
       const nodeId = this.#nodeId();
@@ -82,9 +84,8 @@ export class Reporter {
     } catch (error) {
       waitMs = retryMs;
       this.#log.debug({ reason: messageOf(error), count: batch.length }, 'statuses were not acknowledged');
-    } finally {
-      this.#isSending = false;
     }
+    if (this.#sending === deliver) this.#sending = undefined;
     this.#schedule(this.#deliver === deliver ? waitMs : 0);
   }
 }
