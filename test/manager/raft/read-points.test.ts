@@ -1,7 +1,8 @@
-/** Read points of a leader that comes to be none. */
+/** Read points of a leader that comes to be none, or that hangs. */
 import assert from 'node:assert/strict';
 import { ReadPoints } from '../../../manager/raft/read-points.ts';
 import { isShoalError, ShoalError } from '../../../proto/errors.ts';
+import { RaftCluster } from './raft-cluster.ts';
 
 const notLeader = () => new ShoalError('not-leader', 'this manager is not the leader');
 
@@ -46,5 +47,18 @@ describe('read points', () => {
     await turns();
     points.answered([{ index: 11, context: asked.at(-1)! }]);
     assert.equal(await later, 11);
+  });
+});
+
+describe('a group whose leader hangs', () => {
+  it('reads on under the next what was asked of it, and what the next asks before it begins', async () => {
+    const cluster = new RaftCluster();
+    await cluster.form(3);
+    cluster.hung.add(1);
+    const asked = [2, 3].map((raftId) => cluster.node(raftId).readBarrier());
+    const leader = await cluster.newLeader(1);
+    // Whoever comes while a question is under way waits for its end.
+    await cluster.wait(Promise.all([...asked, leader.node!.readBarrier()]));
+    await cluster.stop();
   });
 });
