@@ -217,21 +217,24 @@ export class Agent {
 
   /**
    * Leaves the cluster: ends the node's tasks, removes their containers, networks and files and forgets them.
-   * Resolves after a minute even when the engine does not answer; what is left is then logged.
+   * Resolves after a minute even when the engine does not answer, with what the host is left with all the same, in words.
    */
-  async leave(): Promise<void> {
+  async leave(): Promise<string[]> {
     this.#session.stop();
     const left = await this.#within(
       leaveTimeoutMs,
       this.#worker.leave().then(() => true),
     );
-    if (left !== true) this.#log.error({}, 'containers of this node are left: the engine does not answer');
-    await this.#dataPlane?.leave();
+    const leftovers: string[] = [];
+    if (left !== true) leftovers.push('containers of this node are left: the engine does not answer');
+    leftovers.push(...((await this.#dataPlane?.leave()) ?? []));
     await this.stop();
     await this.#journal.clear();
     await this.#files
       .clear()
-      .catch((error: unknown) => this.#log.error({ reason: messageOf(error) }, 'files of tasks are left'));
+      .catch((error: unknown) => leftovers.push(`files of tasks are left: ${messageOf(error)}`));
+    if (leftovers.length > 0) this.#log.error({ leftovers }, 'something of this node is left on its host');
+    return leftovers;
   }
 
   /** How the session with the managers stands. */

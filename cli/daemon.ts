@@ -218,24 +218,26 @@ export class Daemon implements ApiHost {
     }
   }
 
-  /** Takes this node out of its cluster: its tasks end, its folders are emptied. */
-  async leave(force: boolean): Promise<void> {
+  /** Takes this node out of its cluster: its tasks end, its folders are emptied. Resolves with what is left on the host, in words. */
+  async leave(force: boolean): Promise<string[]> {
     this.isEnding = true;
-    await this.leaveCluster(force).finally(() => {
+    return this.leaveCluster(force).finally(() => {
       this.isEnding = false;
     });
   }
 
-  private async leaveCluster(force: boolean): Promise<void> {
+  private async leaveCluster(force: boolean): Promise<string[]> {
     const { state } = this;
+    let leftovers: string[] = [];
     if (state.kind === 'member') {
       const nodeId = this.mustHold().certificate.nodeId as NodeId;
       const isAlone = state.manager?.manager.raft.status().members.length === 1;
       if (state.manager && !isAlone) await this.leaveGroup(state.manager, nodeId, force);
-      await state.agent.leave();
+      leftovers = await state.agent.leave();
       await state.manager?.stop({ orderly: false });
     }
     await this.forget();
+    return leftovers;
   }
 
   /** Opens a locked manager's disk and goes on. */

@@ -157,8 +157,8 @@ export class DataPlane {
     this.#ready.refuse(new ShoalError('unavailable', 'the agent is stopping'));
   }
 
-  /** Takes everything of ours out of the kernel and forgets it. */
-  async leave(): Promise<void> {
+  /** Takes everything of ours out of the kernel and forgets it. Resolves with what the host is left with, in words. */
+  async leave(): Promise<string[]> {
     // What is taken away now is no reason to look.
     this.#isStopped = true;
     this.#timer?.cancel();
@@ -170,6 +170,7 @@ export class DataPlane {
     await this.#reconcile();
     await this.stop();
     await this.#last.forget();
+    return this.#round.leave();
   }
 
   /** From now on reports go to `send`; the first one at once. Undefined: no manager listens. */

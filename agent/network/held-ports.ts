@@ -1,7 +1,7 @@
 /**
- * Published ports that are held while rules send their connections elsewhere: nftables reserves none, and a rule would
- * take the port from whatever listens on it. In: the ports wanted. Out: those that are someone else's, in words. A
- * connection that comes here all the same (no rule stands yet) is closed.
+ * Published ports that are held, over IPv4 and IPv6, while rules send their connections elsewhere: nftables reserves none,
+ * and a rule would take the port from whatever listens on it. In: the ports wanted. Out: those that are someone else's,
+ * in words. A connection that comes here all the same (no rule stands yet) is closed.
  */
 import { createSocket, type Socket } from 'node:dgram';
 import { createServer, type Server } from 'node:net';
@@ -10,7 +10,7 @@ import type { PublishedPort } from './desired.ts';
 type Held = Server | Socket;
 
 export class HeldPorts {
-  readonly #held = new Map<string, Held>();
+  readonly #held = new Map<string, readonly Held[]>();
   readonly #refused = new Map<string, string>();
   #wanted: ReadonlyMap<string, PublishedPort> = new Map();
 
@@ -35,7 +35,7 @@ export class HeldPorts {
     for (const [key, held] of this.#held) {
       if (kept.has(key)) continue;
       this.#held.delete(key);
-      held.close();
+      for (const one of held) one.close();
     }
   }
 
@@ -50,7 +50,7 @@ export class HeldPorts {
 
   async #try(key: string, port: PublishedPort): Promise<boolean> {
     try {
-      this.#held.set(key, await (port.protocol === 'tcp' ? holdTcp(port) : holdUdp(port)));
+      this.#held.set(key, await hold(port));
       this.#refused.delete(key);
       return true;
     } catch (error) {
@@ -61,7 +61,7 @@ export class HeldPorts {
 
   /** Lets all of them go. */
   stop(): void {
-    for (const held of this.#held.values()) held.close();
+    for (const one of [...this.#held.values()].flat()) one.close();
     this.#held.clear();
   }
 }
@@ -73,23 +73,46 @@ export function portKey({
   return `${protocol}/${publishedPort}`;
 }
 
-function holdTcp({ publishedPort }: PublishedPort): Promise<Server> {
+/**
+ * Both families, each by itself: what a socket for both of them holds is a matter of the host's settings. On a host
+ * without IPv6 there is nothing to hold of it.
+ */
+async function hold(port: PublishedPort): Promise<Held[]> {
+  const one = port.protocol === 'tcp' ? holdTcp : holdUdp;
+  const held = await one(port.publishedPort, false);
+  try {
+    return [held, await one(port.publishedPort, true)];
+  } catch (error) {
+    if (lacksIpv6(error)) return [held];
+    held.close();
+    throw error;
+  }
+}
+
+function holdTcp(port: number, isIpv6: boolean): Promise<Server> {
   const server = createServer((socket) => socket.destroy());
   return new Promise((resolve, reject) => {
     server.once('error', reject);
-    server.listen({ port: publishedPort, host: '0.0.0.0', exclusive: true }, () => resolve(server));
+    const host = isIpv6 ? '::' : '0.0.0.0';
+    server.listen({ port, host, ipv6Only: isIpv6, exclusive: true }, () => resolve(server));
   });
 }
 
-function holdUdp({ publishedPort }: PublishedPort): Promise<Socket> {
-  const socket = createSocket('udp4');
+function holdUdp(port: number, isIpv6: boolean): Promise<Socket> {
+  const socket = createSocket({ type: isIpv6 ? 'udp6' : 'udp4', ipv6Only: isIpv6 });
   return new Promise((resolve, reject) => {
     socket.once('error', (error) => {
       socket.close();
       reject(error);
     });
-    socket.bind({ port: publishedPort, address: '0.0.0.0', exclusive: true }, () => resolve(socket));
+    const address = isIpv6 ? '::' : '0.0.0.0';
+    socket.bind({ port, address, exclusive: true }, () => resolve(socket));
   });
+}
+
+/** Whether a socket could not be had for want of IPv6 on the host. */
+export function lacksIpv6(error: unknown): boolean {
+  return ['EAFNOSUPPORT', 'EADDRNOTAVAIL'].includes((error as NodeJS.ErrnoException).code ?? '');
 }
 
 /** Why a port can't be listened on, in words. */

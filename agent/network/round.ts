@@ -50,7 +50,7 @@ export interface RoundOptions {
   readonly networks: EngineNetworks;
   readonly clock: Clock;
   readonly log: Log;
-  /** Where the host's settings are noted as they were. */
+  /** Where it is noted how the host was, and what its engine remembers. */
   readonly folder: string;
 }
 
@@ -98,8 +98,14 @@ export class Round {
   }
 
   /** Takes up what an earlier life noted of the host. */
-  load(): Promise<void> {
-    return this.#prior.load();
+  async load(): Promise<void> {
+    await this.#prior.load();
+    await this.#remnants.load();
+  }
+
+  /** Nothing follows: resolves with what the host is left with all the same, in words. */
+  leave(): Promise<string[]> {
+    return this.#remnants.leave();
   }
 
   /** Network id → the engine's name for it, of those that it has. */

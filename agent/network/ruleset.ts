@@ -83,6 +83,8 @@ const isOfConnection = 'ct state 0x2,0x4';
 /** A vxlan packet's network. */
 const vxlanIdField = '@th,96,24';
 const isLocalAddress = 'fib daddr type 2';
+/** Of a new connection: answers to what the host itself asked from such a port are none. */
+const toPublished = `ct state 0x8 ${isLocalAddress} meta l4proto . th dport @published`;
 /** What stays on its bridge: the answer would go to the client past the rules, from an address that it did not ask. */
 const translatesAll = `iifname . oifname @same ${isRewritten} masquerade`;
 /** IPv6 lets nothing with that source out of the host, whatever a rule makes of it: refused is better than silence. */
@@ -95,7 +97,8 @@ interface Draft {
   /** All virtual addresses. */
   readonly allVips: readonly [Map<string, string>, Map<string, string>];
   readonly ports: Map<string, string>;
-  readonly deadPorts: Map<string, string>;
+  /** All of them, those that lead nowhere too. */
+  readonly published: Map<string, string>;
   /** Addresses of this node's tasks behind a virtual address, each paired with itself. */
   readonly self: readonly [Map<string, string>, Map<string, string>];
   /** Addresses of this node's tasks on the ingress network: their clients' addresses are kept. */
@@ -110,7 +113,7 @@ export function rulesetOf(desired: Desired, options: RulesetOptions): Ruleset {
     vips: [new Map(), new Map()],
     allVips: [new Map(), new Map()],
     ports: new Map(),
-    deadPorts: new Map(),
+    published: new Map(),
     self: [new Map(), new Map()],
     locals: [new Map(), new Map()],
     chains: new Map(),
@@ -202,10 +205,8 @@ function addPort(
       draft.locals[family].set(own.address, '');
     }
   }
-  if (rules.length === 0) {
-    draft.deadPorts.set(key, '');
-    return;
-  }
+  draft.published.set(key, '');
+  if (rules.length === 0) return;
   const name = `port_${port.protocol}_${port.publishedPort}`;
   draft.chains.set(name, { hook: '', rules });
   draft.ports.set(key, `goto ${name}`);
@@ -248,7 +249,7 @@ function inetRules(draft: Draft, desired: Desired, { lacksBridgeFilter }: Rulese
     ['all4', { kind: 'set', type: 'type ipv4_addr', elements: draft.allVips[0] }],
     ['all6', { kind: 'set', type: 'type ipv6_addr', elements: draft.allVips[1] }],
     ['ports', { kind: 'map', type: 'type inet_proto . inet_service : verdict', elements: draft.ports }],
-    ['closed', { kind: 'set', type: 'type inet_proto . inet_service', elements: draft.deadPorts }],
+    ['published', { kind: 'set', type: 'type inet_proto . inet_service', elements: draft.published }],
     ['self4', { kind: 'set', type: 'type ipv4_addr . ipv4_addr', elements: draft.self[0] }],
     ['self6', { kind: 'set', type: 'type ipv6_addr . ipv6_addr', elements: draft.self[1] }],
     ['locals4', { kind: 'set', type: 'type ipv4_addr', elements: draft.locals[0] }],
@@ -346,6 +347,8 @@ function isolationRules(networks: readonly DesiredNetwork[]): string[] {
 /**
  * What came to a virtual address and was not sent on is refused at once, for nobody stands behind it or the asker is
  * not on its network; else it would fall through to the host's own listeners. Neighbours' questions are no connection.
+ * Likewise what came to a published port: else it would meet who holds the port for the rules (held-ports.ts), and over
+ * IPv6, where the ingress network has none, be taken and closed in place of refused.
  */
 function refusalRules(): string[] {
   const refused = counted(counters.refused);
@@ -355,8 +358,8 @@ function refusalRules(): string[] {
     `ip daddr @all4 ${refused} reject with icmp 3`,
     `ip6 daddr @all6 meta l4proto 6 ${refused} reject with tcp reset`,
     `ip6 daddr @all6 ${refused} reject with icmpv6 4`,
-    `${isLocalAddress} meta l4proto . th dport @closed meta l4proto 6 ${refused} reject with tcp reset`,
-    `${isLocalAddress} meta l4proto . th dport @closed ${refused} reject`,
+    `${toPublished} meta l4proto 6 ${refused} reject with tcp reset`,
+    `${toPublished} ${refused} reject`,
   ];
 }
 

@@ -6,7 +6,7 @@
  */
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import type { Clock } from '../../proto/ports.ts';
-import { refusalOf } from './held-ports.ts';
+import { lacksIpv6, refusalOf } from './held-ports.ts';
 import { bothFamilies, type ListeningPort, type ProxiedPort, type ProxyTarget } from './proxied.ts';
 import { proxyHeader, type Side } from './proxy-header.ts';
 
@@ -236,8 +236,4 @@ function sidesOf({ remoteAddress, remotePort, localAddress, localPort }: Socket)
     { address: remoteAddress, port: remotePort },
     { address: localAddress, port: localPort },
   ];
-}
-
-function lacksIpv6(error: unknown): boolean {
-  return ['EAFNOSUPPORT', 'EADDRNOTAVAIL'].includes((error as NodeJS.ErrnoException).code ?? '');
 }

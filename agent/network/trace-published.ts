@@ -83,7 +83,7 @@ function keyOf({ port, protocol }: Pick<PublishedConnection, 'port' | 'protocol'
 
 function hasRule(connection: PublishedConnection, { actual }: Sight): boolean {
   const collections = actual.ruleset.get(inetTable)?.collections;
-  return ['ports', 'closed'].some((name) => collections?.get(name)?.elements.has(keyOf(connection)));
+  return ['ports', 'published'].some((name) => collections?.get(name)?.elements.has(keyOf(connection)));
 }
 
 /** What the agent's proxy makes of it. */
@@ -154,7 +154,13 @@ function sentOn(
   const key = keyOf({ port, protocol });
   const chain = /^goto (\S+)$/.exec(table?.collections.get('ports')?.elements.get(key) ?? '')?.[1];
   if (chain === undefined) {
-    if (table?.collections.get('closed')?.elements.has(key) !== true) {
+    const isServed = service.endpoints.some(
+      ({ addresses, isDraining, nodeId }) =>
+        !isDraining &&
+        addresses[network.id] !== undefined &&
+        (nodeId === options.nodeId || !isForOwnTasks(service)),
+    );
+    if (isServed || table?.collections.get('published')?.elements.has(key) !== true) {
       return broken(`no rule in the kernel sends port ${port}/${protocol} on`);
     }
     const elsewhere =

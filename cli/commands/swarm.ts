@@ -10,6 +10,7 @@ import type { Context } from '../context.ts';
 import { print } from '../output.ts';
 import { parseBoolean, parseChoice, parseCount, parseDuration } from '../parse.ts';
 import { refuseFlags, UsageError } from '../usage.ts';
+import { printWarnings } from './service.ts';
 
 interface Info {
   Swarm: { NodeID: string; NodeAddr: string; RemoteManagers: { Addr: string }[] | null };
@@ -207,8 +208,12 @@ function addLeave(swarm: Command, context: Context): void {
     .description('take this node out of its cluster')
     .option('-f, --force', 'also when it is a manager and the cluster would suffer')
     .action(async (flags: { force?: boolean }) => {
-      await context.client().post('/swarm/leave', undefined, flags.force ? { force: 'true' } : {});
+      const query: Record<string, string> = flags.force ? { force: 'true' } : {};
+      const answer = await context
+        .client()
+        .post<{ Warnings?: string[] } | undefined>('/swarm/leave', undefined, query);
       print('Node left the swarm.');
+      printWarnings(answer?.Warnings?.map((words) => `Warning: ${words}`));
     });
 }
 

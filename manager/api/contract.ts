@@ -163,7 +163,8 @@ export interface ApiHost {
   /** Answers the new node's id. */
   init(request: SwarmInitRequest): Promise<string>;
   join(request: SwarmJoinRequest): Promise<void>;
-  leave(force: boolean): Promise<void>;
+  /** Answers what the host is left with all the same, in words. */
+  leave(force: boolean): Promise<readonly string[]>;
   /** Makes this node, which is outside, the one manager of a backup's cluster; answers its new id. */
   restore(request: RestoreRequest): Promise<string>;
   unlock(unlockKey: string): Promise<void>;

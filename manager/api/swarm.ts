@@ -70,8 +70,10 @@ export function swarmRoutes(host: ApiHost): Router {
     const force = looseFlag(request, 'force');
     if (host.membership().kind === 'none') throw new ShoalError('not-a-manager', notInSwarm);
     if (!force) refuseUnsafeLeave(host);
-    await host.leave(force);
-    response.status(200).end();
+    const Warnings = await host.leave(force);
+    // Docker's answer has no body; its clients read none.
+    if (Warnings.length > 0) response.status(200).json({ Warnings });
+    else response.status(200).end();
   });
   routes.post('/swarm/unlock', async (request, response) => {
     const { UnlockKey } = readUnlock(jsonBody(request));

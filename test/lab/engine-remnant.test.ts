@@ -50,7 +50,8 @@ describe('lab: an engine that was killed while it made a network', function () {
     // What it remembers comes back at each start, and is in nobody's way while the network is there.
     await startAnew(host);
     await waitForHealed(host);
-    await host.shoal('swarm', 'leave', '--force');
+    const left = await host.shoal('swarm', 'leave', '--force');
+    assert.match(left.stderr, /Warning: the engine was once killed .* makes its bridge shoal\d+ again/);
     const links = (await host.exec('ip', '-o', 'link')).stdout;
     assert.ok(!/shoal\d|vx\d/.test(links), links);
   });

@@ -73,7 +73,7 @@ export class Newcomers {
     if (agent && agent.agent.session.kind !== 'stopped') {
       await new Promise<void>((resolve, reject) => {
         agent.process.onDeath(() => reject(new Error('the agent died while it left')));
-        agent.agent.leave().then(resolve, reject);
+        agent.agent.leave().then(() => resolve(), reject);
       });
     }
     const requestPem = `request for ${keyPem}`;

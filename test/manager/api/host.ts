@@ -148,6 +148,9 @@ export class TestHost implements ApiHost {
     return Promise.resolve('restored-node');
   }
 
+  /** What a host is left with that leaves. */
+  leftovers: readonly string[] = [];
+
   init(request: SwarmInitRequest): Promise<string> {
     this.calls.push(`init ${JSON.stringify(request)}`);
     return Promise.resolve(this.nodeId);
@@ -158,9 +161,9 @@ export class TestHost implements ApiHost {
     return Promise.resolve();
   }
 
-  leave(force: boolean): Promise<void> {
+  leave(force: boolean): Promise<readonly string[]> {
     this.calls.push(`leave ${force}`);
-    return Promise.resolve();
+    return Promise.resolve(this.leftovers);
   }
 
   unlock(unlockKey: string): Promise<void> {
