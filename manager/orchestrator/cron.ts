@@ -24,7 +24,7 @@ export const cron: Reconciler = {
     if (event.kind === 'service') return hasSchedule(event.object) ? [event.object.ID] : [];
     if (event.kind !== 'task') return [];
     const service = view.get('service', event.object.ServiceID);
-    const isNews = event.op === 'remove' || isTerminal(event.object.Status.State);
+    const isNews = event.op === 'remove' || isTerminal(event.object.Status.State) || !isActive(event.object);
     return isNews && service && hasSchedule(service) ? [service.ID] : [];
   },
   allKeys: (view) =>

@@ -35,6 +35,7 @@ import {
   removeTask,
   stopTask,
 } from './context.ts';
+import { lossOf } from './loss.ts';
 import { mendSlot, mustWait } from './mend.ts';
 import { waitersFor } from './order.ts';
 import { concernsTasks } from './replicated.ts';
@@ -88,6 +89,23 @@ function waitsForSchedule({ Spec, JobStatus, Private }: Service): boolean {
 function tasksThatCount(service: Service, tasks: readonly Task[]): readonly Task[] {
   const options = cronOptions(service.Spec.Labels);
   return options?.overlap === 'allow' ? tasks.filter((task) => isOfIteration(service, task)) : tasks;
+}
+
+/**
+ * Where a schedule lets runs overlap, tasks of earlier ones go on to their end: but for those that have yet to begin, and those
+ * whose node is lost.
+ */
+function endEarlierRuns(context: Context): Change[] {
+  const { view, service } = context;
+  if (cronOptions(service.Spec.Labels)?.overlap !== 'allow') return [];
+  return view
+    .find('task', 'service', service.ID)
+    .filter((task) => !isOfIteration(service, task) && isActive(task) && !isTerminal(task.Status.State))
+    .flatMap((task) => {
+      if (task.DesiredState === 'ready') return [removeTask(task, 'the next run of the job has begun')];
+      const loss = lossOf(context, task);
+      return loss === undefined ? [] : [stopTask(context, task, loss)];
+    });
 }
 
 /** What has become of the job's present iteration: over when every slot is complete or given up. */
@@ -198,7 +216,7 @@ function reconcileSlots(context: Context): Reconciliation {
     if (tasks) tasks.push(task);
     else bySlot.set(number, [task]);
   }
-  const changes: Change[] = [];
+  const changes = endEarlierRuns(context);
   let wakeAt: number | undefined;
   let live = 0;
   const open: Slot[] = [];
@@ -232,7 +250,7 @@ function reconcileNodes(context: Context): Reconciliation {
     if (tasks) tasks.push(task);
     else byNode.set(task.NodeID, [task]);
   }
-  const changes: Change[] = [];
+  const changes = endEarlierRuns(context);
   let wakeAt: number | undefined;
   for (const [NodeID, tasks] of byNode) {
     const key = slotKey({ ServiceID: service.ID, NodeID });

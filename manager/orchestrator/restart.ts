@@ -11,8 +11,8 @@ const defaultDelayMs = 5_000;
 
 /**
  * Whether the slot of `task`, which ended, is to have another one. `slotTasks` are all tasks of the slot.
- * A limit on attempts counts the restarts of the same revision, those of the window before the task's end
- * when there is one; being moved from a lost node is no attempt.
+ * A limit on attempts counts the restarts of the same revision (of a job: in the same run), those of the window before the
+ * task's end when there is one; being moved from a lost node is no attempt.
  */
 export function mayRestart(context: Context, slotTasks: readonly Task[], task: Task): boolean {
   const policy = policyOf(context, task);
@@ -33,8 +33,13 @@ export function mayRestart(context: Context, slotTasks: readonly Task[], task: T
   return recent.length < maxAttempts;
 }
 
+/** Each run of a job has all its attempts. */
 function isRestartOf(other: Task, task: Task): boolean {
-  return other.Private.Cause === 'failure' && other.RevisionID === task.RevisionID;
+  return (
+    other.Private.Cause === 'failure' &&
+    other.RevisionID === task.RevisionID &&
+    other.JobIteration?.Index === task.JobIteration?.Index
+  );
 }
 
 /** How long after a task's end its successor may start, in ms. */

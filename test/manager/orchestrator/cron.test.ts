@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import type { CronRun, ServiceMode } from '../../../proto/docker.ts';
+import type { CronRun, ServiceMode, TaskSpec } from '../../../proto/docker.ts';
 import { makeSpec } from './objects.ts';
 import { World } from './world.ts';
 
@@ -9,6 +9,19 @@ const minute = 60_000;
 function setUp(labels: Record<string, string> = {}, Mode: ServiceMode = { ReplicatedJob: {} }): World {
   const spec = { ...makeSpec({ Labels: { 'shoal.cron': '*/10 * * * *', ...labels } }), Mode };
   return new World().createService('job', spec).settle();
+}
+
+/** The same with a restart policy. */
+function setUpTried(
+  RestartPolicy: NonNullable<TaskSpec['RestartPolicy']>,
+  labels: Record<string, string> = {},
+): World {
+  const Labels = { 'shoal.cron': '*/10 * * * *', ...labels };
+  const spec = makeSpec({
+    Labels,
+    TaskTemplate: { RestartPolicy: { Condition: 'on-failure', ...RestartPolicy } },
+  });
+  return new World().createService('job', { ...spec, Mode: { ReplicatedJob: {} } }).settle();
 }
 
 const outcomes = (world: World): CronRun['Outcome'][] =>
@@ -118,6 +131,41 @@ describe('orchestrator: jobs with a schedule', () => {
     assert.deepEqual(outcomes(world), ['complete', 'running']);
     world.report(second, 'complete').settle();
     assert.deepEqual(outcomes(world), ['complete', 'complete']);
+  });
+
+  it('a run that another one overlaps begins nothing more, also not what failed and waits to be tried again', () => {
+    const world = setUpTried({ Delay: 15 * minute * 1e6 }, { 'shoal.cron.overlap': 'allow' });
+    world.pass(10 * minute);
+    world.report(begin(world), 'failed').settle();
+    assert.deepEqual(
+      world.active('job').map(({ DesiredState }) => DesiredState),
+      ['ready'],
+    );
+    world.pass(10 * minute).settle();
+    assert.deepEqual(
+      world.active('job').map(({ JobIteration }) => JobIteration?.Index),
+      [2],
+    );
+    world.pass(9 * minute).run();
+    assert.deepEqual(outcomes(world), ['failed', 'complete']);
+  });
+
+  it('nor does a run that another one overlaps wait for a node that is lost', () => {
+    const world = setUp({ 'shoal.cron.overlap': 'allow' }).pass(10 * minute);
+    const first = begin(world);
+    world.pass(10 * minute);
+    world.setNode(world.task(first).NodeID!, { Status: { State: 'down' } }).settle();
+    assert.deepEqual(outcomes(world), ['failed', 'running']);
+  });
+
+  it('each run has all its attempts', () => {
+    const world = setUpTried({ MaxAttempts: 1, Delay: 0 });
+    for (const tried of [['failed'], ['failed', 'failed']]) {
+      world.pass(10 * minute);
+      for (let attempt = 0; attempt < 2; attempt += 1) world.report(begin(world), 'failed').settle();
+      assert.deepEqual(outcomes(world), tried);
+    }
+    assert.equal(world.tasks('job').filter(({ JobIteration }) => JobIteration?.Index === 2).length, 2);
   });
 
   it('keeps as many runs as asked for', () => {
