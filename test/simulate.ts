@@ -16,6 +16,7 @@ const usage = `usage: npm run simulate -- [OPTIONS]
   --steps N          N virtual seconds of faults instead of as many as the seed draws
   --whole            services in every run, not in each tenth
   --guarded          runs about services that stop on isolation: networks cut for long
+  --varied           runs about jobs, schedules and scaling by what tasks use
   --resume FILE      notes in FILE how far it is, and goes on from there when FILE is of the same run
   --plant NAME       puts a bug in, and succeeds when an invariant catches it`;
 const defaultSeeds = 100;
@@ -31,6 +32,7 @@ interface Job {
   readonly steps: number | undefined;
   readonly whole: boolean;
   readonly guarded: boolean;
+  readonly varied: boolean;
 }
 
 interface Range extends Job {
@@ -58,22 +60,33 @@ async function main(): Promise<number> {
       resume: text,
       whole: { type: 'boolean', default: false },
       guarded: { type: 'boolean', default: false },
+      varied: { type: 'boolean', default: false },
     },
   });
-  const { plant, resume, whole, guarded } = values;
+  const { plant, resume, whole, guarded, varied } = values;
   if (plant !== undefined && !(plant in plants)) {
     console.error(`there is no plant ${plant}; there are ${Object.keys(plants).join(', ')}`);
     return 2;
   }
   const steps = values.steps === undefined ? undefined : countAbove0('steps', values.steps);
   if (values.seed !== undefined)
-    return replay(countAbove0('seed', values.seed), { plant, steps, whole, guarded });
+    return replay(countAbove0('seed', values.seed), { plant, steps, whole, guarded, varied });
   const from = values.from === undefined ? 1 : countAbove0('from', values.from);
   const seeds = values.seeds === undefined ? defaultSeeds : countAbove0('seeds', values.seeds);
   const wanted =
     values.threads === undefined ? availableParallelism() : countAbove0('threads', values.threads);
   const threads = Math.min(wanted, Math.ceil(seeds / chunkSeeds));
-  return new Campaign({ from, to: from + seeds - 1, plant, steps, whole, guarded, threads, resume }).run();
+  return new Campaign({
+    from,
+    to: from + seeds - 1,
+    plant,
+    steps,
+    whole,
+    guarded,
+    varied,
+    threads,
+    resume,
+  }).run();
 }
 
 async function replay(seed: number, job: Job): Promise<number> {
@@ -83,8 +96,8 @@ async function replay(seed: number, job: Job): Promise<number> {
   return report.violation === undefined ? 0 : 1;
 }
 
-function optionsOf(seed: number, { plant, steps, whole, guarded }: Job): ClusterOptions {
-  return { seed, plant: plant === undefined ? undefined : plants[plant], steps, whole, guarded };
+function optionsOf(seed: number, { plant, steps, whole, guarded, varied }: Job): ClusterOptions {
+  return { seed, plant: plant === undefined ? undefined : plants[plant], steps, whole, guarded, varied };
 }
 
 /** Many seeds on several threads. */
@@ -112,7 +125,7 @@ class Campaign {
     clearInterval(progress);
     this.#save();
     const { violations } = this.#tally;
-    const { plant, steps, whole, guarded } = this.#range;
+    const { plant, steps, whole, guarded, varied } = this.#range;
     if (plant !== undefined) {
       const caught = violations[0];
       const how = caught ? `was caught at seed ${caught.seed}, by ${caught.outcome}` : 'was not caught';
@@ -125,7 +138,7 @@ class Campaign {
     console.log(`${this.#tally.seeds} seeds, from ${from} to ${to}, in ${this.#elapsed()}: ${outcome}`);
     for (const { seed, outcome: what } of violations) console.log(`seed ${seed}: ${what}`);
     if (violations[0]) {
-      const flags = `--seed ${violations[0].seed}${whole ? ' --whole' : ''}${guarded ? ' --guarded' : ''}${steps ? ` --steps ${steps}` : ''}`;
+      const flags = `--seed ${violations[0].seed}${whole ? ' --whole' : ''}${guarded ? ' --guarded' : ''}${varied ? ' --varied' : ''}${steps ? ` --steps ${steps}` : ''}`;
       console.log(`again, with all that happens: npm run simulate -- ${flags}`);
     }
     return violations.length === 0 && this.#next > to ? 0 : 1;
@@ -134,8 +147,8 @@ class Campaign {
   /** One thread, until nothing is left to do. */
   #employ(): Promise<void> {
     return new Promise((resolve, reject) => {
-      const { plant, steps, whole, guarded } = this.#range;
-      const job: Job = { plant, steps, whole, guarded };
+      const { plant, steps, whole, guarded, varied } = this.#range;
+      const job: Job = { plant, steps, whole, guarded, varied };
       const worker = new Worker(new URL(import.meta.url), { workerData: job });
       this.#workers.push(worker);
       let chunk: Chunk | undefined;
@@ -193,16 +206,16 @@ class Campaign {
 
   /** Chunks that were under way are run again; what they had added already is counted twice, no violation lost. */
   #save(): void {
-    const { resume, from, to, steps, whole, guarded } = this.#range;
+    const { resume, from, to, steps, whole, guarded, varied } = this.#range;
     if (resume === undefined) return;
     const next = Math.min(this.#next, ...this.#open);
-    const note = JSON.stringify({ from, to, steps, whole, guarded, next, tally: this.#tally });
+    const note = JSON.stringify({ from, to, steps, whole, guarded, varied, next, tally: this.#tally });
     writeFileSync(`${resume}.new`, note);
     renameSync(`${resume}.new`, resume);
   }
 
   #resumed(): { tally: Tally; next: number } {
-    const { resume, from, to, steps, whole, guarded } = this.#range;
+    const { resume, from, to, steps, whole, guarded, varied } = this.#range;
     const fresh = { tally: emptyTally(), next: from };
     if (resume === undefined || !existsSync(resume)) return fresh;
     const note = JSON.parse(readFileSync(resume, 'utf8')) as {
@@ -211,11 +224,12 @@ class Campaign {
       steps?: number;
       whole: boolean;
       guarded: boolean;
+      varied?: boolean;
       next: number;
       tally: Tally;
     };
     const isSame = note.from === from && note.to === to && note.steps === steps;
-    if (!isSame || note.whole !== whole || note.guarded !== guarded) {
+    if (!isSame || note.whole !== whole || note.guarded !== guarded || (note.varied ?? false) !== varied) {
       console.error(
         `${resume} is of another run, of seeds ${note.from} to ${note.to}; remove it to begin anew`,
       );

@@ -15,6 +15,7 @@ import { makeCluster } from '../manager/orchestrator/objects.ts';
 import { refuseClient } from './certificates.ts';
 import { VirtualClock } from './clock.ts';
 import { Invariants } from './invariants.ts';
+import { Kinds } from './kinds/kinds.ts';
 import { Machine, type RunningManager, type Tuning } from './machine.ts';
 import { Network } from './network.ts';
 import { firstCertificate, Newcomers } from './newcomers.ts';
@@ -44,6 +45,8 @@ export class SimulatedCluster {
   readonly trace: Trace;
   readonly invariants: Invariants;
   readonly places: Places;
+  /** In runs about jobs, schedules and scaling. */
+  readonly kinds: Kinds | undefined;
   #byAddress = new Map<string, string>();
   readonly #newcomers = new Newcomers(this);
 
@@ -51,11 +54,14 @@ export class SimulatedCluster {
     const { seed, plant } = options;
     this.seed = seed;
     const whole = options.whole || plant?.whole;
-    this.scope = scopeOf({ ...options, whole, guarded: options.guarded || plant?.guarded });
+    const guarded = options.guarded || plant?.guarded;
+    this.scope = scopeOf({ ...options, whole, guarded, varied: options.varied || plant?.varied });
     this.random = seededRandom(seed);
     const { clock } = this;
     this.trace = new Trace(() => clock.monotonicMs(), options.show);
     this.invariants = new Invariants(this.trace);
+    if (this.scope.isVaried) this.kinds = new Kinds(this);
+    this.invariants.kinds = this.kinds;
     this.network = new Network(clock, seededRandom(seed + 0x10000000));
     const { scope } = this;
     const { snapshotEntries, flushMs } = scope;
@@ -67,6 +73,7 @@ export class SimulatedCluster {
     this.places = {
       network: this.network,
       isExact: scope.isExact,
+      isMeasured: scope.isVaried,
       machineAt: (address) => this.#byAddress.get(address) ?? '',
       managerOn: (name) => this.machine(name).manager,
       shownBy: (name) => this.machine(name).shown,

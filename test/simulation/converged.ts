@@ -29,7 +29,9 @@ export function differences(cluster: SimulatedCluster): string[] {
           ? []
           : [`node ${short(node.ID)} is ${node.Status.State} ${node.Status.Message ?? ''}`],
       ),
-    ...store.list('service').flatMap((service) => ofService(store, service)),
+    ...store
+      .list('service')
+      .flatMap((service) => cluster.kinds?.differences(store, service) ?? ofService(store, service)),
     ...store.list('task').flatMap((task) => ofTask(store, task)),
     ...cluster.machines.flatMap((machine) => ofEngine(store, machine)),
   ];

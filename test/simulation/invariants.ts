@@ -39,6 +39,13 @@ export type InvariantName =
   | 'comes-back'
   | 'linearizable'
   | 'reason-told'
+  | 'completed-once'
+  | 'jobs-at-a-time'
+  | 'retried-as-asked'
+  | 'schedule-kept'
+  | 'runs-apart'
+  | 'scale-bounds'
+  | 'scale-steady'
   | 'converges'
   | 'comes-to-rest'
   | 'nothing-thrown';
@@ -91,8 +98,17 @@ function asAsked(change: Change): Change {
   return { ...change, object: { ...object, IPAMOptions: { Driver: { Name: '' }, Configs: [] } } };
 }
 
+/** Those of runs about jobs, schedules and scaling: kinds/kinds.ts. */
+interface KindsObserver {
+  happened(happening: { store: Store; event: StoreEvent; entryNow: number }): void;
+  started(machine: Machine, containerId: string): void;
+  led(): void;
+  forget(): void;
+}
+
 export class Invariants implements StoreObserver {
   violation: Violation | undefined;
+  kinds: KindsObserver | undefined;
   readonly #trace: Trace;
   readonly #applied = new Map<number, Applied>();
   readonly #stores = new Map<number, { machine: string; digest: string }>();
@@ -125,6 +141,7 @@ export class Invariants implements StoreObserver {
     for (const at of [...this.#stores.keys()]) if (at > index) this.#stores.delete(at);
     this.#leaders.clear();
     this.#containers.clear();
+    this.kinds?.forget();
     this.#lastIndex = index;
   }
 
@@ -145,6 +162,10 @@ export class Invariants implements StoreObserver {
       this.#lastIndex = Math.max(this.#lastIndex, index);
       this.#trace.mix(`${index} ${shown} ${data.length}`);
       for (const event of events) this.#checkEvent(store, index, event);
+      if (this.kinds && events.length > 0) {
+        const { now: entryNow } = decodeEntry(data);
+        for (const event of events) this.kinds.happened({ store, event, entryNow });
+      }
     } else if (!Buffer.from(known.data).equals(data)) {
       const [here, there] = [summary(data), summary(known.data)];
       this.violate('log-equal', `entry ${index} is ${here} on ${machine} and ${there} on ${known.machine}`);
@@ -235,7 +256,9 @@ export class Invariants implements StoreObserver {
     const { Cause, Replaces } = task.Private;
     if (Cause === 'move' && Replaces !== undefined) this.#moved.add(Replaces);
     const key = slotKey(task);
-    const active = store.find('task', 'slot', key).filter(isWanted);
+    // Runs of a job may overlap: kinds/schedules.ts knows where they may not.
+    const isOfRun = (one: Task): boolean => one.JobIteration?.Index === task.JobIteration?.Index;
+    const active = store.find('task', 'slot', key).filter((one) => isWanted(one) && isOfRun(one));
     const revisions = new Set(active.map((one) => one.RevisionID));
     if (active.length <= 1 || (active.length === 2 && revisions.size === 2)) return;
     if (active.length === 2 && this.#moved.has(active[0]!.ID)) return;
@@ -302,8 +325,10 @@ export class Invariants implements StoreObserver {
     if (role !== 'leader') return;
     const member = `${machine} (member ${raftId})`;
     const known = this.#leaders.get(term);
-    if (known === undefined) this.#leaders.set(term, member);
-    else if (known !== member)
+    if (known === undefined) {
+      this.#leaders.set(term, member);
+      this.kinds?.led();
+    } else if (known !== member)
       this.violate('one-leader-a-term', `term ${term} has two leaders: ${known} and ${member}`);
   }
 
@@ -333,6 +358,7 @@ export class Invariants implements StoreObserver {
 
   /** What stops on isolation runs nowhere else when it starts, whatever became of the network and of clocks. */
   containerStarted(machine: Machine, id: string): void {
+    this.kinds?.started(machine, id);
     const taskId = machine.engine.requests().get(id)?.labels[taskIdLabel] ?? '';
     const slot = this.#guarded.get(taskId);
     if (slot === undefined) return;

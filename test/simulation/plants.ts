@@ -14,6 +14,7 @@ import type { TaskId } from '../../proto/ids.ts';
 import { delay } from '../../proto/ports.ts';
 import { isTerminal } from '../../proto/task-state.ts';
 import type { SimulatedDisk } from './disk.ts';
+import { plantsOfKinds } from './kinds/plants.ts';
 import type { Machine } from './machine.ts';
 import type { Plant, Surroundings } from './surroundings.ts';
 
@@ -221,4 +222,5 @@ export const plants: Readonly<Record<string, Plant>> = {
     what: 'managers take no signature of a node whose certificate has expired',
     authority: (authority) => ({ ...authority, isSigned: () => false }),
   },
+  ...plantsOfKinds,
 };

@@ -3,13 +3,21 @@
  * to come to rest as asked. The same seed gives the same run.
  */
 import type { Change } from '../../manager/store/change.ts';
+import { updateServiceChanges } from '../../manager/store/service-change.ts';
+import type { View } from '../../manager/store/store.ts';
+import type { Service } from '../../proto/docker.ts';
 import { messageOf } from '../../proto/errors.ts';
+import type { Id } from '../../proto/ids.ts';
+import { newId } from '../../proto/ids.ts';
 import { type ClusterOptions, SimulatedCluster } from './cluster.ts';
 import { differences } from './converged.ts';
 import { Faults } from './faults.ts';
 import type { Violation } from './invariants.ts';
+import type { Kinds } from './kinds/kinds.ts';
+import { cronLabel, periodMsOf, seldom } from './kinds/specs.ts';
 import { linearizabilityFault } from './linearizability.ts';
 import { Reasons } from './reasons.ts';
+import { hopelessLabel } from './specs.ts';
 import { Workload } from './workload.ts';
 
 export interface RunReport {
@@ -27,6 +35,8 @@ export interface RunReport {
   readonly faults: Readonly<Record<string, number>>;
   /** At how many looks a task had a reason, and at how many it was taking a step. */
   readonly told: Readonly<Reasons['counts']>;
+  /** What jobs, schedules and scaling came to, in runs about them. */
+  readonly kinds: Readonly<Kinds['counts']> | undefined;
 }
 
 /** Everything that was asked has to be so within this virtual time after the faults. */
@@ -35,6 +45,10 @@ const convergenceBoundMs = 180_000;
 const readBoundMs = 10_000;
 /** Then nothing may be proposed any more for so long. */
 const restMs = 2_500;
+/** Where something is scaled by what is measured now and then, for so long. */
+const scaledRestMs = 16_000;
+/** Schedules go on for so long after the faults. */
+const scheduledMs = 14_000;
 const longLifeNs = 90 * 86_400_000 * 1e6;
 
 /** Runs one seed. Never throws for what the cluster does: that is in the report. */
@@ -50,9 +64,14 @@ export async function runSeed(options: ClusterOptions): Promise<RunReport> {
   faults.start();
   const reasons = new Reasons(cluster);
   if (cluster.scope.hasServices) reasons.start();
+  cluster.kinds?.start();
   await cluster.pass(cluster.scope.faultsMs);
   workload.stop();
   faults.healAll();
+  if (cluster.kinds) {
+    cluster.kinds.load.hold();
+    await cluster.pass(scheduledMs);
+  }
   await settle(cluster);
   if (invariants.violation === undefined) await everyManagerAnswers(cluster);
   if (invariants.violation === undefined) checkHistory(cluster, workload);
@@ -67,6 +86,7 @@ export async function runSeed(options: ClusterOptions): Promise<RunReport> {
     unknown: workload.counts.unknown,
     faults: faults.done,
     told: reasons.counts,
+    kinds: cluster.kinds?.counts,
   };
 }
 
@@ -79,7 +99,11 @@ async function settle(cluster: SimulatedCluster): Promise<void> {
     nextLookMs = clock.monotonicMs() + 200;
     const nodes = cluster.leader()?.manager.store.list('node') ?? [];
     // A request that was under way may still take a node out of service.
-    if (nodes.some((node) => node.Spec.Availability !== 'active') || livesShortly(cluster)) {
+    if (
+      nodes.some((node) => node.Spec.Availability !== 'active') ||
+      livesShortly(cluster) ||
+      runsOften(cluster)
+    ) {
       if (!isAsking) {
         isAsking = true;
         putInOrder(cluster)
@@ -103,7 +127,7 @@ async function settle(cluster: SimulatedCluster): Promise<void> {
       return;
     }
     const { lastIndex } = invariants;
-    await cluster.pass(restMs);
+    await cluster.pass(cluster.kinds ? scaledRestMs : restMs);
     if (invariants.lastIndex === lastIndex || hasHopeless(cluster)) break;
     if (clock.monotonicMs() >= endMs) {
       invariants.violate(
@@ -138,6 +162,16 @@ function livesShortly(cluster: SimulatedCluster): boolean {
   return expiry !== undefined && expiry < longLifeNs;
 }
 
+/** Jobs that run by a schedule every now and then. */
+function oftenRun(store: View): Service[] {
+  return store.list('service').filter(({ Spec }) => periodMsOf(Spec.Labels[cronLabel]) !== undefined);
+}
+
+function runsOften(cluster: SimulatedCluster): boolean {
+  const store = cluster.kinds && cluster.leader()?.manager.store;
+  return store !== undefined && oftenRun(store).length > 0;
+}
+
 /** Every node is to take tasks again, so that all that was asked for can be; and certificates are to last. */
 async function putInOrder(cluster: SimulatedCluster): Promise<void> {
   const leader = cluster.leader();
@@ -154,13 +188,23 @@ async function putInOrder(cluster: SimulatedCluster): Promise<void> {
       const Spec = { ...object.Spec, CAConfig: { NodeCertExpiry: longLifeNs } };
       changes.push({ op: 'merge', kind: 'cluster', id: object.ID, fields: { Spec } });
     }
+    for (const service of cluster.kinds ? oftenRun(manager.store) : []) {
+      const Labels = { ...service.Spec.Labels, [cronLabel]: seldom };
+      const update = { spec: { ...service.Spec, Labels } };
+      const makeId = <I extends Id<string>>(): I => newId<I>(cluster.random);
+      changes.push(
+        ...updateServiceChanges(manager.store, service, update, cluster.clock.now(), makeId).changes,
+      );
+    }
     if (changes.length > 0) await manager.propose(changes);
   });
 }
 
 function hasHopeless(cluster: SimulatedCluster): boolean {
   const services = cluster.leader()?.manager.store.list('service') ?? [];
-  return services.some((service) => Object.keys(service.Spec.Labels).length > 0);
+  return services.some(({ Spec: { Labels } }) =>
+    cluster.kinds ? Labels[hopelessLabel] !== undefined : Object.keys(Labels).length > 0,
+  );
 }
 
 function checkHistory(cluster: SimulatedCluster, workload: Workload): void {

@@ -16,6 +16,8 @@ export interface Scope {
   readonly hasServices: boolean;
   /** Services are never to have two tasks in a slot (`shoal.partition.stop-on-isolation`); networks are cut for long. */
   readonly isGuarded: boolean;
+  /** Services are jobs, jobs with a schedule, and scaled by what their tasks use. */
+  readonly isVaried: boolean;
   /** The first manager begins from what an earlier version wrote. */
   readonly oldFormat: string | undefined;
   /** Raft's messages are encoded and decoded on their way. */
@@ -43,6 +45,8 @@ export interface ScopeOptions {
   readonly whole?: boolean | undefined;
   /** Runs about services of which there are never to be two. */
   readonly guarded?: boolean | undefined;
+  /** Runs about jobs, schedules and scaling. */
+  readonly varied?: boolean | undefined;
 }
 
 /**
@@ -66,6 +70,16 @@ const faultsOfGuarded: ReadonlySet<string> = new Set([
 /** The scope that a seed draws. */
 export function scopeOf(options: ScopeOptions): Scope {
   const drawn = draw(options);
+  if (options.varied) {
+    return {
+      ...drawn,
+      isVaried: true,
+      oldFormat: undefined,
+      mostServices: 4,
+      clients: Math.min(2, drawn.clients),
+      faultsMs: options.steps === undefined ? 10_000 + 2 * drawn.faultsMs : drawn.faultsMs,
+    };
+  }
   if (!options.guarded) return drawn;
   return {
     ...drawn,
@@ -79,9 +93,9 @@ export function scopeOf(options: ScopeOptions): Scope {
   };
 }
 
-function draw({ seed, steps, whole, guarded }: ScopeOptions): Scope {
+function draw({ seed, steps, whole, guarded, varied }: ScopeOptions): Scope {
   const { integer, float } = seededRandom(seed + 0x40000000);
-  const hasServices = integer(10) === 0 || whole === true || guarded === true;
+  const hasServices = integer(10) === 0 || whole === true || guarded === true || varied === true;
   const managers = [3, 3, 3, 3, 3, 3, 5, 1][integer(8)]!;
   const workers = hasServices ? 1 + integer(3) : integer(3);
   const isExact = integer(8) === 0;
@@ -111,6 +125,7 @@ function draw({ seed, steps, whole, guarded }: ScopeOptions): Scope {
     workers,
     hasServices,
     isGuarded: false,
+    isVaried: false,
     oldFormat,
     isExact,
     snapshotEntries,

@@ -6,6 +6,7 @@ import { type RunReport, runSeed } from './run.ts';
 const seeds = 400;
 const wholeSeeds = 30;
 const guardedSeeds = 20;
+const variedSeeds = 12;
 /** Within so many seeds a planted bug must be caught. */
 const plantSeeds = 200;
 
@@ -18,6 +19,7 @@ describe('simulation', () => {
     ['seeds', seeds, {}],
     ['seeds of whole clusters', wholeSeeds, { whole: true }],
     ['seeds of services that stop on isolation', guardedSeeds, { guarded: true }],
+    ['seeds of jobs, schedules and scaling', variedSeeds, { varied: true }],
   ] as const) {
     it(`keeps every invariant over ${count} ${what}`, async () => {
       let done = 0;
@@ -68,6 +70,13 @@ describe('simulation: planted bugs are caught', () => {
     'stale-read': ['linearizable', 'acknowledged-kept'],
     'lost-remove': ['converges', 'one-container-a-task'],
     'no-way-back': ['comes-back'],
+    'job-again': ['completed-once'],
+    'eager-jobs': ['jobs-at-a-time'],
+    'endless-retries': ['retried-as-asked'],
+    'lost-run': ['schedule-kept'],
+    'overlapping-runs': ['runs-apart'],
+    'too-many-tasks': ['scale-bounds'],
+    'hasty-scaling': ['scale-steady'],
   };
 
   it('every plant is expected here', () => {

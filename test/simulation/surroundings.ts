@@ -3,6 +3,7 @@ import type { Engine } from '../../agent/engine/engine.ts';
 import type { Authority } from '../../manager/ca/service.ts';
 import type { Decisions } from '../../manager/leader.ts';
 import type { Disk, RaftTransport } from '../../manager/raft/contract.ts';
+import type { UsageOf } from '../../manager/store/usage.ts';
 import type { VirtualClock } from './clock.ts';
 import type { SimulatedDisk } from './disk.ts';
 import type { Invariants } from './invariants.ts';
@@ -18,9 +19,11 @@ export interface Plant {
   readonly whole?: boolean;
   /** It shows only where services stop on isolation. */
   readonly guarded?: boolean;
+  /** It shows only in jobs, schedules or scaling. */
+  readonly varied?: boolean;
   disk?(disk: SimulatedDisk, around: Surroundings): Disk;
   transport?(transport: RaftTransport, machine: Machine): RaftTransport;
-  decide?(): Decisions;
+  decide?(usage: UsageOf): Decisions;
   engine?(engine: Engine): Engine;
   authority?(authority: Authority): Authority;
   /** Whether the store lets two objects have the same address: it would refuse what the others do wrong. */

@@ -4,13 +4,23 @@
  * elsewhere Raft's messages are handed over as they are, for encoding them is a quarter of a run.
  */
 import { unpack } from 'msgpackr';
-import type { ConnectDispatcher, Stream, StreamHandlers } from '../../agent/dispatcher-client.ts';
+import type {
+  ConnectDispatcher,
+  SessionHandlers,
+  Stream,
+  StreamHandlers,
+  UsageStream,
+} from '../../agent/dispatcher-client.ts';
 import { millisecondsOf, type WireAssignments, type WireSessionMessage } from '../../agent/wire.ts';
 import { type Dispatcher, notLeader } from '../../manager/dispatcher/dispatcher.ts';
 import type { Member, RaftTransport } from '../../manager/raft/contract.ts';
 import type { MemberId, Message } from '../../manager/raft/core/types.ts';
 import { encodeMessages, messagesOf, withSnapshotData } from '../../manager/raft/message-codec.ts';
+import type { UsageHandle } from '../../manager/usage/board.ts';
+import { notMeasured } from '../../manager/usage/service.ts';
 import { isShoalError, ShoalError } from '../../proto/errors.ts';
+import type { UsageReport } from '../../proto/generated/shoal/v1/UsageReport.ts';
+import type { UsageWishes__Output as UsageWishes } from '../../proto/generated/shoal/v1/UsageWishes.ts';
 import type { NodeId } from '../../proto/ids.ts';
 import { loadPackage, type NodeIdentity } from '../../proto/rpc.ts';
 import type { StreamHandle } from '../../proto/rpc-stream.ts';
@@ -27,6 +37,8 @@ export interface Places {
   readonly network: Network;
   /** Whether Raft's messages are encoded on their way. */
   readonly isExact: boolean;
+  /** Whether agents tell what their tasks use. */
+  readonly isMeasured: boolean;
   /** Machine name of an address (host:port). */
   machineAt(address: string): string;
   /** The manager that runs on a machine now. */
@@ -157,16 +169,10 @@ export function dispatcherOver(places: Places, self: Endpoint, nodeId: NodeId): 
         timeoutMs,
         (server) => work(greeted(server)),
       );
-    const stream = <Message extends object>(
-      method: string,
-      handlers: StreamHandlers<Message>,
-      open: (dispatcher: Dispatcher, pipe: StreamPipe<Message>) => StreamHandle | Promise<StreamHandle>,
+    const opened = <Message>(
+      pipe: StreamPipe<Message>,
+      open: (server: RunningManager) => StreamHandle | Promise<StreamHandle>,
     ): Stream => {
-      const pipe = new StreamPipe<Message>(network, self, to, handlers);
-      const encoded = {
-        send: (message: Message) => pipe.send(overWire<Message>(method, 'response', message)),
-        end: (error?: ShoalError) => pipe.end(error),
-      } as StreamPipe<Message>;
       const arrive = (): void => {
         const server = places.managerOn(to);
         if (server === undefined) {
@@ -175,7 +181,7 @@ export function dispatcherOver(places: Places, self: Endpoint, nodeId: NodeId): 
         }
         server.process.run(() => {
           Promise.resolve()
-            .then(() => open(greeted(server), encoded))
+            .then(() => open(server))
             .then(
               (handle) => {
                 if (!server.manager.store.get('node', nodeId)) places.onStranger(to, nodeId);
@@ -188,10 +194,44 @@ export function dispatcherOver(places: Places, self: Endpoint, nodeId: NodeId): 
       network.carry(self.machine, to, arrive, () => pipe.breakDown());
       return { cancel: () => pipe.cancel() };
     };
+    const stream = <Message extends object>(
+      method: string,
+      handlers: StreamHandlers<Message>,
+      open: (dispatcher: Dispatcher, pipe: StreamPipe<Message>) => StreamHandle | Promise<StreamHandle>,
+    ): Stream => {
+      const pipe = new StreamPipe<Message>(network, self, to, handlers);
+      const encoded = {
+        send: (message: Message) => pipe.send(overWire<Message>(method, 'response', message)),
+        end: (error?: ShoalError) => pipe.end(error),
+      } as StreamPipe<Message>;
+      return opened(pipe, (server) => open(greeted(server), encoded));
+    };
+    const watchUsage = (handlers: StreamHandlers<UsageWishes>): UsageStream => {
+      const pipe = new StreamPipe<UsageWishes>(network, self, to, handlers);
+      let handle: UsageHandle | undefined;
+      const { cancel } = opened(pipe, (server) => {
+        greeted(server);
+        const board = server.manager.leading()?.usage;
+        if (board === undefined) throw notMeasured();
+        const watch = board.watch(nodeId, pipe as never);
+        handle = watch;
+        return watch;
+      });
+      const report = (said: UsageReport): void =>
+        network.carry(
+          self.machine,
+          to,
+          () => handle?.report(said),
+          () => {},
+        );
+      return { cancel, report };
+    };
     return {
       address,
-      session: (description, handlers: StreamHandlers<WireSessionMessage>) =>
-        stream('Session', handlers, (dispatcher, sink) => {
+      ...(places.isMeasured ? { watchUsage } : {}),
+      session: (description, handlers: SessionHandlers) =>
+        stream<WireSessionMessage>('Session', handlers, (dispatcher, sink) => {
+          if (places.isMeasured) self.process.run(() => handlers.onManagerKind('shoal'));
           return dispatcher.session(
             { nodeId, role: 'worker', address: hostOf(self.machine) },
             overWire('Session', 'request', { description }),

@@ -18,6 +18,7 @@ import { isShoalError, messageOf } from '../../proto/errors.ts';
 import { type Id, newId } from '../../proto/ids.ts';
 import { registerId, type SimulatedCluster } from './cluster.ts';
 import { short } from './invariants.ts';
+import { variedChange, variedSpecOf } from './kinds/specs.ts';
 import type { RegisterOperation } from './linearizability.ts';
 import type { Machine } from './machine.ts';
 import { seededRandom } from './random.ts';
@@ -118,6 +119,7 @@ export class Workload {
   /** Which change is asked for; made from what the manager's store shows. */
   #draw(): (manager: Manager, now: number) => Change[] | undefined {
     const draw = this.#random.float();
+    if (this.#cluster.scope.isVaried) return this.#drawVaried(draw);
     if (draw < 0.3) return (manager, now) => this.#createService(manager, now);
     if (draw < 0.5)
       return (manager, now) => this.#updateService(manager, now, (service) => this.#scaled(service));
@@ -131,6 +133,15 @@ export class Workload {
     if (draw < 0.92) return (manager) => this.#createSecret(manager);
     if (draw < 0.97)
       return (manager, now) => stackChanges(manager.store, this.#random, { now, newId: this.#newId });
+    return (manager) => this.#setAvailability(manager);
+  }
+
+  #drawVaried(draw: number): (manager: Manager, now: number) => Change[] | undefined {
+    if (draw < 0.5) return (manager, now) => this.#createService(manager, now);
+    if (draw < 0.8)
+      return (manager, now) =>
+        this.#updateService(manager, now, ({ Spec }) => ({ spec: variedChange(this.#random, Spec) }));
+    if (draw < 0.92) return (manager) => this.#remove(manager, 'service');
     return (manager) => this.#setAvailability(manager);
   }
 
@@ -193,6 +204,10 @@ export class Workload {
   #createService(manager: Manager, now: number): Change[] | undefined {
     const { store } = manager;
     if (store.count('service') >= this.#cluster.scope.mostServices) return undefined;
+    if (this.#cluster.scope.isVaried) {
+      const varied = variedSpecOf(this.#random, this.#name('service'));
+      return createServiceChanges(acceptServiceSpec(store, varied), now, this.#newId).changes;
+    }
     const networks = store.list('network').filter(() => this.#random.float() < 0.5);
     const secrets = store.list('secret').filter(() => this.#random.float() < 0.3);
     const { isGuarded } = this.#cluster.scope;
