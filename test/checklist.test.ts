@@ -1,4 +1,4 @@
-/** docs/checklist-swarmkit.md promises that behaviours are tested, and by what: that must stay true. */
+/** docs/checklist-swarmkit.md and docs/services.md promise that behaviours are tested, and by what: that must stay true. */
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -52,5 +52,38 @@ describe('checklist of SwarmKit', () => {
         : [`${name}: ${file} has no "${title}"`];
     });
     assert.deepEqual(missing, []);
+  });
+});
+
+/** Files, and titles in them, that a cell names: `file` “title” “title”; `file`. */
+function shownBy(cell: string): { file: string; titles: string[] }[] {
+  return [...cell.matchAll(/`([\w-]+(?:\/[\w-]+)*)`((?: “[^”]*”)*)/g)].map(([, file = '', titles = '']) => ({
+    file: join('test', `${file}.test.ts`),
+    titles: [...titles.matchAll(/“([^”]*)”/g)].map(([, title = '']) => title),
+  }));
+}
+
+describe('what docs/services.md says is shown', () => {
+  const page = readFileSync(join(root, 'docs', 'services.md'), 'utf8');
+  const shown = page.slice(page.indexOf('## What shows it')).split('\n');
+  const cells = shown
+    .filter((line) => line.startsWith('| ') && !/^\| (what|number|-+) /.test(line))
+    .map((line) => line.split('|').map((cell) => cell.trim()))
+    .map((row) => (/^\d+$/.test(row[1]!) ? row[6]! : row[2]!));
+
+  it('is there, for each thing that Swarm has and each that it never had', () => {
+    assert.equal(cells.length, 23 + 10);
+    const faults = cells.flatMap((cell) => {
+      const named = shownBy(cell);
+      if (named.length === 0) return /`npm run bench/.test(cell) ? [] : [`nothing is named: ${cell}`];
+      return named.flatMap(({ file, titles }) => {
+        if (!existsSync(join(root, file))) return [`there is no ${file}`];
+        const source = readFileSync(join(root, file), 'utf8');
+        return titles
+          .filter((title) => !isTitleIn(source, title))
+          .map((title) => `${file} has no "${title}"`);
+      });
+    });
+    assert.deepEqual(faults, []);
   });
 });

@@ -307,6 +307,22 @@ describe('lab: services that fail, and what they ask for', () => {
       assert.match((await on.engine('volume', 'ls', '-q')).stdout, /^keep$/m, 'a named volume stays');
     });
 
+    it('its limits of processes, memory and swap, its log driver, and its place among those that are killed first', async () => {
+      const memory = ['--limit-memory', '64M', '--memory-swap', '32M', '--limit-pids', '50'];
+      const log = ['--log-driver', 'json-file', '--log-opt', 'max-size=1m'];
+      await create(host, 'tuned', ...memory, '--oom-score-adj', '100', ...log, ...idle);
+      const { on, id } = await containerOf('tuned');
+      const { stdout } = await on.engine('inspect', '--format', '{{json .HostConfig}}', id);
+      const { Memory, MemorySwap, PidsLimit, OomScoreAdj, LogConfig } = JSON.parse(stdout);
+      const mebibyte = 2 ** 20;
+      assert.deepEqual([Memory, PidsLimit, OomScoreAdj], [64 * mebibyte, 50, 100]);
+      // A kernel that counts no swap has the engine say so and drop it.
+      assert.ok([96 * mebibyte, -1].includes(MemorySwap), `${MemorySwap}`);
+      assert.deepEqual(LogConfig, { Type: 'json-file', Config: { 'max-size': '1m' } });
+      assert.equal((await inside(on, id, 'cat', '/proc/self/oom_score_adj')).trim(), '100');
+      await remove('tuned');
+    });
+
     it('what a templated config says of its task', async () => {
       const path = join(folder, 'template');
       writeFileSync(path, 'I am {{.Service.Name}}.{{.Task.Slot}} with {{env "TIER"}} and {{secret "word"}}');
