@@ -38,7 +38,11 @@ export function planOf(cluster: ManagedCluster, changes: readonly Change[], show
     const id = change.op === 'update' ? change.object.ID : change.id;
     return [cluster.store.get('service', id)?.Private.RevisionID];
   });
-  const digest = createHash('sha256').update(JSON.stringify([shown, stable, specs, base]));
+  // Of secrets only that they change: who sees the version could try what they hold.
+  const contents = changes.flatMap((change) =>
+    change.kind === 'config' && change.op === 'create' ? [change.object.Spec.Data] : [],
+  );
+  const digest = createHash('sha256').update(JSON.stringify([shown, stable, specs, base, contents]));
   return { Version: digest.digest('hex').slice(0, versionLength), Services };
 }
 

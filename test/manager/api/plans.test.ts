@@ -146,6 +146,8 @@ describe('api: plans', () => {
     assert.match(shown.Services[0].Differences[0], /^ContainerSpec\.Configs: .*"ConfigID":"a new version"/);
     assert.equal(shown.Services[0].Replaced.length, 1);
     assert.equal((await api.post('/stacks/app/plan', given('two'))).json.Version, shown.Version);
+    const third = await api.put(`/stacks/app?planVersion=${shown.Version}`, given('three'));
+    assert.match(third.json.message, /is out of date/, 'what was shown was another content');
     assert.equal((await api.put(`/stacks/app?planVersion=${shown.Version}`, given('two'))).status, 200);
     assert.equal((await api.get('/configs/app_conf')).json.Spec.Data, Buffer.from('two').toString('base64'));
   });
