@@ -3,20 +3,12 @@ import { existsSync, readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { messageOf, ShoalError } from '../proto/errors.ts';
-
-const hub = 'https://index.docker.io/v1/';
+import { registryOf } from '../proto/image-registry.ts';
 
 interface DockerConfig {
   readonly auths?: Record<string, { auth?: string; identitytoken?: string }>;
   readonly credsStore?: string;
   readonly credHelpers?: Record<string, string>;
-}
-
-/** The registry of an image's name: its first part when that looks like a host, else Docker Hub. */
-export function registryOf(image: string): string {
-  const [first, ...rest] = image.split('/');
-  const isHost = rest.length > 0 && (/[.:]/.test(first!) || first === 'localhost');
-  return isHost ? first! : hub;
 }
 
 /** X-Registry-Auth for `image`; empty when nobody logged in to its registry. */

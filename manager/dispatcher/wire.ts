@@ -41,6 +41,7 @@ import type { WeightedPeer__Output as WirePeer } from '../../proto/generated/doc
 import type { Timestamp__Output as WireTimestamp } from '../../proto/generated/google/protobuf/Timestamp.ts';
 import { privilegesLabel } from '../../proto/privileges.ts';
 import { taskStateOfWire, wireTaskState } from '../../proto/task-state.ts';
+import { withPresentCredentials } from '../store/present-credentials.ts';
 import { privilegesOf } from '../store/privileges.ts';
 import { wireContainerSpec, wireDriver, wireDuration, wireInteger } from './container-spec.ts';
 
@@ -236,8 +237,8 @@ type NetworkOf = (id: Network['ID']) => Network | undefined;
 
 /** The task as its node is told of it, with its last known status. */
 export function wireTask(parts: TaskParts): WireTask {
-  const { task, revision, cluster } = parts;
-  const template = revision.Spec.TaskTemplate;
+  const { task, revision, service, cluster } = parts;
+  const template = (service ? withPresentCredentials(service, revision.Spec) : revision.Spec).TaskTemplate;
   const logDriver = wireDriver(template.LogDriver ?? cluster?.Spec.TaskDefaults.LogDriver);
   return {
     id: task.ID,

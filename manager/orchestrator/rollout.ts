@@ -11,6 +11,7 @@ import type { Service, Task, UpdateConfig, UpdateState, UpdateStatus } from '../
 import type { Change } from '../store/change.ts';
 import { unmetDependencies } from '../store/dependencies.ts';
 import { withPresentScale } from '../store/kept-scale.ts';
+import { withPresentCredentials } from '../store/present-credentials.ts';
 import { earlier, nothing, type Reconciliation, reconciliation } from '../store/reconciler.ts';
 import { firstMissing, referencesOf } from '../store/references.ts';
 import { withRecord } from '../store/service-change.ts';
@@ -169,7 +170,7 @@ function actOnFailure(context: Context, failed: Task, settings: Settings): Chang
   }
   const rolledBack: Service = {
     ...rest,
-    Spec: withPresentScale(service, PreviousSpec),
+    Spec: withPresentCredentials(service, withPresentScale(service, PreviousSpec)),
     Private: {
       ...privateRest,
       RevisionID: PreviousRevisionID,

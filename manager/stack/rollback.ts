@@ -9,6 +9,7 @@ import type { Change } from '../store/change.ts';
 import { describePortConflict } from '../store/endpoint.ts';
 import { withPresentScale } from '../store/kept-scale.ts';
 import { sameServiceSpec } from '../store/normalize.ts';
+import { withPresentCredentials } from '../store/present-credentials.ts';
 import { firstMissing, referencesOf } from '../store/references.ts';
 import { createServiceChanges, updateServiceChanges } from '../store/service-change.ts';
 import type { View } from '../store/store.ts';
@@ -53,7 +54,7 @@ export function rollBackStack(
   const done = { created: [] as string[], updated: [] as string[], unchanged: [] as string[] };
   for (const then of specs) {
     const existing = view.find('service', 'name', then.Name)[0];
-    const spec = existing ? withPresentScale(existing, then) : then;
+    const spec = existing ? withPresentCredentials(existing, withPresentScale(existing, then)) : then;
     if (existing && sameServiceSpec(existing.Spec, spec)) {
       done.unchanged.push(spec.Name);
       revisions.push(existing.Private.RevisionID);

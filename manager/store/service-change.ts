@@ -20,6 +20,7 @@ import { differencesOf } from './difference.ts';
 import { endpointOf } from './endpoint.ts';
 import { keptAutoscale, withKeptScale, withPresentScale } from './kept-scale.ts';
 import { acceptedSpec, sameServiceSpec, sameValue } from './normalize.ts';
+import { withPresentCredentials } from './present-credentials.ts';
 import { cronOptions } from './service-options.ts';
 import type { View } from './store.ts';
 import { modeName } from './tables.ts';
@@ -96,7 +97,10 @@ export function updateServiceChanges(
   const { UpdateStatus: _status, PreviousSpec: _previous, ...kept } = service;
   const target = targetOf(view, service, update, newId);
   const isRollback = !('spec' in update);
-  const Spec = (isRollback ? withPresentScale : withKeptScale)(service, target.revision.Spec);
+  const asked = target.revision.Spec;
+  const Spec = isRollback
+    ? withPresentCredentials(service, withPresentScale(service, asked))
+    : withKeptScale(service, asked);
   const Autoscale = keptAutoscale(service, Spec);
   const job = nextRun(service, target.revision.Spec, now);
   checkSameService(service, target.revision.Spec);

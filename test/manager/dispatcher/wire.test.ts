@@ -12,7 +12,7 @@ import {
   wireTimestamp,
 } from '../../../manager/dispatcher/wire.ts';
 import { newMeta } from '../../../manager/store/change.ts';
-import type { Network, NodeDescription, TaskStatus } from '../../../proto/docker.ts';
+import type { ContainerSpec, Network, NodeDescription, TaskStatus } from '../../../proto/docker.ts';
 import { asId, type NetworkId } from '../../../proto/ids.ts';
 import { loadPackage } from '../../../proto/rpc.ts';
 import { makeCluster, makeNode, makeRevision, makeService, makeTask } from './cluster.ts';
@@ -74,6 +74,21 @@ describe('dispatcher/wire', () => {
         assert.ok((nanos ?? 0) < 1e9);
       }),
     );
+  });
+
+  it('a task pulls with the credentials that its service has now', () => {
+    const auth = (Image: string, RegistryAuth: string) => ({ Image, PullOptions: { RegistryAuth } });
+    const revision = makeRevision('revision1', { ContainerSpec: auth('r.test/web:1', 'stale') });
+    const pulls = (ContainerSpec: ContainerSpec) => {
+      const { Spec } = makeRevision('revision2', { ContainerSpec });
+      const service = { ...makeService('service1', 'revision2'), Spec };
+      const parts = { task: makeTask('task1', 'n1'), revision, cluster: makeCluster() };
+      const { spec } = wireTask({ ...parts, service, network: () => undefined });
+      return spec?.container?.pull_options?.registry_auth;
+    };
+    assert.equal(pulls(auth('r.test/web:2', 'fresh')), 'fresh');
+    assert.equal(pulls(auth('other.test/web:2', 'of another registry')), 'stale');
+    assert.equal(pulls({ Image: 'r.test/web:2' }), 'stale');
   });
 
   it('a status survives the way to a worker and back', () => {

@@ -189,6 +189,24 @@ describe('credentials of a registry', () => {
     assert.notDeepEqual(service('web').PreviousSpec, before.PreviousSpec, 'another change is an update');
   });
 
+  it('are those of now after a rollback, too, where they are for the same registry', () => {
+    const { store, ids, apply, service } = setUp();
+    const spec = (Image: string) => makeSpec({ Name: 'app', TaskTemplate: { ContainerSpec: { Image } } });
+    apply(createServiceChanges(withAuth(spec('registry.test/app:1'), 'stale'), now, ids).changes);
+    const update = (next: ServiceSpec) =>
+      apply(updateServiceChanges(store, service('app'), { spec: next }, now, ids).changes);
+    const back = () => {
+      apply(updateServiceChanges(store, service('app'), { rollback: 'previous' }, now, ids).changes);
+      const { Image, PullOptions } = service('app').Spec.TaskTemplate.ContainerSpec;
+      return [Image, PullOptions?.RegistryAuth];
+    };
+    update(withAuth(spec('registry.test/app:2'), 'stale'));
+    update(withAuth(spec('registry.test/app:2'), 'fresh'));
+    assert.deepEqual(back(), ['registry.test/app:1', 'fresh']);
+    update(withAuth(spec('elsewhere.test/app:3'), 'of elsewhere'));
+    assert.deepEqual(back(), ['registry.test/app:1', 'stale'], 'as that revision was given them');
+  });
+
   it('alone do not run a job again', () => {
     const { store, ids, apply, add, service } = setUp();
     add('job', undefined, { ReplicatedJob: {} });
