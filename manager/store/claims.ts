@@ -49,13 +49,10 @@ export interface ClaimsMemory {
 /** The claims of an object, as text: equal for what two objects may not both have. */
 export function claimsOf(kind: Kind, object: AnyObject): string[] {
   switch (kind) {
-    case 'task': {
-      const task = object as ObjectOf['task'];
-      if (!task.NetworksAttachments || isTerminal(task.Status.State)) return [];
-      return task.NetworksAttachments.flatMap(({ NetworkID, Addresses }) =>
+    case 'task':
+      return attachmentsOf(object as ObjectOf['task']).flatMap(({ NetworkID, Addresses }) =>
         Addresses.map((address) => addressClaim(NetworkID, address)),
       );
-    }
     case 'node': {
       const { Attachments = [], ContainerAddresses = [] } = object as ObjectOf['node'];
       return [...Attachments, ...ContainerAddresses].flatMap(({ NetworkID, Addresses }) =>
@@ -79,6 +76,11 @@ export function claimsOf(kind: Kind, object: AnyObject): string[] {
     default:
       return [];
   }
+}
+
+/** Those whose addresses a task has: none once it has ended. */
+function attachmentsOf({ NetworksAttachments, Status }: ObjectOf['task']) {
+  return NetworksAttachments === undefined || isTerminal(Status.State) ? [] : NetworksAttachments;
 }
 
 /** Whether two states of an object surely have the same claims: cheaper to say than what they are. */
@@ -122,25 +124,34 @@ export function describeClaim(claim: string): string {
   }
 }
 
+/** Who has which address of a network. */
+interface Addresses {
+  readonly holders: ShardedMap<Holder>;
+  count: number;
+}
+
 export class Claims implements ClaimsView {
   lastVxlanId = 0;
-  private readonly holders = new ShardedMap<Holder>();
-  private readonly counts = new Map<NetworkId, number>();
+  /** Of all claims but addresses, of which there may be a million. */
+  private readonly holders = new Map<string, Holder>();
+  /** Of networks of which somebody has one. */
+  private readonly addresses = new Map<NetworkId, Addresses>();
   private readonly rests = new Map<NetworkId, Map<string, number>>();
   private readonly last = new Map<string, string>();
   /** Networks that are there: of others nothing is remembered. */
   private readonly networks = new Set<NetworkId>();
 
   holder(claim: string): Holder | undefined {
-    return this.holders.get(claim);
+    const [what, first, second] = claim.split(' ');
+    return what === 'address' ? this.holderOfAddress(first as NetworkId, second!) : this.holders.get(claim);
   }
 
   holderOfAddress(network: NetworkId, address: string): Holder | undefined {
-    return this.holders.get(addressClaim(network, address));
+    return this.addresses.get(network)?.holders.get(hostOf(address));
   }
 
   countAddresses(network: NetworkId): number {
-    return this.counts.get(network) ?? 0;
+    return this.addresses.get(network)?.count ?? 0;
   }
 
   resting(network: NetworkId): ReadonlyMap<string, number> {
@@ -162,6 +173,10 @@ export class Claims implements ClaimsView {
   /** Follows one object from one state to the next, at `now` (ms since the epoch). */
   note(kind: Kind, before: AnyObject | undefined, after: AnyObject | undefined, now: number): void {
     if (before && after && hasSameClaims(kind, before, after)) return;
+    if (!before && kind === 'task') {
+      this.noteNewTask(after as ObjectOf['task']);
+      return;
+    }
     const had = before ? claimsOf(kind, before) : [];
     const has = after ? claimsOf(kind, after) : [];
     const id = (after ?? before)!.ID;
@@ -170,6 +185,15 @@ export class Claims implements ClaimsView {
     if (kind !== 'network') return;
     if (after) this.networks.add(id as NetworkId);
     else this.forget(id as NetworkId);
+  }
+
+  /** A million of them are noted one after the other when a manager starts. */
+  private noteNewTask(task: ObjectOf['task']): void {
+    for (const { NetworkID, Addresses } of attachmentsOf(task)) {
+      for (const address of Addresses) {
+        this.takeAddress(NetworkID, hostOf(address), { kind: 'task', id: task.ID });
+      }
+    }
   }
 
   /** What a snapshot must hold beside the objects: of equal claims, equal. */
@@ -188,34 +212,47 @@ export class Claims implements ClaimsView {
   }
 
   private take(claim: string, holder: Holder): void {
-    this.holders.set(claim, holder);
     const [what, first, second] = claim.split(' ');
+    if (what === 'address') {
+      this.takeAddress(first as NetworkId, second!, holder);
+      return;
+    }
+    this.holders.set(claim, holder);
     if (what === 'vxlan') this.lastVxlanId = Math.max(this.lastVxlanId, Number(first));
-    if (what !== 'address') return;
-    const network = first as NetworkId;
-    this.counts.set(network, this.countAddresses(network) + 1);
+  }
+
+  private takeAddress(network: NetworkId, address: string, holder: Holder): void {
+    let taken = this.addresses.get(network);
+    if (taken === undefined) {
+      taken = { holders: new ShardedMap(), count: 0 };
+      this.addresses.set(network, taken);
+    }
+    if (taken.holders.add(address, holder)) taken.count += 1;
     if (!this.networks.has(network)) return;
-    this.rests.get(network)?.delete(second!);
-    this.last.set(`${network}/${familyOf(second!)}`, second!);
+    this.rests.get(network)?.delete(address);
+    this.last.set(`${network}/${familyOf(address)}`, address);
   }
 
   private release(claim: string, id: string, now: number): void {
-    if (this.holders.get(claim)?.id !== id) return;
-    this.holders.delete(claim);
+    if (this.holder(claim)?.id !== id) return;
     const [what, first, second] = claim.split(' ');
-    if (what !== 'address') return;
-    const network = first as NetworkId;
-    const left = this.countAddresses(network) - 1;
-    if (left === 0) this.counts.delete(network);
-    else this.counts.set(network, left);
+    if (what === 'address') this.releaseAddress(first as NetworkId, second!, now);
+    else this.holders.delete(claim);
+  }
+
+  private releaseAddress(network: NetworkId, address: string, now: number): void {
+    const taken = this.addresses.get(network)!;
+    taken.holders.delete(address);
+    taken.count -= 1;
+    if (taken.count === 0) this.addresses.delete(network);
     if (!this.networks.has(network)) return;
     const rests = this.rests.get(network) ?? new Map<string, number>();
     this.rests.set(network, rests);
-    rests.delete(second!);
-    rests.set(second!, now);
-    for (const [address, time] of rests) {
+    rests.delete(address);
+    rests.set(address, now);
+    for (const [rested, time] of rests) {
       if (time > now - restMs) break;
-      rests.delete(address);
+      rests.delete(rested);
     }
   }
 

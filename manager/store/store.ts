@@ -11,7 +11,7 @@ import { decodeEntry, type Entry } from './change.ts';
 import { Claims, type ClaimsView } from './claims.ts';
 import { type ClusterEvent, clusterEvents, RecentEvents } from './cluster-event.ts';
 import { Draft } from './draft.ts';
-import { ObjectIndex, Objects } from './objects.ts';
+import { HashedIndex, ListedIndex, type ObjectIndex, Objects } from './objects.ts';
 import { encodeSnapshot, type SnapshotPart, snapshotParts } from './snapshot.ts';
 import {
   type AnyObject,
@@ -296,29 +296,29 @@ function isSameList(one: readonly string[], other: readonly string[]): boolean {
 }
 
 function put(table: TableData<AnyObject>, object: AnyObject, moves: readonly Move[]): void {
-  const row = table.objects.set(object.ID, object);
+  const place = table.objects.set(object.ID, object);
   for (const { index, before, after } of moves) {
     const entries = table.indexes[index]!;
-    for (const key of before) if (!after.includes(key)) entries.delete(key, row);
-    for (const key of after) entries.add(key, row);
+    for (const key of before) if (!after.includes(key)) entries.delete(key, place);
+    for (const key of after) entries.add(key, place);
   }
 }
 
 /** As put, of one that is not there yet: a million of them are put in one after the other. */
 function putNew(table: TableData<AnyObject>, object: AnyObject, readers: readonly IndexReader[]): void {
-  const row = table.objects.add(object.ID, object);
+  const place = table.objects.add(object.ID, object);
   for (const { name, keysOf } of readers) {
     const entries = table.indexes[name]!;
-    for (const key of keysOf(object)) entries.add(key, row);
+    for (const key of keysOf(object)) entries.add(key, place);
   }
 }
 
 function drop(table: TableData<AnyObject>, id: string, moves: readonly Move[]): void {
-  const row = table.objects.row(id);
-  if (row === undefined) return;
+  const place = table.objects.place(id);
+  if (place === undefined) return;
   table.objects.delete(id);
   for (const { index, before } of moves) {
-    for (const key of before) table.indexes[index]!.delete(key, row);
+    for (const key of before) table.indexes[index]!.delete(key, place);
   }
 }
 
@@ -328,8 +328,14 @@ function malformed(error: unknown): ApplyResult {
 
 function emptyTables(): Tables {
   const tablesOf = kinds.map((kind) => {
-    const indexes = Object.fromEntries(readersOf[kind].map(({ name }) => [name, new ObjectIndex()]));
-    return [kind, { objects: new Objects(), indexes }] as const;
+    const objects = new Objects<AnyObject>();
+    const indexes = Object.fromEntries(
+      readersOf[kind].map(({ name, keysOf, isHashed }) => [
+        name,
+        isHashed ? new HashedIndex(objects, keysOf) : new ListedIndex(objects),
+      ]),
+    );
+    return [kind, { objects, indexes }] as const;
   });
   return Object.fromEntries(tablesOf) as unknown as Tables;
 }

@@ -53,6 +53,8 @@ type KeysOf<T> = (object: T) => readonly string[];
 export interface TableIndex<T> {
   readonly reads: readonly (keyof T)[];
   readonly keysOf: KeysOf<T>;
+  /** Hardly two objects share a key, and no user chooses it; see HashedIndex. */
+  readonly isHashed: boolean;
 }
 
 interface Table<T> {
@@ -62,8 +64,12 @@ interface Table<T> {
 }
 
 /** Makes an index's row: `keysOf` sees no field but those that it is said to read. */
-function by<T, F extends keyof T>(reads: readonly F[], keysOf: KeysOf<Pick<T, F>>): TableIndex<T> {
-  return { reads, keysOf };
+function by<T, F extends keyof T>(
+  reads: readonly F[],
+  keysOf: KeysOf<Pick<T, F>>,
+  { isHashed = false } = {},
+): TableIndex<T> {
+  return { reads, keysOf, isHashed };
 }
 
 const some = (value: string | undefined): readonly string[] =>
@@ -133,7 +139,7 @@ export const tables: { readonly [K in Kind]: Table<ObjectOf[K]> } = {
       /** Observed state. */
       state: by(['Status'], ({ Status }) => [Status.State]),
       /** `serviceId/slot` for replicated tasks, `serviceId@nodeId` for global ones. */
-      slot: by(['ServiceID', 'Slot', 'NodeID'], (task) => [slotKey(task)]),
+      slot: by(['ServiceID', 'Slot', 'NodeID'], (task) => [slotKey(task)], { isHashed: true }),
       network: by(['NetworksAttachments'], ({ NetworksAttachments }) =>
         (NetworksAttachments ?? []).map((attachment) => attachment.NetworkID),
       ),

@@ -206,7 +206,7 @@ export const answers: readonly Mutant[] = [
     'a snapshot in pieces shows what changed while it was read',
     'objects',
     'values() {\n        return this.#listed();',
-    'values() {\n        return (function* (rows) { for (const { object } of rows) yield object; })(this.#run.rows);',
+    'values() {\n        return (function* (slots) { for (const one of slots) if (one !== undefined) yield one; })(this.#page?.slots ?? this.#kept);',
   ),
   store('a snapshot with a hole in it is believed', 'snapshot', 'requireCounts(found, value);', ''),
 ];

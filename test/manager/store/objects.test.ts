@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import { ObjectIndex, Objects, Selection, ShardedMap } from '../../../manager/store/objects.ts';
+import { HashedIndex, ListedIndex, Objects, Selection, ShardedMap } from '../../../manager/store/objects.ts';
 
 /** More than one map of Node's holds here. */
 const many = 9_000;
@@ -66,15 +66,15 @@ describe('manager/store/objects', () => {
   });
 
   it('selects older objects before younger ones, whenever they are selected', () => {
-    const [objects, selection] = [new Objects<number>(), new Selection<number>()];
+    const [objects, selection] = [new Objects<number>(), new Selection()];
     for (let at = 0; at < many; at += 1) objects.set(idOf(at), at);
-    const rowOf = (at: number) => objects.row(idOf(at))!;
-    for (const at of [8_000, 3, 5_000, 2, 8_001, 3]) selection.add(rowOf(at));
+    const placeOf = (at: number) => objects.place(idOf(at))!;
+    for (const at of [8_000, 3, 5_000, 2, 8_001, 3]) selection.add(placeOf(at));
     objects.set(idOf(5_000), -5_000);
-    assert.deepEqual(selection.objects(), [2, 3, -5_000, 8_000, 8_001]);
-    for (const at of [3, 8_001, 5_000, 4]) selection.delete(rowOf(at));
-    assert.deepEqual(selection.objects(), [2, 8_000]);
-    for (const at of [2, 8_000, 8_000]) selection.delete(rowOf(at));
+    assert.deepEqual(selection.objectsOf(objects), [2, 3, -5_000, 8_000, 8_001]);
+    for (const at of [3, 8_001, 5_000, 4]) selection.delete(placeOf(at));
+    assert.deepEqual(selection.objectsOf(objects), [2, 8_000]);
+    for (const at of [2, 8_000, 8_000]) selection.delete(placeOf(at));
     assert.equal(selection.isEmpty, true);
   });
 
@@ -86,38 +86,40 @@ describe('manager/store/objects', () => {
     const step = fc.record({ isAdded: fc.boolean(), at: fc.nat(60), key: fc.constantFrom(...keys) });
     fc.assert(
       fc.property(fc.array(step, { maxLength: 200 }), (list) => {
-        const index = new ObjectIndex<number>();
+        const index = new ListedIndex(objects);
+        const hashed = new HashedIndex(objects, (at) => keys.filter((key) => expected.get(key)!.has(at)));
         const expected = new Map(keys.map((key) => [key, new Set<number>()]));
         for (const { isAdded, at, key } of list) {
-          if (isAdded) index.add(key, objects.row(idOf(at))!);
-          else index.delete(key, objects.row(idOf(at))!);
+          for (const one of [index, hashed]) {
+            if (isAdded) one.add(key, objects.place(idOf(at))!);
+            else one.delete(key, objects.place(idOf(at))!);
+          }
           if (isAdded) expected.get(key)!.add(at);
           else expected.get(key)!.delete(at);
         }
         for (const [key, found] of expected) {
-          assert.deepEqual(
-            index.find(key),
-            [...found].sort((one, other) => one - other),
-          );
+          const inOrder = [...found].sort((one, other) => one - other);
+          assert.deepEqual(index.find(key), inOrder);
+          assert.deepEqual(hashed.find(key), inOrder);
         }
       }),
     );
   });
 
   it('selects very many in order, in whatever order they come and go', () => {
-    const [objects, selection] = [new Objects<number>(), new Selection<number>()];
+    const [objects, selection] = [new Objects<number>(), new Selection()];
     for (let at = 0; at < many; at += 1) objects.add(idOf(at), at);
     const mixed = Array.from({ length: many }, (_, at) => (at * 7_919) % many);
-    for (const at of mixed) selection.add(objects.row(idOf(at))!);
+    for (const at of mixed) selection.add(objects.place(idOf(at))!);
     const inOrder = Array.from({ length: many }, (_, at) => at);
-    assert.deepEqual(selection.objects(), inOrder);
-    for (const at of mixed.slice(0, 6_000)) selection.delete(objects.row(idOf(at))!);
+    assert.deepEqual(selection.objectsOf(objects), inOrder);
+    for (const at of mixed.slice(0, 6_000)) selection.delete(objects.place(idOf(at))!);
     const left = new Set(mixed.slice(6_000));
     assert.deepEqual(
-      selection.objects(),
+      selection.objectsOf(objects),
       inOrder.filter((at) => left.has(at)),
     );
-    for (const at of left) selection.delete(objects.row(idOf(at))!);
+    for (const at of left) selection.delete(objects.place(idOf(at))!);
     assert.equal(selection.isEmpty, true);
   });
 
@@ -132,16 +134,16 @@ describe('manager/store/objects', () => {
     );
     fc.assert(
       fc.property(steps, (list) => {
-        const [selection, expected] = [new Selection<number>(), new Set<number>()];
+        const [selection, expected] = [new Selection(), new Set<number>()];
         for (const { isAdded, at } of list) {
-          if (isAdded) selection.add(objects.row(idOf(at))!);
-          else selection.delete(objects.row(idOf(at))!);
+          if (isAdded) selection.add(objects.place(idOf(at))!);
+          else selection.delete(objects.place(idOf(at))!);
           if (isAdded) expected.add(at);
           else expected.delete(at);
           assert.equal(selection.isEmpty, expected.size === 0);
         }
         const inOrder = [...expected].sort((one, other) => one - other);
-        assert.deepEqual(selection.objects(), inOrder);
+        assert.deepEqual(selection.objectsOf(objects), inOrder);
       }),
     );
   });

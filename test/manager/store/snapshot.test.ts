@@ -112,7 +112,15 @@ describe('manager/store/snapshot', () => {
       const secrets = store.list('secret');
       const [removed, updated] = [secrets.at(-3 * changed)!, secrets.at(-5 * changed)!];
       const Spec = { ...updated.Spec, Labels: { changed: String(changed) } };
+      // The one that comes first in the next piece, of those that are being read.
+      const last = [
+        ...Buffer.from(piece)
+          .toString()
+          .matchAll(/"ID":"s(\d+)"/g),
+      ].at(-1)?.[1];
+      const next = `s${Number(last) + 1}` as SecretId;
       const changes = [
+        { op: 'merge', kind: 'secret', id: next, fields: { Spec: { ...updated.Spec, Name: next } } },
         { op: 'remove', kind: 'secret', id: removed.ID },
         { op: 'merge', kind: 'secret', id: updated.ID, fields: { Spec } },
         { op: 'create', kind: 'secret', object: secret(`late ${changed}`) },
