@@ -3,6 +3,7 @@
  * how times, durations, states and node descriptions look on the wire.
  */
 
+import { abilitiesLabel, agentAbilities } from '../proto/agent-abilities.ts';
 import {
   dataPathLabel,
   dataPlaneLabel,
@@ -166,6 +167,7 @@ export function describeNode(facts: NodeFacts): WireDescription {
   const { hostname, engine, unavailableBecause, genericResources, dataPathAddress, dataPlane } = facts;
   // The label also tells managers that this is an agent of ours: it is there even before the engine answered.
   const labels: Record<string, string> = { ...engine?.labels, [engineIdLabel]: engine?.engineId ?? '' };
+  labels[abilitiesLabel] = agentAbilities.join(',');
   if (unavailableBecause !== undefined) labels[engineUnavailableLabel] = unavailableBecause;
   if (dataPlane !== undefined) labels[dataPlaneLabel] = dataPlane;
   if (facts.encryption !== undefined) labels[encryptionLabel] = facts.encryption;

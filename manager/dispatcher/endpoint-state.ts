@@ -4,6 +4,7 @@
  * In: the store's view. Out: the items of an update. A task is an endpoint while it runs, and is healthy, on a node
  * whose networks reach others; from the moment that it is to stop it is draining: it gets no new connections.
  */
+import { hasAbility } from '../../proto/agent-abilities.ts';
 import {
   type ClusterNode,
   dataPathLabel,
@@ -23,6 +24,7 @@ import type { NetworkId, ServiceId } from '../../proto/ids.ts';
 import { clusterAttachments, ingressNetwork } from '../store/attachment.ts';
 import { dataPlaneOf, hasDataPlane, isProxy } from '../store/data-plane.ts';
 import { isIngressPort } from '../store/endpoint.ts';
+import { serviceOption } from '../store/service-options.ts';
 import type { View } from '../store/store.ts';
 import { withShares } from './rollout-share.ts';
 
@@ -167,6 +169,17 @@ export function serviceStateOf(view: View, id: ServiceId): OverlayService | unde
     ),
     options: Object.fromEntries(Object.entries(Spec.Labels).filter(([key]) => key.startsWith(optionPrefix))),
   };
+}
+
+/**
+ * The state as `node` is told it: an agent that sends no PROXY protocol header would send connections on without one to
+ * tasks that wait for it, so it is told of no such port, and refuses it.
+ */
+export function asToldTo(node: ClusterNode, state: OverlayService): OverlayService {
+  const isTold =
+    serviceOption(state.options ?? {}, 'ingress') !== 'proxy-protocol' ||
+    hasAbility(node.Description.Engine.Labels, 'proxy-protocol');
+  return isTold ? state : { ...state, ports: [] };
 }
 
 /** Whether a task is reached by others: it runs, with an address, on a node whose networks or ports reach them. */

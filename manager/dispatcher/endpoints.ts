@@ -22,6 +22,7 @@ import type { View } from '../store/store.ts';
 import type { Commit, StoreEvent } from '../store/watch.ts';
 import { ContainerAttachments } from './attachments.ts';
 import {
+  asToldTo,
   concernedBy,
   isDraining,
   isEndpoint,
@@ -183,8 +184,8 @@ export class EndpointsBoard {
   programmed(networkId: NetworkId): ProgrammedResponse {
     const { store } = this.options;
     const services = [...serviceIdsOn(store, [networkId])].flatMap((id) => {
-      const { state, text } = this.serviceState(id);
-      return state !== undefined && concerns(state, new Set([networkId])) ? [{ id, state, text }] : [];
+      const { state } = this.serviceState(id);
+      return state !== undefined && concerns(state, new Set([networkId])) ? [{ id, state }] : [];
     });
     const nodes = store.find('node', 'network', networkId).map((node): ProgrammedNode => {
       const watcher = this.watchers.get(node.ID);
@@ -197,8 +198,8 @@ export class EndpointsBoard {
         confirmed: String(watcher.confirmed),
         network: revisionOf(watcher.networks.get(networkId), network),
         services: Object.fromEntries(
-          services.flatMap(({ id, text }) => {
-            const revision = revisionOf(watcher.services.get(id), text);
+          services.flatMap(({ id }) => {
+            const revision = revisionOf(watcher.services.get(id), this.serviceState(id, node).text);
             return revision === '' ? [] : [[id, revision]];
           }),
         ),
@@ -397,7 +398,7 @@ export class EndpointsBoard {
     if (hasMoved)
       for (const id of [...serviceIdsOn(store, own), ...watcher.services.keys()]) services.add(id);
     for (const id of services) {
-      const { state, text } = this.serviceState(id);
+      const { state, text } = this.serviceState(id, node);
       const isConcerned = state !== undefined && concerns(state, own);
       differ(
         watcher.services,
@@ -425,13 +426,16 @@ export class EndpointsBoard {
     return networkStateOf(this.options.store, node, id, (nodeId) => this.publicKeys.get(nodeId) ?? '');
   }
 
-  private serviceState(id: ServiceId) {
+  /** Of all that there is of a service, or as `node` is told it. */
+  private serviceState(id: ServiceId, node?: ClusterNode) {
     let known = this.made.get(id);
     if (known === undefined) {
       const state = serviceStateOf(this.options.store, id);
       known = { state, text: JSON.stringify(state) };
       if (state !== undefined) this.made.set(id, known);
     }
+    const state = known.state && node ? asToldTo(node, known.state) : known.state;
+    if (state !== known.state) return { state, text: JSON.stringify(state) };
     return known;
   }
 }

@@ -8,8 +8,11 @@ import type { Task } from '../../proto/docker.ts';
 import type { NodeId, ServiceId, TaskId } from '../../proto/ids.ts';
 import type { Clock, Log, Timer } from '../../proto/ports.ts';
 
-/** As long as a node may take to confirm that an endpoint is withdrawn. */
-export const withdrawalTimeoutMs = 2_000;
+/**
+ * As long as a node may take to confirm that an endpoint is withdrawn. Longer than a silent one takes to be known as down
+ * with the usual heartbeat, which ends the wait: a busy one that still sends connections would send them to a closed door.
+ */
+export const withdrawalTimeoutMs = 5_000;
 /**
  * After the last confirmation: a packet that passed the rules before they changed reaches its task, which takes the
  * connection and answers it. A server that is told to stop closes its door, and refuses those that stand before it.

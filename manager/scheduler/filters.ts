@@ -2,8 +2,8 @@
  * Whether a node can take a task, and if none can, why: each filter keeps its predicate beside its
  * explanation. A filter that does not concern a task is not asked.
  */
+import { type AgentAbility, hasAbility } from '../../proto/agent-abilities.ts';
 import {
-  engineIdLabel,
   engineUnavailableLabel,
   type GenericResource,
   type Mount,
@@ -23,7 +23,7 @@ import { serviceOption } from '../store/service-options.ts';
 import type { View } from '../store/store.ts';
 import { locality, routingMesh } from './locality.ts';
 import { hostPortsOf, type NodeEntry, type NodeTable } from './node-table.ts';
-import { groupBy, nodes } from './words.ts';
+import { groupBy, hasOrHave, nodes, whyUnable } from './words.ts';
 
 /** What is asked of a node: the same for all tasks of a revision. */
 export interface Request {
@@ -127,16 +127,10 @@ function home({ view, task }: Request): Check | undefined {
   };
 }
 
-/** A stock engine's agent knows nothing of what services may have of their hosts, and would run them without. */
+/** Others know nothing of what services may have of their hosts, and would run them without. */
 function ownAgent({ spec }: Request): Check | undefined {
   if (privilegesOf(spec.Labels) === undefined) return undefined;
-  return {
-    isStanding: true,
-    passes: (entry) => entry.node.Description.Engine.Labels[engineIdLabel] !== undefined,
-    explain: (failed) => [
-      `privileges and devices are given by Shoal's own agents, and ${nodes(failed.length)} ${areOrIs(failed.length)} a stock engine's`,
-    ],
-  };
+  return able('privileges', "privileges and devices are given by Shoal's own agents");
 }
 
 const architectureNames: Record<string, string> = { x86_64: 'amd64', aarch64: 'arm64', armv7l: 'arm' };
@@ -192,15 +186,20 @@ function constraints({ spec }: Request): Check | undefined {
   };
 }
 
-/** Only our agent stops a task by itself when it has lost its managers. */
 function isolation({ spec }: Request): Check | undefined {
   if (serviceOption(spec.Labels, 'partition.stopOnIsolation') === undefined) return undefined;
+  return able('stop-on-isolation', "only Shoal's own agents stop a task when they are isolated");
+}
+
+/** What not every agent can do; `rule` says so. */
+function able(ability: AgentAbility, rule: string): Check {
   return {
     isStanding: true,
-    passes: (entry) => entry.node.Description.Engine.Labels[engineIdLabel] !== undefined,
-    explain: (failed) => [
-      `${nodes(failed.length)} ${areOrIs(failed.length)} run by Docker's own agent, which stops no task when it is isolated`,
-    ],
+    passes: ({ node }) => hasAbility(node.Description.Engine.Labels, ability),
+    explain: (failed) =>
+      [...groupBy(failed, ({ node }) => whyUnable(node))].map(
+        ([why, entries]) => `${rule}, and ${nodes(entries.length)} ${hasOrHave(entries.length)} ${why}`,
+      ),
   };
 }
 

@@ -2,14 +2,15 @@
  * Where a task's networks reach: all tasks on a network of the cluster live on nodes that share a data plane, that
  * of the first; and a port published in ingress mode needs one that has a routing mesh.
  */
+import { hasAbility } from '../../proto/agent-abilities.ts';
 import { dataPlaneMissingLabel, encryptedOption, type PortConfig } from '../../proto/docker.ts';
 import { type Attachment, clusterAttachments, ingressNetwork } from '../store/attachment.ts';
-import { canEncrypt, type DataPlane, hasRoutingMesh, networkKey } from '../store/data-plane.ts';
+import { canEncrypt, hasRoutingMesh, networkKey } from '../store/data-plane.ts';
 import { isIngressPort, needsIngress } from '../store/endpoint.ts';
 import { serviceOption } from '../store/service-options.ts';
 import type { Check, Request } from './filters.ts';
 import type { NodeEntry } from './node-table.ts';
-import { groupBy, nodes } from './words.ts';
+import { groupBy, hasOrHave, nodes, whyUnable } from './words.ts';
 
 /**
  * Ports published in ingress mode answer on every node, or the service is not placed. Nodes with a routing mesh do not
@@ -38,27 +39,32 @@ export function routingMesh({ view, table, spec }: Request): Check | undefined {
     return hasMesh && ingress === 'all';
   };
   const passesProxy = () => udp === undefined && !isUnreached();
-  // A mesh of Docker's sends no header: its tasks would wait for one.
-  const passesMesh = (plane: DataPlane) => ingress !== 'proxy-protocol' || plane.kind !== 'docker';
+  // Nobody else sends a header: tasks would wait for one.
+  const isUnable = ({ node, plane }: NodeEntry) =>
+    ingress === 'proxy-protocol' &&
+    plane.kind !== 'local' &&
+    !hasAbility(node.Description.Engine.Labels, 'proxy-protocol');
   return {
     isStanding: false,
-    passes: ({ plane }) =>
-      (hasRoutingMesh(plane) && passesMesh(plane)) || (plane.kind === 'proxy' && passesProxy()),
+    passes: (entry) =>
+      !isUnable(entry) && (hasRoutingMesh(entry.plane) || (entry.plane.kind === 'proxy' && passesProxy())),
     explain: (failed) =>
-      [...groupBy(failed, ({ plane }) => plane.kind)].map(([kind, entries]) => {
-        const those = nodes(entries.length);
-        const have = entries.length === 1 ? 'has' : 'have';
-        const why = whyNone(entries);
-        if (kind === 'docker') {
-          return `${what}, and ${those} ${entries.length === 1 ? 'is a Docker Engine' : 'are Docker Engines'}, whose mesh sends no PROXY protocol header (label shoal.ingress=proxy-protocol)`;
-        }
-        if (kind !== 'proxy')
-          return `${what}, and ${those} ${have} no routing mesh${why}: publish it in mode=host`;
-        const proxy = `a TCP proxy in place of a routing mesh${why}`;
-        return udp === undefined
-          ? `${what}, and ${those} ${have} ${proxy}, whose tasks the nodes with a mesh do not reach: publish it in mode=host, or label the service shoal.ingress=local`
-          : `port ${nameOf(udp)}/udp is published in ingress mode, and ${those} ${have} ${proxy}: publish it in mode=host`;
-      }),
+      [...groupBy(failed, (entry) => (isUnable(entry) ? whyUnable(entry.node) : entry.plane.kind))].map(
+        ([kind, entries]) => {
+          const those = nodes(entries.length);
+          const have = hasOrHave(entries.length);
+          const why = whyNone(entries);
+          if (entries.some(isUnable)) {
+            return `${what} with a PROXY protocol header (label shoal.ingress=proxy-protocol), and ${those} ${have} ${kind}`;
+          }
+          if (kind !== 'proxy')
+            return `${what}, and ${those} ${have} no routing mesh${why}: publish it in mode=host`;
+          const proxy = `a TCP proxy in place of a routing mesh${why}`;
+          return udp === undefined
+            ? `${what}, and ${those} ${have} ${proxy}, whose tasks the nodes with a mesh do not reach: publish it in mode=host, or label the service shoal.ingress=local`
+            : `port ${nameOf(udp)}/udp is published in ingress mode, and ${those} ${have} ${proxy}: publish it in mode=host`;
+        },
+      ),
   };
 }
 

@@ -24,8 +24,9 @@ export interface LoadFailure {
 export interface LoadResult {
   /** When it began, on the clock of the machine. */
   readonly beganAtMs: number;
-  /** Requests sent, and for how long they were. */
+  /** Requests sent, and for how long they were; and those that were due while the load itself did not run. */
   readonly sent: number;
+  readonly missed: number;
   readonly sentForMs: number;
   readonly succeeded: number;
   /** Of those, on connections that were kept. */
@@ -41,6 +42,10 @@ export interface LoadResult {
 
 const timeoutMs = 10_000;
 const tickMs = 10;
+/** A load that did not run for longer than that sends what it missed no more: it would be a burst. */
+const mostBehindMs = 250;
+/** A load that did not run for so long first hears what came meanwhile. */
+const stalledMs = 1_000;
 
 /** A load under way. */
 export interface Load {
@@ -169,6 +174,7 @@ async function run(host: string, port: number, perSecond: number, keptConnection
   const underWay = new Map<Asked, Connection>();
   const kept: (Connection | undefined)[] = new Array<undefined>(keptConnections).fill(undefined);
   let sent = 0;
+  let missed = 0;
   let succeededOnKept = 0;
   let onEmpty = () => {};
   /** A kept connection that has nothing to do; one that its server ended is opened anew. */
@@ -205,7 +211,11 @@ async function run(host: string, port: number, perSecond: number, keptConnection
     underWay.set(asked, connection);
     connection.ask(asked);
   };
+  let lookedAtMs = 0;
   const giveUpOld = () => {
+    const isStalled = since() - lookedAtMs > stalledMs;
+    lookedAtMs = since();
+    if (isStalled) return;
     for (const [{ sentMs }, connection] of underWay) {
       if (sentMs > since() - timeoutMs) return;
       connection.drop('no answer in time');
@@ -213,7 +223,9 @@ async function run(host: string, port: number, perSecond: number, keptConnection
   };
   const timer = setInterval(() => {
     const due = Math.floor(((performance.now() - began) / 1000) * perSecond);
-    for (; sent < due; sent += 1) send();
+    const behind = due - sent - missed - Math.ceil((mostBehindMs / 1000) * perSecond);
+    if (behind > 0) missed += behind;
+    for (; sent + missed < due; sent += 1) send();
     giveUpOld();
   }, tickMs);
   process.stdin.resume();
@@ -234,6 +246,7 @@ async function run(host: string, port: number, perSecond: number, keptConnection
   const result: LoadResult = {
     beganAtMs: performance.timeOrigin + began,
     sent,
+    missed,
     sentForMs,
     succeeded: latencies.length,
     succeededOnKept,

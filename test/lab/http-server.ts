@@ -1,15 +1,15 @@
 /**
  * What a task of the lab serves where busybox, which makes a process for each connection, would be what is measured: its host
  * name over HTTP. Connections are kept when the client wants it. On SIGTERM it behaves as a server should: it takes no new
- * connection, says with the next answer on each that it is the last one there, and ends when all are over. What reaches it
- * later than that is refused.
+ * connection, says with the next answer on each that it is the last one there, and ends a moment after all are over, for
+ * what the kernel has yet to deliver is lost with the container's network. What reaches it after SIGTERM is refused.
  */
 import { createServer, type Socket } from 'node:net';
 import { hostname } from 'node:os';
 import { fileURLToPath } from 'node:url';
 
-/** Connections on which nothing is asked any more are let go of after that. */
-const restMs = 2_000;
+/** From SIGTERM until it ends, and connections on which nothing is asked any more are let go of. */
+const restMs = 1_000;
 /** Where the lab's hosts and its containers have Node.js and what it is linked with. */
 const paths = { node: '/node', program: '/http-server.mjs' } as const;
 
@@ -52,10 +52,11 @@ function serve(port: number): void {
   server.listen(port);
   process.on('SIGTERM', () => {
     isEnding = true;
-    server.close();
+    // Without unref: it stays for that long, and longer when there is more to answer.
     setTimeout(() => {
       for (const socket of open) socket.end();
-    }, restMs).unref();
+    }, restMs);
+    server.close();
   });
 }
 

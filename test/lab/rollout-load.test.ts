@@ -10,7 +10,7 @@
  * of JSON.
  */
 import assert from 'node:assert/strict';
-import { appendFileSync } from 'node:fs';
+import { appendFileSync, readFileSync } from 'node:fs';
 import type { Service } from '../../proto/docker.ts';
 import { clientOf, formCluster, isReady, leaderHost, nodesSeenBy, runningTasks } from './cluster.ts';
 import { type Load, type LoadResult, startLoad } from './http-load.ts';
@@ -74,6 +74,12 @@ describe('lab: a service under load', () => {
     });
   }
 
+  /** How often a task was stopped though some node had not confirmed in time that it sends nothing more to it. */
+  function unconfirmedWithdrawals(): number {
+    const logs = lab.hosts.map((host) => readFileSync(host.logPath, 'utf8'));
+    return logs.join('').split('nodes did not confirm in time').length - 1;
+  }
+
   /** What becomes of both loads while `what` happens. */
   async function underLoad(
     title: string,
@@ -87,18 +93,31 @@ describe('lab: a service under load', () => {
       startOne(['exec', 'sw'], lab.host(2).address, 8080),
       startOne(insideContainer, virtualAddress, 80),
     ];
+    const unconfirmedBefore = unconfirmedWithdrawals();
     let results: LoadResult[] = [];
     try {
       await what();
     } finally {
       results = await Promise.all(loads.map((load) => load.finish()));
     }
+    const unconfirmed = unconfirmedWithdrawals() - unconfirmedBefore;
     if (figuresFile !== undefined) {
       for (const [index, { failures, servers, beganAtMs, ...rest }] of results.entries()) {
         const way = index === 0 ? 'published port' : 'virtual address';
         const counts = { failed: failures.length, servers: Object.keys(servers).length };
         const reasons = [...new Set(failures.map(({ reason }) => reason))];
-        const line = { title, way, replicas, hostCount, perSecond, ...rest, ...counts, reasons, beganAtMs };
+        const line = {
+          title,
+          way,
+          replicas,
+          hostCount,
+          perSecond,
+          ...rest,
+          ...counts,
+          reasons,
+          unconfirmed,
+          beganAtMs,
+        };
         appendFileSync(figuresFile, `${JSON.stringify(line)}\n`);
       }
     }

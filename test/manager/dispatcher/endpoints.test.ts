@@ -2,12 +2,13 @@ import assert from 'node:assert/strict';
 import { Dispatcher } from '../../../manager/dispatcher/dispatcher.ts';
 import { problemsGapMs } from '../../../manager/dispatcher/problems.ts';
 import { maxQuestionsOfNode, questionTimeoutMs } from '../../../manager/dispatcher/questions.ts';
-import { settleMs, withdrawalTimeoutMs } from '../../../manager/dispatcher/withdrawals.ts';
-import { engineIdLabel } from '../../../proto/docker.ts';
+import { settleMs, Withdrawals, withdrawalTimeoutMs } from '../../../manager/dispatcher/withdrawals.ts';
+import { abilitiesLabel, agentAbilities } from '../../../proto/agent-abilities.ts';
+import { engineIdLabel, type Task } from '../../../proto/docker.ts';
 import type { AssignmentsMessage__Output } from '../../../proto/generated/docker/swarmkit/v1/AssignmentsMessage.ts';
 import type { SessionMessage__Output } from '../../../proto/generated/docker/swarmkit/v1/SessionMessage.ts';
 import type { EndpointsUpdate } from '../../../proto/generated/shoal/v1/EndpointsUpdate.ts';
-import { asId, type NodeId } from '../../../proto/ids.ts';
+import { asId, type NodeId, type ServiceId } from '../../../proto/ids.ts';
 import { silentLog } from '../../../proto/ports.ts';
 import { settle } from '../../simulation/clock.ts';
 import { seededRandom } from '../../simulation/random.ts';
@@ -135,6 +136,26 @@ describe('endpoints', () => {
     bed.commit({ op: 'merge', kind: 'task', id: asId('t2'), fields: { Labels: { a: 'b' } } });
     await bed.pass(gatheredMs);
     assert.equal(sink.messages.length, 3);
+  });
+
+  it('of ports whose clients are named by a header are told to agents that send one, and to no older one', async () => {
+    const bed = new Harness();
+    const service = bed.store.get('service', asId<ServiceId>('service1'))!;
+    const port = {
+      TargetPort: 80,
+      PublishedPort: 8080,
+      Protocol: 'tcp' as const,
+      PublishMode: 'ingress' as const,
+    };
+    const Spec = { ...service.Spec, Labels: { 'shoal.ingress': 'proxy-protocol' } };
+    const Endpoint = { ...service.Endpoint, Ports: [port] };
+    bed.commit({ op: 'merge', kind: 'service', id: service.ID, fields: { Spec, Endpoint } });
+    await bed.agent('n1', { ...overlayLabels, [abilitiesLabel]: agentAbilities.join(',') });
+    const portsOf = async (nodeId: string) => {
+      const [first] = (await bed.watcher(nodeId)).sink.messages;
+      return first?.services?.map(({ ports }) => ports?.map(({ published_port }) => published_port));
+    };
+    assert.deepEqual([await portsOf('n1'), await portsOf('n2')], [[[8080]], [[]]]);
   });
 
   it('of a node that is lost are none', async () => {
@@ -350,15 +371,19 @@ describe('an endpoint’s withdrawal', () => {
   });
 
   it('is bounded: a node that says nothing is waited for so long and no longer', async () => {
-    const bed = new Harness();
-    const one = await bed.watcher('n1');
-    await bed.watcher('n2');
-    await bed.stopTask('t1');
-    await one.confirm();
-    await bed.pass(withdrawalTimeoutMs - settleMs - gatheredMs - 1);
-    assert.ok(bed.isWithheld('t1'));
-    await bed.pass(1);
-    assert.ok(!bed.isWithheld('t1'));
+    // A node that is not lost, or that would end the wait.
+    const { clock } = new TestBed();
+    const withdrawn: string[] = [];
+    const onWithdrawn = ({ ID }: Task) => withdrawn.push(ID);
+    const withdrawals = new Withdrawals({ clock, log: silentLog, onWithdrawn });
+    const [one, two] = [asId<NodeId>('n1'), asId<NodeId>('n2')];
+    withdrawals.begin(overlayTask('t1', 'n1', '10.1.0.11'), [one, two]);
+    for (const node of [one, two]) withdrawals.told(node, 7, () => true);
+    withdrawals.confirmed(one, 7);
+    await clock.run(withdrawalTimeoutMs - 1);
+    assert.deepEqual([withdrawn, withdrawals.isWithheld(asId('t1'))], [[], true]);
+    await clock.run(1);
+    assert.deepEqual([withdrawn, withdrawals.isWithheld(asId('t1'))], [['t1'], false]);
   });
 
   it('waits for a node whose watch broke, which goes on as it was told, until it came back and confirmed', async () => {

@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { NodeTable } from '../../../manager/scheduler/node-table.ts';
 import { schedule } from '../../../manager/scheduler/schedule.ts';
+import { abilitiesLabel } from '../../../proto/agent-abilities.ts';
+import { engineIdLabel } from '../../../proto/docker.ts';
 import { isolationLabel } from '../../../proto/isolation.ts';
 import { now, World } from './world.ts';
 
@@ -41,16 +43,24 @@ describe('scheduler: few tasks on many nodes', () => {
   });
 
   it('tasks that stop on isolation go where an agent can stop them', () => {
-    const world = new World().node('stock').node('ours', {
-      Description: { Engine: { Labels: { 'shoal.engine.id': 'e1' } } },
-    });
+    const older = { Description: { Engine: { Labels: { [engineIdLabel]: 'e0' } } } };
+    const Labels = { [engineIdLabel]: 'e1', [abilitiesLabel]: 'stop-on-isolation' };
+    const world = new World().node('stock').node('older', older);
+    world.node('ours', { Description: { Engine: { Labels } } });
     world.service('web', { Labels: { [isolationLabel]: 'true' } }).waiting('web', 2);
 
     run(world);
     assert.deepEqual([world.task('web.1').NodeID, world.task('web.2').NodeID], ['ours', 'ours']);
-    const none = new World().node('stock').service('web', { Labels: { [isolationLabel]: 'true' } });
+    const none = new World()
+      .node('stock')
+      .node('older', older)
+      .service('web', { Labels: { [isolationLabel]: 'true' } });
     none.waiting('web');
     run(none);
-    assert.match(none.task('web.1').Status.Err!, /1 node is run by Docker's own agent, which stops no task/);
+    const rule = "only Shoal's own agents stop a task when they are isolated";
+    assert.equal(
+      none.task('web.1').Status.Err,
+      `no suitable node (${rule}, and 1 node has Docker's own agent; ${rule}, and 1 node has an agent of an older version, which can't: update shoald there)`,
+    );
   });
 });

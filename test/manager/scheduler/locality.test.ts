@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { NodeTable } from '../../../manager/scheduler/node-table.ts';
 import { schedule } from '../../../manager/scheduler/schedule.ts';
+import { abilitiesLabel, agentAbilities } from '../../../proto/agent-abilities.ts';
 import {
   dataPlaneLabel,
   dataPlaneMissingLabel,
@@ -25,7 +26,7 @@ function ours(id: string, labels: Record<string, string> = {}): NodeOver {
 }
 
 function vxlan(id: string, labels: Record<string, string> = {}): NodeOver {
-  return ours(id, { [dataPlaneLabel]: 'vxlan', ...labels });
+  return ours(id, { [dataPlaneLabel]: 'vxlan', [abilitiesLabel]: agentAbilities.join(','), ...labels });
 }
 
 function on(...networks: string[]): SpecOver {
@@ -122,7 +123,7 @@ describe('scheduler: data planes', () => {
   it('nodes with a proxy take what is published where no node has a mesh, or each answers for itself; never UDP', () => {
     const published = (PublishedPort: number) => [{ TargetPort: 80, PublishedPort }];
     const words = 'shoald runs with --data-plane proxy';
-    const proxy = (id: string) => ours(id, { [dataPlaneLabel]: 'proxy', [dataPlaneMissingLabel]: words });
+    const proxy = (id: string) => vxlan(id, { [dataPlaneLabel]: 'proxy', [dataPlaneMissingLabel]: words });
     const world = new World().node('p1', proxy('p1')).node('p2', proxy('p2'));
     world.network('ingress', 'overlay', { Ingress: true });
     world.service('web', { EndpointSpec: { Ports: published(8080) } }).waiting('web', 4, attached('ingress'));
@@ -160,15 +161,19 @@ describe('scheduler: data planes', () => {
     );
   });
 
-  it('tasks that are to be told the client’s address are not for engines whose mesh does not', () => {
-    const world = new World().node('d1', stock).network('ingress', 'overlay', { Ingress: true });
+  it('tasks that are to be told the client’s address are not for nodes whose agent tells none', () => {
+    const older = { [dataPlaneLabel]: 'vxlan' };
+    const world = new World().node('d1', stock).node('o1', ours('o1', older)).node('o2', ours('o2', older));
+    world.network('ingress', 'overlay', { Ingress: true });
     const EndpointSpec = { Ports: [{ TargetPort: 80, PublishedPort: 8080 }] };
     world.service('web', { EndpointSpec, Labels: { 'shoal.ingress': 'proxy-protocol' } });
     world.waiting('web', 1, attached('ingress'));
     run(world);
+    const rule =
+      'port 8080 is published in ingress mode with a PROXY protocol header (label shoal.ingress=proxy-protocol)';
     assert.equal(
       world.task('web.1').Status.Err,
-      'no suitable node (port 8080 is published in ingress mode, and 1 node is a Docker Engine, whose mesh sends no PROXY protocol header (label shoal.ingress=proxy-protocol))',
+      `no suitable node (${rule}, and 1 node has Docker's own agent; ${rule}, and 2 nodes have an agent of an older version, which can't: update shoald there)`,
     );
     world.node('v1', vxlan('v1'));
     run(world);
