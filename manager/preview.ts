@@ -1,5 +1,5 @@
 /**
- * What changes of services would do, without doing it: they are applied to a copy of the store, the orchestrators
+ * What changes of services would do, without doing it: they are laid over what is stored (trial-view.ts), the orchestrators
  * and the scheduler are asked there as they would be here, and what comes of it is told. In: the store, changes as
  * they would be proposed. Out: for each service that they concern, which tasks are replaced, started, stopped or left
  * alone, and where new ones would be placed, or why nowhere. It touches nothing.
@@ -15,11 +15,12 @@ import { NodeTable } from './scheduler/node-table.ts';
 import { schedule } from './scheduler/schedule.ts';
 import { type Change, newMeta } from './store/change.ts';
 import { dirtyTest } from './store/revision.ts';
-import type { Store } from './store/store.ts';
+import type { View } from './store/store.ts';
+import { TrialView } from './store/trial-view.ts';
 
 /** Throws ShoalError when the changes would be refused. `now` in ms since the epoch. */
 export function preview(
-  store: Store,
+  store: View,
   changes: readonly Change[],
   now: number,
   newId: NewId,
@@ -51,52 +52,49 @@ export function preview(
 }
 
 class Trial {
-  private readonly store: Store;
-  private readonly copy: Store;
+  private readonly store: View;
+  private readonly trial: TrialView;
   private readonly table: NodeTable;
   private readonly now: number;
   private readonly newId: NewId;
 
-  constructor(store: Store, now: number, newId: NewId) {
+  constructor(store: View, now: number, newId: NewId) {
     this.store = store;
     this.now = now;
     this.newId = newId;
-    this.copy = store.copy();
-    this.table = NodeTable.build(this.copy);
-    this.copy.onCommit((commit) => {
-      if (commit.kind !== 'changed') return;
-      for (const event of commit.events) this.table.note(event, this.copy);
-    });
+    this.trial = new TrialView(store);
+    this.table = NodeTable.build(store);
   }
 
   apply(changes: readonly Change[]): void {
-    const { copy, now } = this;
-    const result = copy.applyEntry(copy.index + 1, { now, changes: allocate(copy, changes, now) });
+    const { trial, now } = this;
+    const result = trial.apply({ now, changes: allocate(trial, changes, now) });
     if (!result.ok) throw new ShoalError(result.code, result.message);
+    for (const event of result.events) this.table.note(event, trial);
   }
 
   service({ ID, Spec }: Service, op: 'create' | 'update'): ServicePreview {
-    const { copy, store } = this;
-    const service = copy.get('service', ID)!;
+    const { trial, store } = this;
+    const service = trial.get('service', ID)!;
     const before = activeTasks(store, service);
     // Counts first: what is scaled down is not replaced, what is added is placed beside what is there.
     const wanted = serviceReconcilers.flatMap((one) => [
-      ...one.reconcile(copy, ID, this.now, this.newId).changes,
+      ...one.reconcile(trial, ID, this.now, this.newId).changes,
     ]);
     const created = wanted.flatMap((change) =>
       change.op === 'create' && change.kind === 'task' ? [change.object.ID] : [],
     );
     this.apply(wanted.filter((change) => change.kind === 'task'));
     this.place(created);
-    const isDirty = dirtyTest(copy, service);
-    const staying = before.filter((task) => isActiveTask(copy.get('task', task.ID)));
+    const isDirty = dirtyTest(trial, service);
+    const staying = before.filter((task) => isActiveTask(trial.get('task', task.ID)));
     const outdated = service.JobStatus ? [] : staying.filter(isDirty);
     const Replaced = outdated.map((task) => this.replace(service, task));
     return {
       Name: Spec.Name,
       Action: op,
       Replaced,
-      Started: created.map((id) => this.told(copy.get('task', id)!)),
+      Started: created.map((id) => this.told(trial.get('task', id)!)),
       Stopped: before.length - staying.length,
       Untouched: staying.length - outdated.length,
     };
@@ -127,28 +125,28 @@ class Trial {
     this.apply([{ op: 'create', kind: 'task', object: successor }]);
     this.place([ID]);
     if (isStartFirst) this.apply([stop]);
-    return { ...this.told(this.copy.get('task', ID)!), From: this.nodeName(old) };
+    return { ...this.told(this.trial.get('task', ID)!), From: this.nodeName(old) };
   }
 
   private place(ids: readonly TaskId[]): void {
-    const pending = ids.map((id) => this.copy.get('task', id)!).filter((task) => task !== undefined);
-    const decided = schedule(this.copy, pending, this.table, this.now);
+    const pending = ids.map((id) => this.trial.get('task', id)!).filter((task) => task !== undefined);
+    const decided = schedule(this.trial, pending, this.table, this.now);
     if (decided.length > 0) this.apply(decided);
   }
 
   private told(task: Task): TaskPreview {
-    const name = this.copy.get('service', task.ServiceID)?.Spec.Name ?? task.ServiceID;
+    const name = this.trial.get('service', task.ServiceID)?.Spec.Name ?? task.ServiceID;
     const Node = task.Status.State === 'pending' ? '' : this.nodeName(task);
     const Reason = task.Status.State === 'pending' ? (task.Status.Err ?? 'no node was found for it') : '';
     return { Task: `${name}.${task.Slot ?? this.nodeName(task)}`, Node, Reason };
   }
 
   private nodeName(task: Task): string {
-    return this.copy.get('node', task.NodeID)?.Description.Hostname || (task.NodeID ?? '');
+    return this.trial.get('node', task.NodeID)?.Description.Hostname || (task.NodeID ?? '');
   }
 }
 
-function activeTasks(store: Store, service: Service): Task[] {
+function activeTasks(store: View, service: Service): Task[] {
   return store.find('task', 'service', service.ID).filter(isActiveTask);
 }
 

@@ -22,6 +22,8 @@ export interface Holder {
 
 /** What deciding code may ask of the claims. */
 export interface ClaimsView {
+  /** Who has what `claim` says, as claimsOf does. */
+  holder(claim: string): Holder | undefined;
   /** Who has an address (without prefix) on a network. */
   holderOfAddress(network: NetworkId, address: string): Holder | undefined;
   /** How many addresses of a network somebody has. */
@@ -105,7 +107,8 @@ export function hasSameClaims(kind: Kind, before: AnyObject | undefined, after: 
   }
 }
 
-function addressClaim(network: NetworkId, address: string): string {
+/** The claim to an address (with or without prefix) on a network. */
+export function addressClaim(network: NetworkId, address: string): string {
   return `address ${network} ${hostOf(address)}`;
 }
 

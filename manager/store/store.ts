@@ -199,20 +199,6 @@ export class Store implements View {
     this.tell({ kind: 'restored', index });
   }
 
-  /** A store of its own with the same objects, which are never changed: what is applied to it is not seen here. */
-  copy(): Store {
-    const copy = new Store();
-    for (const kind of kinds) {
-      for (const object of this.list(kind) as AnyObject[]) {
-        putNew(copy.data[kind], object, readersOf[kind]);
-        copy.claimed.note(kind, undefined, object, 0);
-      }
-    }
-    copy.claimed.remember(structuredClone(this.claimed.memory()));
-    copy.lastIndex = this.lastIndex;
-    return copy;
-  }
-
   /** Calls `listener` in the same turn as each commit. Returns how to stop it. */
   onCommit(listener: (commit: Commit) => void): () => void {
     this.listeners.add(listener);
