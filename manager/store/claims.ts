@@ -94,8 +94,10 @@ export function hasSameClaims(kind: Kind, before: AnyObject | undefined, after: 
       if (task.NetworksAttachments !== next.NetworksAttachments) return false;
       return !next.NetworksAttachments || isTerminal(task.Status.State) === isTerminal(next.Status.State);
     }
-    case 'node':
-      return (before as ObjectOf['node']).Attachments === (after as ObjectOf['node']).Attachments;
+    case 'node': {
+      const [node, next] = [before as ObjectOf['node'], after as ObjectOf['node']];
+      return node.Attachments === next.Attachments && node.ContainerAddresses === next.ContainerAddresses;
+    }
     case 'service':
       return (before as ObjectOf['service']).Endpoint === (after as ObjectOf['service']).Endpoint;
     case 'network': {

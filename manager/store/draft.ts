@@ -15,6 +15,13 @@ import type { StoreEvent } from './watch.ts';
 
 type Refusal = Extract<ApplyResult, { ok: false }>;
 
+/** An object before an entry and after it; undefined where it is not. */
+export interface Effect {
+  readonly kind: Kind;
+  readonly before: AnyObject | undefined;
+  readonly after: AnyObject | undefined;
+}
+
 export class Draft {
   /** What the changes so far do, in order. */
   readonly events: StoreEvent[] = [];
@@ -25,6 +32,8 @@ export class Draft {
   private readonly version: ObjectOf[Kind]['Version'];
   /** Objects that the entry has touched, as it leaves them; null where it removed them. */
   private readonly objects: { [K in Kind]?: Map<string, AnyObject | null> } = {};
+  /** Whether an object was touched more than once. */
+  private repeats = false;
   /** Whether an object has claims that it did not have before. */
   private claims = false;
   /** Who has which unique name, where the entry changed that; undefined where nobody has it any longer. */
@@ -84,6 +93,28 @@ export class Draft {
     return undefined;
   }
 
+  /**
+   * What the entry makes of each object that it touches. What an object has in between is nobody's: one that is made and
+   * removed again takes nothing from who has it.
+   */
+  effects(): readonly Effect[] {
+    const all = this.events.map(
+      ({ kind, op, object, previous }): Effect => ({
+        kind,
+        before: previous,
+        after: op === 'remove' ? undefined : object,
+      }),
+    );
+    if (!this.repeats) return all;
+    const byObject = new Map<string, Effect>();
+    for (const effect of all) {
+      const key = `${effect.kind} ${(effect.after ?? effect.before)!.ID}`;
+      const first = byObject.get(key);
+      byObject.set(key, first ? { ...effect, before: first.before } : effect);
+    }
+    return [...byObject.values()].filter(({ before, after }) => before !== undefined || after !== undefined);
+  }
+
   private refuseClaim(claim: string, holder: Holder, claimer: AnyObject): Refusal {
     const name = nameOf(holder.kind, this.current(holder.kind, holder.id as never) as never) ?? holder.id;
     if (claim === 'ingress') {
@@ -118,6 +149,7 @@ export class Draft {
     const { kind, op, object, previous } = event;
     this.events.push(event);
     this.objects[kind] ??= new Map();
+    if (!this.repeats) this.repeats = this.objects[kind].has(object.ID);
     this.objects[kind].set(object.ID, op === 'remove' ? null : object);
     if (op !== 'remove' && !this.claims) this.claims = !hasSameClaims(kind, previous, object);
     if (!tables[kind].uniqueName) return;

@@ -133,11 +133,11 @@ export class Store implements View {
       return malformed(error);
     }
     for (let at = 0; at < draft.events.length; at += 1) {
-      const { kind, op, object, previous } = draft.events[at]!;
+      const { kind, op, object } = draft.events[at]!;
       if (op === 'remove') drop(this.data[kind], object.ID, moves[at]!);
       else put(this.data[kind], object, moves[at]!);
-      this.claimed.note(kind, previous, op === 'remove' ? undefined : object, entry.now);
     }
+    for (const { kind, before, after } of draft.effects()) this.claimed.note(kind, before, after, entry.now);
     if (draft.events.length > 0) {
       const told = clusterEvents(index, entry.now, draft.events);
       this.recent.add(told);

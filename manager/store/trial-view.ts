@@ -66,11 +66,11 @@ export class TrialView implements View {
     }
     const clash = draft.clash((claim) => this.claims.holder(claim));
     if (clash) return clash;
-    for (const { kind, op, object, previous } of draft.events) {
+    for (const { kind, op, object } of draft.events) {
       const over = this.over.get(kind) ?? new Map<string, AnyObject | null>();
       this.over.set(kind, over.set(object.ID, op === 'remove' ? null : object));
-      this.claims.note(kind, previous, op === 'remove' ? undefined : object, entry.now);
     }
+    for (const { kind, before, after } of draft.effects()) this.claims.note(kind, before, after, entry.now);
     return { ok: true, events: draft.events };
   }
 
@@ -148,25 +148,27 @@ class TrialClaims implements ClaimsView {
     for (const claim of had) {
       if (has.includes(claim) || this.holder(claim)?.id !== id) continue;
       this.over.set(claim, undefined);
-      this.noteAddress(claim, -1, now);
+      this.noteAddress(claim, false, -1, now);
     }
     for (const claim of has) {
       if (had.includes(claim)) continue;
+      // One that gives it up in the same entry may come later in it.
+      const step = this.holder(claim) === undefined ? 1 : 0;
       this.over.set(claim, { kind, id });
-      this.noteAddress(claim, 1, now);
+      this.noteAddress(claim, true, step, now);
     }
   }
 
-  private noteAddress(claim: string, step: 1 | -1, now: number): void {
+  private noteAddress(claim: string, isTaken: boolean, step: number, now: number): void {
     const [what, first, address = ''] = claim.split(' ');
-    if (what === 'vxlan' && step === 1) this.lastVxlanId = Math.max(this.lastVxlanId, Number(first));
+    if (what === 'vxlan' && isTaken) this.lastVxlanId = Math.max(this.lastVxlanId, Number(first));
     if (what !== 'address') return;
     const network = first as NetworkId;
     this.counts.set(network, (this.counts.get(network) ?? 0) + step);
     const rests = this.rests.get(network) ?? new Map(this.base.resting(network));
     this.rests.set(network, rests);
     rests.delete(address);
-    if (step === -1) rests.set(address, now);
-    else this.last.set(`${network}/${familyOf(address)}`, address);
+    if (isTaken) this.last.set(`${network}/${familyOf(address)}`, address);
+    else rests.set(address, now);
   }
 }

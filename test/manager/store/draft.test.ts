@@ -49,6 +49,18 @@ describe('manager/store: an entry', () => {
     isTaken(apply(taskAt('t5', '10.0.0.5/24')), 'taken', /address 10\.0\.0\.5/);
   });
 
+  it('takes nothing from who has it by what it makes and removes again', () => {
+    apply(taskAt('t1', '10.0.0.5/24'));
+    const passing: Change = { op: 'remove', kind: 'task', id: 't2' as TaskId };
+    assert.deepEqual(apply(taskAt('t2', '10.0.0.5/24'), passing), { ok: true });
+    const other = new Store();
+    other.restore(store.index, store.snapshot());
+    for (const one of [store, other]) {
+      store = one;
+      isTaken(apply(taskAt('t3', '10.0.0.5/24')), 'taken', /given to task t1/);
+    }
+  });
+
   it('does not give it away where a snapshot was gone on from, either', () => {
     apply(taskAt('t1', '10.0.0.5/24'));
     const other = new Store();

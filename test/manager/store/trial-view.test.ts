@@ -81,7 +81,7 @@ describe('manager/store/trial-view', () => {
         }
         assert.deepEqual(contents(store), before);
       }),
-      { numRuns: 150 },
+      { numRuns: 300 },
     );
   });
 });
