@@ -13,7 +13,8 @@ import type { Clock, Log } from '../../proto/ports.ts';
 import { type Desired, isIpv6, nothingDesired } from './desired.ts';
 import { type Answer, type NameRecord, Names, type QuestionType } from './names.ts';
 
-const dnsPort = 53;
+/** Where names are asked for. */
+export const dnsPort = 53;
 /** Short, for what stands behind a name moves with each task. */
 const ttlSeconds = 5;
 const upstreamTimeoutMs = 2_000;

@@ -5,7 +5,8 @@
  * change at a time; while it is known what stands there, only what changed is worked out, and otherwise the kernel is asked.
  */
 import type { Clock } from '../../proto/ports.ts';
-import type { Desired } from './desired.ts';
+import type { Desired, PublishedPort } from './desired.ts';
+import { dnsPort } from './dns.ts';
 import { type KernelFigures, readFigures } from './figures.ts';
 import { HeldPorts, portKey } from './held-ports.ts';
 import type { Kernel } from './kernel.ts';
@@ -100,13 +101,20 @@ export class Rules {
 
   /** Each published port is the proxy's or held for the rules; resolves with those that are someone else's, and why. */
   async #hold(desired: Desired): Promise<Map<string, string>> {
+    const isForNames = ({ publishedPort }: Pick<PublishedPort, 'publishedPort'>) =>
+      publishedPort === dnsPort && desired.networks.some(({ isIngress }) => !isIngress);
+    const forNames = desired.services.flatMap(({ ports }) => ports.filter(isForNames));
     const forRules = desired.services.flatMap((service) =>
-      service.ports.filter((port) => !isProxied(service, port)),
+      service.ports.filter((port) => !isProxied(service, port) && !isForNames(port)),
+    );
+    const forProxy = new Map(
+      [...proxiedPortsOfMesh(desired)].filter(([publishedPort]) => !isForNames({ publishedPort })),
     );
     // A port that goes from one to the other is free in between.
     this.#ports.keepOnly(forRules);
-    const ofProxy = await this.#proxy.take(proxiedPortsOfMesh(desired));
+    const ofProxy = await this.#proxy.take(forProxy);
     const refused = new Map(await this.#ports.hold(forRules));
+    for (const port of forNames) refused.set(portKey(port), wordsForNames(port));
     for (const [publishedPort, why] of ofProxy) refused.set(portKey({ publishedPort, protocol: 'tcp' }), why);
     return refused;
   }
@@ -134,4 +142,9 @@ export class Rules {
     this.#ports.stop();
     this.#proxy.stop();
   }
+}
+
+/** Containers ask a node's own address for names: a rule would send their questions to the service. */
+function wordsForNames({ publishedPort, protocol }: PublishedPort): string {
+  return `port ${publishedPort}/${protocol} is where this node answers the names of its networks: publish another port`;
 }

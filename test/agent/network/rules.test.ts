@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import type { Desired, DesiredService } from '../../../agent/network/desired.ts';
+import { Kernel } from '../../../agent/network/kernel.ts';
 import { rulesetCommands } from '../../../agent/network/nftables.ts';
 import { ruleChanges, withdrawnAddresses } from '../../../agent/network/reconcile.ts';
+import { Rules } from '../../../agent/network/rules.ts';
 import { rulesetOf } from '../../../agent/network/ruleset.ts';
+import { realClock } from '../../../cli/runtime.ts';
 import { desired, endpoint, here, network, service } from './desired-objects.ts';
 
 const options = { nodeId: here };
@@ -93,4 +96,40 @@ describe('changes of rules', () => {
       rulesetCommands(rulesetOf(first, options), rulesetOf(second, options)),
     );
   });
+});
+
+/** Where nothing stands, and every change succeeds. */
+class EmptyKernel extends Kernel {
+  override async run(): Promise<string> {
+    return '';
+  }
+}
+
+describe('the port for names', () => {
+  for (const [how, asked] of [
+    ['rules', {}],
+    ['the proxy', { 'shoal.ingress': 'proxy-protocol' }],
+  ] as const) {
+    it(`is left to names where there are networks with names, and told of: published by ${how}`, async () => {
+      const rules = new Rules(new EmptyKernel(), realClock, () => options);
+      const ports = [{ name: '', protocol: 'tcp' as const, targetPort: 5353, publishedPort: 53 }];
+      const state = desired(networks, [service('dns', { ports, options: asked })]);
+      try {
+        await rules.become(() => state, false);
+        assert.deepEqual(
+          [...rules.refusedPorts],
+          [
+            [
+              'tcp/53',
+              'port 53/tcp is where this node answers the names of its networks: publish another port',
+            ],
+          ],
+        );
+        assert.deepEqual(rules.allowed(state).services[0]?.ports, []);
+        assert.equal(rules.proxied.size, 0);
+      } finally {
+        await rules.stop();
+      }
+    });
+  }
 });
