@@ -10,7 +10,9 @@ import type { NewId, TaskId } from '../proto/ids.ts';
 import { isTerminal } from '../proto/task-state.ts';
 import { allocate } from './allocator/allocate.ts';
 import type { ServicePreview, TaskPreview } from './api/contract.ts';
+import { homeOf } from './orchestrator/context.ts';
 import { serviceReconcilers } from './orchestrator/orchestrator.ts';
+import { isGuarded } from './orchestrator/partition.ts';
 import { NodeTable } from './scheduler/node-table.ts';
 import { schedule } from './scheduler/schedule.ts';
 import { type Change, newMeta } from './store/change.ts';
@@ -112,7 +114,11 @@ class Trial {
       RevisionID: service.Private.RevisionID,
       Status: { Timestamp: new Date(this.now).toISOString(), State: 'pending', Message: '' },
       DesiredState: 'running',
-      Private: { Replaces: old.ID, Cause: 'update' },
+      Private: {
+        Replaces: old.ID,
+        Cause: 'update',
+        ...(old.Slot === undefined ? {} : homeOf({ view: this.trial, service }, { Slot: old.Slot })),
+      },
     };
     const stop: Change = {
       op: 'merge',
@@ -120,7 +126,7 @@ class Trial {
       id: old.ID,
       fields: { DesiredState: 'shutdown', Status: { ...old.Status, State: 'shutdown' } },
     };
-    const isStartFirst = service.Spec.UpdateConfig?.Order === 'start-first';
+    const isStartFirst = service.Spec.UpdateConfig?.Order === 'start-first' && !isGuarded(service);
     if (!isStartFirst) this.apply([stop]);
     this.apply([{ op: 'create', kind: 'task', object: successor }]);
     this.place([ID]);

@@ -111,7 +111,10 @@ export function createTask(context: Context, place: Slot['place'], succession: S
  * The node that has the volumes of a slot which is bound to them: where its last task that had a node was, as long as the
  * cluster has that node. Carried from task to task, for the history of a slot is forgotten sooner.
  */
-function homeOf({ view, service }: Context, { Slot }: Slot['place']): Pick<Task['Private'], 'Home'> {
+export function homeOf(
+  { view, service }: Pick<Context, 'view' | 'service'>,
+  { Slot }: Slot['place'],
+): Pick<Task['Private'], 'Home'> {
   if (Slot === undefined || !serviceOption(service.Spec.Labels, 'volume.sticky')) return {};
   const tasks = view.find('task', 'slot', slotKey({ ServiceID: service.ID, Slot }));
   const newest = tasks

@@ -98,6 +98,19 @@ describe('api: plans', () => {
     assert.deepEqual([more.Untouched, more.Started.length], [2, 1]);
   });
 
+  it('keep slots that are bound to their volumes where these are', async () => {
+    const Labels = { ...own, 'shoal.volume.sticky': 'true' };
+    await api.put('/stacks/app', body(service('web', 'web:1', { Labels })));
+    task('t1', 1, 'n2');
+    task('t2', 2, 'n2');
+    const [newer] = (await plan(service('web', 'web:2', { Labels }))).Services;
+    const places = newer.Replaced.map(({ From, Node }: { From: string; Node: string }) => [From, Node]);
+    assert.deepEqual(places, [
+      ['m2', 'm2'],
+      ['m2', 'm2'],
+    ]);
+  });
+
   it('refuse what a deploy would refuse', async () => {
     const EndpointSpec = { Ports: [{ TargetPort: 80, PublishedPort: 8080, PublishMode: 'host' }] };
     const taken = { Ports: [{ TargetPort: 80, PublishedPort: 8080, PublishMode: 'ingress' }] };
