@@ -68,6 +68,8 @@ export class Worker {
   #revision: string | undefined;
   #hasAssignments = false;
   #looking = false;
+  /** Something was taken for what an earlier look found. */
+  #isToLookAgain = false;
 
   constructor(options: WorkerOptions) {
     this.#options = options;
@@ -260,6 +262,8 @@ export class Worker {
     journal.put({ task, status: driver.status });
     driver.start();
     this.#tellListeners();
+    // It may have changed since it was found, when nobody knew whose it was.
+    if (typeof view === 'object') this.#lookOnceMore();
   }
 
   #tellListeners(): void {
@@ -280,10 +284,19 @@ export class Worker {
     this.#options.onEngineEvent?.(event);
   }
 
+  #lookOnceMore(): void {
+    if (this.#isToLookAgain) return;
+    this.#isToLookAgain = true;
+    void Promise.resolve().then(() => {
+      if (!this.#looking) void this.#look(firstLookAgainMs);
+    });
+  }
+
   /** Compares all tasks with what the engine has; tried again until it answers. */
   async #look(lookAgainMs: number): Promise<void> {
     if (this.#looking || this.#stopped.signal.aborted) return;
     this.#looking = true;
+    this.#isToLookAgain = false;
     try {
       const containers = await this.#options.engine.list({ [nodeIdLabel]: this.#options.node().id });
       const found = new Map(containers.map((state) => [state.labels[taskIdLabel] ?? '', state]));
@@ -296,6 +309,7 @@ export class Worker {
       this.#options.clock.after(lookAgainMs, () => void this.#look(again));
     } finally {
       this.#looking = false;
+      if (this.#isToLookAgain) void this.#look(firstLookAgainMs);
     }
   }
 

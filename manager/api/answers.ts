@@ -16,6 +16,7 @@ import type {
   Version,
 } from '../../proto/docker.ts';
 import type { View } from '../store/store.ts';
+import { slotKey } from '../store/tables.ts';
 import { reasonToTell } from '../store/why.ts';
 
 type Answer = Record<string, unknown>;
@@ -133,7 +134,10 @@ export function statusOf(view: View, service: Service): ServiceStatus {
     .find('task', 'service', service.ID)
     .filter((task) => iteration === undefined || task.JobIteration?.Index === iteration);
   const RunningTasks = tasks.filter((task) => task.Status.State === 'running').length;
-  const completed = tasks.filter((task) => task.Status.State === 'complete').length;
+  // A slot may have been completed twice, where a node that was lost came back.
+  const completed = new Set(
+    tasks.filter((task) => task.Status.State === 'complete').map((task) => slotKey(task)),
+  ).size;
   const wanted = tasks.filter((task) => task.DesiredState !== 'shutdown' && task.DesiredState !== 'remove');
   const { Global, Replicated, ReplicatedJob, GlobalJob } = service.Spec.Mode;
   const DesiredTasks = Global

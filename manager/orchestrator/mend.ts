@@ -11,7 +11,16 @@ import { type Context, createTask, stopForServing, stopTask } from './context.ts
 import { departureOf, lossOf } from './loss.ts';
 import { explainSparing, graceMsOf, sparedUntil, stopsBy } from './partition.ts';
 import { mayRestart, restartDelayMs } from './restart.ts';
-import { createdAtMs, goalState, isActive, isPaused, isServing, lastWord, type Slot } from './slots.ts';
+import {
+  createdAtMs,
+  endedByItself,
+  goalState,
+  isActive,
+  isPaused,
+  isServing,
+  lastWord,
+  type Slot,
+} from './slots.ts';
 
 export interface SlotPlan {
   readonly slot: Slot;
@@ -161,7 +170,7 @@ function succeed(
   const startAt = loss === undefined ? context.now + restartDelayMs(context, task) : task.Private.StartAt;
   return createTask(context, slot.place, {
     replaces: task.ID,
-    cause: hasEnded ? 'failure' : isUpdate ? 'update' : 'node',
+    cause: endedByItself(task) ? 'failure' : isUpdate ? 'update' : 'node',
     startAt,
     waits: mustWait(context, slot, stopped),
     reason: loss ?? `task ${task.ID} ended (${task.Status.State})`,

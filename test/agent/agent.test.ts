@@ -297,6 +297,22 @@ describe('agent: restarts', () => {
     assert.equal((await only(node)).phase, 'running');
   });
 
+  it('reports what ended before it heard that the container it had found is of a task', async () => {
+    const node = await startNode();
+    node.managers.assign(wireTask('t1'));
+    await node.untilState('t1', 'RUNNING');
+    await node.agent.stop();
+    await node.journal.clear();
+    node.managers.manager('m1:2377').isSilent = true;
+    await node.restart();
+    await node.clock.run(5_000);
+    node.engine.exit((await only(node)).id, 3);
+    await node.clock.run(5_000);
+    node.managers.manager('m1:2377').isSilent = false;
+    await node.untilState('t1', 'FAILED');
+    assert.equal(node.engine.calls.create, 1);
+  });
+
   it('waits for its secrets before it goes on with a task that was being prepared', async () => {
     const node = await startNode({ pullMs: [5_000, 5_000] });
     const secrets = [{ secret_id: 's1', secret_name: 'key', file: { name: 'key' } }];

@@ -203,6 +203,8 @@ describe('api: services', () => {
     for (const [Slot, State, Index] of [
       [0, 'complete', 0],
       [1, 'complete', 1],
+      // On a node that was taken for lost and came back.
+      [1, 'complete', 1],
       [2, 'running', 1],
     ] as const) {
       const Status = { Timestamp: '', State, Message: '' };

@@ -127,6 +127,19 @@ describe('manager/orchestrator/jobs: replicated', () => {
     });
   }
 
+  it('counts what was lost with its node as no attempt', () => {
+    const world = job(replicated(1), 3, { Condition: 'on-failure', MaxAttempts: 1, Delay: 0 });
+    for (const [state, left] of [
+      ['orphaned', 1],
+      ['failed', 1],
+      ['failed', 0],
+    ] as const) {
+      begin(world);
+      world.report(alive(world)[0]!.ID, state).settle().pass(500);
+      assert.equal(alive(world).length, left, state);
+    }
+  });
+
   it('runs again as a new iteration when it is forced, and counts only what that completes', () => {
     const world = job(replicated(2)).runFor(5_000);
     const before = completed(world).map((task) => task.ID);

@@ -97,7 +97,9 @@ export class ScheduleInvariants {
       const periodMs = periodMsOf(cronOptions(service.Spec.Labels)?.schedule);
       const dueAt = service.Private.Cron?.NextAt;
       if (periodMs === undefined || steadyMs < periodMs + lateMs) continue;
-      if (dueAt === undefined) this.#lost(service, 'no time comes any more');
+      const isNew = leaderNow - Date.parse(service.CreatedAt) < periodMs + lateMs;
+      if (dueAt === undefined && !isNew) this.#lost(service, 'no time comes any more');
+      else if (dueAt === undefined) continue;
       else if (leaderNow - dueAt > lateMs)
         this.#lost(service, `is due for ${leaderNow - dueAt} ms, and does not run`);
     }
