@@ -6,6 +6,7 @@ import { isShoalError, messageOf } from '../proto/errors.ts';
 import type { ExecOrder__Output as ExecOrder } from '../proto/generated/shoal/v1/ExecOrder.ts';
 import type { ExecReport } from '../proto/generated/shoal/v1/ExecReport.ts';
 import { createChannel, type NodeIdentity } from '../proto/rpc.ts';
+import { drained } from '../proto/rpc-stream.ts';
 
 /** Orders as they come; ends when the manager hangs up. */
 export interface ExecCarriage extends AsyncIterable<ExecOrder> {
@@ -39,9 +40,7 @@ export function grpcExecDial(identity: () => NodeIdentity): DialExec {
     return {
       async send(report) {
         if (isOver || call.write(report)) return;
-        await new Promise<void>((resolve) => {
-          for (const event of ['drain', 'close', 'error']) call.once(event, resolve);
-        });
+        await drained(call);
       },
       async *[Symbol.asyncIterator]() {
         for await (const order of call) yield order as ExecOrder;

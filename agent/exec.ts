@@ -8,6 +8,7 @@ import { messageOf, ShoalError } from '../proto/errors.ts';
 import type { ExecMake__Output as ExecMake } from '../proto/generated/shoal/v1/ExecMake.ts';
 import type { ExecOrder__Output as ExecOrder } from '../proto/generated/shoal/v1/ExecOrder.ts';
 import { type Clock, delay, type Log, type Timer } from '../proto/ports.ts';
+import { drained } from '../proto/rpc-stream.ts';
 import { type DispatcherClient, reasonOfEnd, type Stream } from './dispatcher-client.ts';
 import type { EngineExecs } from './engine/engine.ts';
 import { type DialExec, type ExecCarriage, failureReport } from './exec-client.ts';
@@ -192,9 +193,7 @@ class RunningCommand {
   async #input(bytes: Buffer): Promise<void> {
     const stream = this.#stream;
     if (stream === undefined || stream.destroyed || stream.writableEnded || stream.write(bytes)) return;
-    await new Promise<void>((resolve) => {
-      for (const event of ['drain', 'close']) stream.once(event, () => resolve());
-    });
+    await drained(stream);
   }
 
   async #resize(height: number, width: number): Promise<void> {

@@ -47,14 +47,16 @@ export function sinkOf<Message>(call: Writable<Message>): Sink<Message> {
   };
 }
 
-/** Resolves when the stream's buffer is empty again, or the stream is over. */
-function drained(call: Writable<never>): Promise<void> {
+const drainEvents = ['drain', 'close', 'error', 'cancelled'] as const;
+
+/** Resolves when the stream's buffer is empty again, or the stream is over. It leaves no listener behind. */
+export function drained(stream: EventEmitter): Promise<void> {
   return new Promise((resolve) => {
     const done = () => {
-      for (const event of ['drain', 'close', 'cancelled']) call.off(event, done);
+      for (const event of drainEvents) stream.off(event, done);
       resolve();
     };
-    for (const event of ['drain', 'close', 'cancelled']) call.once(event, done);
+    for (const event of drainEvents) stream.once(event, done);
   });
 }
 

@@ -7,7 +7,7 @@
  */
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import type { Http2SecureServer } from 'node:http2';
+import type { Http2SecureServer, ServerHttp2Session } from 'node:http2';
 import { dirname, join } from 'node:path';
 import type { PeerCertificate, SecureContextOptions, TLSSocket } from 'node:tls';
 import { connect, createSecureContext } from 'node:tls';
@@ -25,6 +25,11 @@ import type { Clock } from './ports.ts';
 import { fromGrpcError } from './rpc-status.ts';
 
 const maxMessageBytes = 64 * 1024 * 1024;
+/**
+ * How much may be under way to one side before it has been read. HTTP/2's own 64 KiB are one message of bulk bytes: either
+ * side then waits for the other's turn after each, which on a busy machine takes longer than the bytes.
+ */
+const windowBytes = 1024 * 1024;
 const minTlsVersion = 'TLSv1.3';
 
 type Swarmkit = SwarmkitPackage['docker']['swarmkit']['v1'];
@@ -216,7 +221,11 @@ export function createRpcServer(options: { credentials: NodeIdentity }): RpcServ
             reject(new ShoalError('unavailable', `cannot listen on ${address}: ${reason}`));
             return;
           }
-          splitProtocols(server, (socket) => acceptLink(socket));
+          const http2Servers = http2ServersOf(server);
+          for (const http2Server of http2Servers) {
+            splitProtocols(http2Server, (socket) => acceptLink(socket));
+            widen(http2Server);
+          }
           resolve(port);
         });
       });
@@ -237,24 +246,33 @@ export function createRpcServer(options: { credentials: NodeIdentity }): RpcServ
 /**
  * Links beside gRPC on one port. A stock Docker Engine offers no application protocol in its TLS handshakes once it has
  * renewed its certificate (seen with 20.10.24), and Node's HTTP/2 server turns such a connection away; Go's, which such
- * engines are made for, takes it for HTTP/2. So does this port. grpc-js has no public door to its HTTP/2 servers.
+ * engines are made for, takes it for HTTP/2. So does this port.
  */
-function splitProtocols(server: grpc.Server, acceptLink: (socket: TLSSocket) => void): void {
+function splitProtocols(http2Server: Http2SecureServer, acceptLink: (socket: TLSSocket) => void): void {
+  const speakHttp2 = http2Server.listeners('secureConnection');
+  http2Server.removeAllListeners('secureConnection');
+  http2Server.on('secureConnection', (socket: TLSSocket) => {
+    if (socket.alpnProtocol === linkProtocol) {
+      acceptLink(socket);
+      return;
+    }
+    if (socket.alpnProtocol === false) socket.alpnProtocol = 'h2';
+    for (const listener of speakHttp2) listener.call(http2Server, socket);
+  });
+}
+
+/** Lets windowBytes be under way to this server, on a connection and on each of its streams; grpc-js leaves it at 64 KiB. */
+function widen(http2Server: Http2SecureServer): void {
+  http2Server.updateSettings({ initialWindowSize: windowBytes });
+  http2Server.on('session', (session: ServerHttp2Session) => session.setLocalWindowSize(windowBytes));
+}
+
+/** grpc-js has no public door to its HTTP/2 servers. */
+function http2ServersOf(server: grpc.Server): Http2SecureServer[] {
   const { http2Servers } = server as unknown as { http2Servers?: Map<Http2SecureServer, unknown> };
   if (!http2Servers?.size)
     throw new ShoalError('internal', 'this version of grpc-js keeps its servers elsewhere');
-  for (const http2Server of http2Servers.keys()) {
-    const speakHttp2 = http2Server.listeners('secureConnection');
-    http2Server.removeAllListeners('secureConnection');
-    http2Server.on('secureConnection', (socket: TLSSocket) => {
-      if (socket.alpnProtocol === linkProtocol) {
-        acceptLink(socket);
-        return;
-      }
-      if (socket.alpnProtocol === false) socket.alpnProtocol = 'h2';
-      for (const listener of speakHttp2) listener.call(http2Server, socket);
-    });
-  }
+  return [...http2Servers.keys()];
 }
 
 /** The caller of a link, asked like that of a gRPC call. */
@@ -433,6 +451,7 @@ function openChannel(
     'grpc.service_config_disable_resolution': 1,
     'grpc.enable_http_proxy': 0,
     'grpc.enable_retries': 0,
+    'grpc-node.flow_control_window': windowBytes,
   });
   const clients = new Map<ServiceName, grpc.Client>();
   function client<Name extends ServiceName>(name: Name): ServiceClient<Name> {

@@ -1,11 +1,11 @@
 /** shoal task exec: a command in a running task, on whatever node it is, as docker exec does it in a container. */
 import { readFileSync } from 'node:fs';
-import type { Duplex, Writable } from 'node:stream';
 import type { Command } from 'commander';
 import { ShoalError } from '../../proto/errors.ts';
 import type { ApiClient } from '../client.ts';
 import { type Context, collect } from '../context.ts';
 import { DetachFilter, parseDetachKeys } from '../detach-keys.ts';
+import { FrameSplitter } from '../frames.ts';
 import { print } from '../output.ts';
 import { UsageError } from '../usage.ts';
 
@@ -20,8 +20,6 @@ interface ExecFlags {
   readonly user?: string;
   readonly workdir?: string;
 }
-
-const headBytes = 8;
 
 /** Adds the verb. */
 export function addTaskExec(task: Command, context: Context): void {
@@ -100,9 +98,10 @@ function withValue(variable: string): string[] {
 /** Joins this process' streams to the command until it has ended, or was left by the keys that detach. */
 async function converse(client: ApiClient, id: string, flags: ExecFlags, keys: Buffer): Promise<void> {
   const connection = await client.upgrade(`/exec/${id}/start`, { Detach: false, Tty: flags.tty === true });
+  const output = flags.tty ? undefined : new FrameSplitter(process.stdout, process.stderr);
   const over = new Promise<void>((resolve, reject) => {
-    connection.once('close', resolve);
-    connection.once('end', resolve);
+    connection.once('end', () => (output ? output.once('finish', resolve) : resolve()));
+    connection.once('close', () => !connection.readableEnded && resolve());
     connection.once('error', reject);
   });
   let isLeft = false;
@@ -115,8 +114,7 @@ async function converse(client: ApiClient, id: string, flags: ExecFlags, keys: B
   const stdin = process.stdin;
   try {
     if (flags.interactive) (input ? stdin.pipe(input) : stdin).pipe(connection);
-    if (flags.tty) connection.on('data', (chunk: Buffer) => process.stdout.write(chunk));
-    else splitFrames(connection, process.stdout, process.stderr);
+    connection.pipe(output ?? process.stdout);
     await over;
   } finally {
     restore();
@@ -145,22 +143,6 @@ function enterTerminal(client: ApiClient, id: string, isInteractive: boolean): (
     stdout.off('resize', resize);
     if (isRaw) stdin.setRawMode(false);
   };
-}
-
-/** Docker's frames: 8 bytes of head (stream, three zeros, length), then the payload. */
-function splitFrames(from: Duplex, stdout: Writable, stderr: Writable): void {
-  let rest: Buffer = Buffer.alloc(0);
-  from.on('data', (chunk: Buffer) => {
-    rest = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
-    while (rest.length >= headBytes) {
-      const end = headBytes + rest.readUInt32BE(4);
-      if (rest.length < end) return;
-      const isStdout = rest[0] === 1;
-      // What the managers have to say of it (3) is told once, at the end.
-      if (rest[0] !== 3) (isStdout ? stdout : stderr).write(rest.subarray(headBytes, end));
-      rest = rest.subarray(end);
-    }
-  });
 }
 
 /** 0 for one that goes on without us. */

@@ -9,6 +9,7 @@ import type { Task } from '../../proto/docker.ts';
 import { isShoalError, messageOf, ShoalError } from '../../proto/errors.ts';
 import type { ExecCommand } from '../../proto/exec-command.ts';
 import { asId, type TaskId } from '../../proto/ids.ts';
+import { drained } from '../../proto/rpc-stream.ts';
 import type { ExecOutput, TaskCommands } from '../exec/command.ts';
 import { requireGrants } from '../store/privileges.ts';
 import type { View } from '../store/store.ts';
@@ -258,9 +259,7 @@ function outputTo(to: Duplex | Response, tty: boolean): ExecOutput & { open(): v
   const write = async (bytes: Uint8Array): Promise<void> => {
     await opened;
     if (to.destroyed || to.writableEnded || to.write(bytes)) return;
-    await new Promise<void>((resolve) => {
-      for (const event of ['drain', 'close']) to.once(event, () => resolve());
-    });
+    await drained(to);
   };
   return {
     open,
