@@ -157,7 +157,8 @@ export function serviceStateOf(view: View, id: ServiceId): OverlayService | unde
       aliases: config.Aliases ?? [],
     })),
     ports: (Endpoint.Ports ?? [])
-      .filter((port) => isIngressPort(port) && port.PublishedPort)
+      // Agents know of TCP and UDP; the scheduler says so of what publishes SCTP.
+      .filter((port) => isIngressPort(port) && port.PublishedPort && port.Protocol !== 'sctp')
       .map((port) => ({
         name: port.Name ?? '',
         protocol: port.Protocol ?? 'tcp',
@@ -228,7 +229,9 @@ function hostPortsOf(view: View, service: Service, task: Task, node: ClusterNode
   const ingress = ingressNetwork(view);
   if (ingress === undefined || isEncrypted(ingress)) return {};
   const all = service.Endpoint.Ports ?? [];
-  const ports = all.filter((port) => isIngressPort(port) && port.Protocol !== 'udp' && port.PublishedPort);
+  const ports = all.filter(
+    (port) => isIngressPort(port) && (port.Protocol ?? 'tcp') === 'tcp' && port.PublishedPort,
+  );
   if (!isProxy(node)) {
     if (node.Problems?.some(({ ServiceID }) => ServiceID === service.ID)) return {};
     return Object.fromEntries(ports.map(({ TargetPort, PublishedPort }) => [TargetPort, PublishedPort!]));

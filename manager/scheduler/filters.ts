@@ -21,7 +21,7 @@ import {
 import { privilegesOf } from '../store/privileges.ts';
 import { serviceOption } from '../store/service-options.ts';
 import type { View } from '../store/store.ts';
-import { locality, routingMesh } from './locality.ts';
+import { locality, meshProtocols, routingMesh } from './locality.ts';
 import { hostPortsOf, type NodeEntry, type NodeTable } from './node-table.ts';
 import { groupBy, hasOrHave, nodes, whyUnable } from './words.ts';
 
@@ -52,6 +52,7 @@ const makers: readonly ((request: Request) => Check | undefined)[] = [
   ownAgent,
   home,
   routingMesh,
+  meshProtocols,
   locality,
   processors,
   memory,

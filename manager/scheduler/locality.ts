@@ -68,6 +68,21 @@ export function routingMesh({ view, table, spec }: Request): Check | undefined {
   };
 }
 
+/** Our agents send TCP and UDP on; SCTP in ingress mode is for stock engines. */
+export function meshProtocols({ spec }: Request): Check | undefined {
+  const ports = (spec.EndpointSpec?.Ports ?? []).filter(isIngressPort);
+  const sctp = ports.find(({ Protocol }) => Protocol === 'sctp');
+  if (sctp === undefined) return undefined;
+  const what = `port ${sctp.PublishedPort || sctp.TargetPort}/sctp is published in ingress mode`;
+  return {
+    isStanding: false,
+    passes: ({ plane }) => plane.kind === 'docker',
+    explain: (failed) => [
+      `${what}, and ${nodes(failed.length)} ${hasOrHave(failed.length)} a mesh for TCP and UDP alone: publish it in mode=host`,
+    ],
+  };
+}
+
 /** A network's tasks stay on the data plane of those that it has; an encrypted one where nothing leaves in the clear. */
 export function locality({ view, table, spec }: Request): Check | undefined {
   const attachments = clusterAttachments(view, spec);

@@ -148,7 +148,9 @@ describe('endpoints', () => {
       PublishMode: 'ingress' as const,
     };
     const Spec = { ...service.Spec, Labels: { 'shoal.ingress': 'proxy-protocol' } };
-    const Endpoint = { ...service.Endpoint, Ports: [port] };
+    // What agents would take for TCP is told to none.
+    const sctp = { ...port, PublishedPort: 8081, Protocol: 'sctp' as const };
+    const Endpoint = { ...service.Endpoint, Ports: [port, sctp] };
     bed.commit({ op: 'merge', kind: 'service', id: service.ID, fields: { Spec, Endpoint } });
     await bed.agent('n1', { ...overlayLabels, [abilitiesLabel]: agentAbilities.join(',') });
     const portsOf = async (nodeId: string) => {

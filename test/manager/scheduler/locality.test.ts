@@ -180,6 +180,23 @@ describe('scheduler: data planes', () => {
     assert.deepEqual(places(world, 'web'), ['v1']);
   });
 
+  it('tasks that publish SCTP in ingress mode are for stock engines alone, and in mode=host for any', () => {
+    const world = new World().node('v1', vxlan('v1')).network('ingress', 'overlay', { Ingress: true });
+    const port = { TargetPort: 80, PublishedPort: 8080, Protocol: 'sctp' as const };
+    world.service('web', { EndpointSpec: { Ports: [port] } }).waiting('web', 1, attached('ingress'));
+    world.service('near', { EndpointSpec: { Ports: [{ ...port, PublishMode: 'host' as const }] } });
+    world.waiting('near');
+    run(world);
+    assert.equal(
+      world.task('web.1').Status.Err,
+      'no suitable node (port 8080/sctp is published in ingress mode, and 1 node has a mesh for TCP and UDP alone: publish it in mode=host)',
+    );
+    assert.deepEqual(places(world, 'near'), ['v1']);
+    world.node('d1', stock);
+    run(world);
+    assert.deepEqual(places(world, 'web'), ['d1']);
+  });
+
   it('tasks of a global service stay with the first that a fresh network has', () => {
     const world = new World().node('s1', ours('s1')).node('s2', ours('s2')).network('app');
     world.service('web', { ...on('app'), Mode: { Global: {} } });
