@@ -210,7 +210,7 @@ export class DataPlane {
     this.#confirmed = this.#confirmed.then(async () => {
       const gone = withdrawnAddresses(this.#standing, desired);
       this.#standing = desired;
-      const forgotten = forgetFlows(this.#options.kernel, gone).catch((error: unknown) =>
+      const forgotten = forgetFlows(this.#options.kernel, this.#options.clock, gone).catch((error: unknown) =>
         this.#options.log.debug({ reason: messageOf(error) }, 'no flows were forgotten'),
       );
       await Promise.all([forgotten, this.#known, this.#rules.settled()]);
