@@ -7,19 +7,16 @@
 import { assertNever, messageOf, ShoalError } from '../../proto/errors.ts';
 import type { Link } from '../../proto/link.ts';
 import type { Clock, Log, Timer } from '../../proto/ports.ts';
-import type { RpcChannel } from '../../proto/rpc.ts';
 import type { Member } from './contract.ts';
 import type { Message } from './core/types.ts';
 import { decodeFrame, groupsThatFit, type QuestionKind, sizeOfMessage } from './frame.ts';
 import { encodeMessages } from './message-codec.ts';
 import { type HeardAnswer, Questions } from './questions.ts';
-import { chunksOf } from './snapshot.ts';
+import type { SnapshotOffer } from './snapshot-sender.ts';
 
 const firstBackoffMs = 100;
 const longestBackoffMs = 1_000;
 const maxQueuedBytes = 32 * 2 ** 20;
-/** Of a snapshot: some are under way at a time, each is copied several times, and others wait meanwhile. */
-const chunkBytes = 2 ** 17;
 const snapshotTimeoutMs = 600_000;
 /** How long an ended link may take to deliver its last frames. */
 const lingerMs = 5_000;
@@ -33,8 +30,8 @@ export interface PeerOptions {
   readonly member: Member;
   readonly clusterId: string;
   readonly openLink: () => Link;
-  /** For snapshots, each over a connection of its own. */
-  readonly openChannel: () => RpcChannel;
+  /** Over a connection of its own. */
+  readonly sendSnapshot: (offer: SnapshotOffer) => Promise<void>;
   readonly clock: Clock;
   readonly log: Log;
   readonly questionTimeoutMs: number;
@@ -216,33 +213,23 @@ export class Peer {
       return;
     }
     this.#isSendingSnapshot = true;
-    const { openChannel, clock, clusterId, log, member, snapshotSent } = this.#options;
-    const channel = openChannel();
-    const data = message.snapshot?.data ?? new Uint8Array(0);
-    const deadline = clock.now() + snapshotTimeoutMs;
-    const call = channel.client('Raft').InstallSnapshot({ deadline }, (error) => {
-      this.#isSendingSnapshot = false;
-      channel.close();
-      if (error !== null) {
-        log.warn({ manager: member.address, problem: error.details }, 'a manager did not get its snapshot');
-      }
-      snapshotSent(error === null);
-    });
-    const chunks = chunksOf(data, chunkBytes);
-    let isFirst = true;
-    const push = () => {
-      for (let next = chunks.next(); !next.done; next = chunks.next()) {
-        const head = isFirst
-          ? { message: encodeMessages([message]), total_bytes: data.length, cluster_id: clusterId }
-          : {};
-        isFirst = false;
-        if (!call.write({ ...head, data: next.value.data, offset: next.value.offset })) return;
-      }
-      call.end();
+    const { sendSnapshot, clock, clusterId, log, member, snapshotSent } = this.#options;
+    const offer = {
+      clusterId,
+      announcement: encodeMessages([message]),
+      data: message.snapshot?.data ?? new Uint8Array(0),
+      deadline: clock.now() + snapshotTimeoutMs,
     };
-    call.on('error', () => {});
-    call.on('drain', push);
-    push();
+    const ended = (problem?: string): void => {
+      this.#isSendingSnapshot = false;
+      if (problem !== undefined)
+        log.warn({ manager: member.address, problem }, 'a manager did not get its snapshot');
+      snapshotSent(problem === undefined);
+    };
+    sendSnapshot(offer).then(
+      () => ended(),
+      (error: unknown) => ended(messageOf(error)),
+    );
   }
 }
 

@@ -6,12 +6,13 @@
  */
 import type { Link } from '../../proto/link.ts';
 import type { Clock, Log } from '../../proto/ports.ts';
-import { createChannel, type Keepalive, type NodeIdentity, openLink } from '../../proto/rpc.ts';
+import { type Keepalive, type NodeIdentity, openLink } from '../../proto/rpc.ts';
 import type { Member, ProposalResult, RaftNode, RaftTransport } from './contract.ts';
 import type { MemberId, Message } from './core/types.ts';
 import type { QuestionKind } from './frame.ts';
 import { encodeMessages } from './message-codec.ts';
 import { Peer, unreachableLeader } from './peer.ts';
+import { sendSnapshot } from './snapshot-sender.ts';
 
 export interface PeersOptions {
   readonly clusterId: string;
@@ -123,13 +124,13 @@ class GrpcPeers implements Peers {
   #connect(member: Member): Peer {
     const { clusterId, clock, log, identity, keepalive } = this.#options;
     const own = identity();
-    const shown = { identity: own, roots: own.rootsPem, serverName: 'swarm-manager', keepalive } as const;
-    const { raftId } = member;
+    const { raftId, address } = member;
+    const shown = { identity: own, serverName: 'swarm-manager', keepalive } as const;
     return new Peer({
       member,
       clusterId,
-      openLink: () => openLink(member.address, { ...shown, clock }),
-      openChannel: () => createChannel(member.address, shown),
+      openLink: () => openLink(address, { ...shown, roots: own.rootsPem, clock }),
+      sendSnapshot: (offer) => sendSnapshot({ ...shown, address }, offer),
       clock,
       log,
       questionTimeoutMs: this.#options.forwardTimeoutMs ?? defaultForwardTimeoutMs,
