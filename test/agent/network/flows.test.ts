@@ -52,6 +52,22 @@ describe('connections to an address that takes no more', () => {
     assert.deepEqual(await ports(), [1001, 1003]);
   });
 
+  it('are forgotten at once where they are of UDP, over IPv4 and IPv6, however the address is written', async () => {
+    const flow = (from: string, to: string, task: string) =>
+      conntrack(
+        `-I -p udp -s ${from} -d ${to} --sport 2001 --dport 53 -r ${task} -q ${from} --reply-port-src 53 --reply-port-dst 2001 --timeout 100`,
+      );
+    await flow('10.0.0.9', '10.0.0.2', '10.0.0.11');
+    await flow('10.0.0.8', '10.0.0.2', '10.0.0.12');
+    await flow('fd00::9', 'fd00::2', 'fd00::11');
+    await forgetFlows(kernel, realClock, ['10.0.0.11', 'fd00:0::11']);
+    const left = `${await conntrack('-L -p udp')}${await conntrack('-L -f ipv6 -p udp')}`;
+    assert.deepEqual(
+      [...left.matchAll(/ src=(\S+) dst=\S+ sport=2001/g)].map(([, from]) => from),
+      ['10.0.0.8'],
+    );
+  });
+
   it('are waited for only where there are any', async () => {
     const clock: Clock = { ...realClock, after: () => assert.fail('nothing is to be waited for') };
     await forgetFlows(kernel, clock, ['10.0.0.13', 'fd00::1']);
