@@ -79,6 +79,8 @@ export interface Measured {
   readonly words: string;
   /** Why something was not measured, if anything is known. */
   readonly problem: string;
+  /** All that is known is of before the number was changed, when each task had another share of the work. */
+  readonly isOutdated?: boolean;
 }
 
 function measure(
@@ -90,7 +92,8 @@ function measure(
 ): Measured {
   const measured = measuredService(view, service, options);
   const tasks = measured ? view.find('task', 'service', measured.ID).filter(isServing) : [];
-  const samples = tasks.map((task) => usage(task.ID)).filter((one) => one && now - one.atMs <= freshMs);
+  const fresh = tasks.map((task) => usage(task.ID)).filter((one) => one && now - one.atMs <= freshMs);
+  const samples = fresh.filter((one) => one && one.atMs > sharedOutAt(service, options, now));
   const shares: number[] = [];
   for (const sample of samples) {
     const share = sample && shareOf(sample, service, options);
@@ -106,7 +109,19 @@ function measure(
       measured === undefined
         ? `there is no service ${options.source}`
         : (samples.map((sample) => sample?.problems[metricKey(options) ?? '']).find((one) => one) ?? ''),
+    isOutdated: samples.length === 0 && fresh.length > 0,
   };
+}
+
+/**
+ * Since when tasks have the share of the work that they have: since the number of those that share it was changed. A time that
+ * is yet to come was noted by a clock that was ahead.
+ */
+function sharedOutAt({ Private }: Service, { source }: AutoscaleOptions, now: number): number {
+  const changedAt = Private.Autoscale?.ChangedAt;
+  return source !== undefined || changedAt === undefined || changedAt > now
+    ? Number.NEGATIVE_INFINITY
+    : changedAt;
 }
 
 function isServing(task: Task): boolean {
@@ -187,6 +202,7 @@ export function decide(
     const why = bounded > current ? `its least is ${bounded}` : `its most is ${bounded}`;
     return changed(state, bounded, current, why, now);
   }
+  if (measured.isOutdated) return { replicas: current, state };
   const advice = advise(options, current, measured);
   if (advice.isBlind) return told(state, before, advice.kind, advice.text, current);
   const Advice = remembered(state.Advice, advice.replicas, options, now);

@@ -215,6 +215,26 @@ describe('commands in tasks over gRPC', function () {
     assert.equal(output.text.length, 1_000_000);
   });
 
+  it('carry many bytes, and leave nothing behind for each time that they waited', async () => {
+    const warnings: string[] = [];
+    const onWarning = ({ name }: Error): number => warnings.push(name);
+    process.on('warning', onWarning);
+    try {
+      const board = boards[0]!;
+      const id = await board.make(task, { ...echo, command: ['cat'], stdin: true });
+      const output = new Output();
+      const handle = await board.start(id, output, { detach: false });
+      const chunk = Buffer.alloc(64 * 1024, 'x');
+      for (let sent = 0; sent < 256; sent += 1) await handle.input(chunk);
+      handle.endInput();
+      await handle.over;
+      assert.equal(output.text.length, 256 * chunk.length);
+      assert.deepEqual(warnings, []);
+    } finally {
+      process.off('warning', onWarning);
+    }
+  });
+
   it('that nobody waits for are left to themselves', async () => {
     const board = boards[0]!;
     const detached = await board.make(task, { ...echo, command: ['cat'], stdin: true });

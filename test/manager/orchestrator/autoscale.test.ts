@@ -227,6 +227,17 @@ describe('autoscale: services', () => {
     assert.deepEqual(world.unsettled(), []);
   });
 
+  it('are not changed again by what was measured before the change, also without a window or a cooldown', () => {
+    const hasty = { ...labels, 'shoal.autoscale.down-window': '0s', 'shoal.autoscale.cooldown': '0s' };
+    const Mode = { Replicated: { Replicas: 6 } };
+    const world = new World().createService('web', { ...spec, Labels: hasty, Mode }).run();
+    const share = 0.5e9;
+    use(world, 5 * second, 3.09 * share);
+    assert.equal(replicas(world), 4);
+    use(world, minute, 3.09 * share);
+    assert.equal(replicas(world), 4);
+  });
+
   it('by memory, in size and in per cent', () => {
     for (const target of ['50%', '50m']) {
       const asked = { ...labels, 'shoal.autoscale.metric': 'memory', 'shoal.autoscale.target': target };
