@@ -113,7 +113,11 @@ export class DataPlane {
   constructor(options: DataPlaneOptions) {
     this.#options = options;
     this.#last = new LastState(options);
-    this.#ready = new ReadyNetworks(options.clock, (id) => whyNotReady(id, this.#desired, this.#problems));
+    this.#ready = new ReadyNetworks(
+      options.clock,
+      (id) => this.#desired.networks.find((network) => network.id === id),
+      (id) => whyNotReady(id, this.#desired, this.#problems),
+    );
     this.#rules = new Rules(options.kernel, options.clock, () => this.#planOptions());
     this.#pace = new Pace(options.clock, (tookMs) => options.onProgrammed?.(tookMs));
     const { kernel, clock, log, encryption } = options;

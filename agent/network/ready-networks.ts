@@ -4,7 +4,7 @@
  */
 import { ShoalError } from '../../proto/errors.ts';
 import type { Clock, Timer } from '../../proto/ports.ts';
-import { bridgeName, type Desired, isIpv6, type ReadyNetwork } from './desired.ts';
+import { bridgeName, type Desired, type DesiredNetwork, isIpv6, type ReadyNetwork } from './desired.ts';
 
 /** As long as an agent waits for the managers to tell it of a network that one of its tasks is on. */
 const networkTimeoutMs = 15_000;
@@ -17,6 +17,11 @@ export interface Problem {
   readonly isRefused?: boolean;
 }
 
+interface Settled extends ReadyNetwork {
+  /** This node's addresses on it when it was made. */
+  readonly gateways: readonly string[];
+}
+
 interface Waiting {
   readonly resolve: (ready: ReadyNetwork) => void;
   readonly reject: (error: ShoalError) => void;
@@ -27,17 +32,23 @@ export class ReadyNetworks {
   readonly #clock: Clock;
   readonly #whyNot: (id: string) => ShoalError;
   readonly #waiting = new Map<string, Set<Waiting>>();
-  readonly #ready = new Map<string, ReadyNetwork>();
+  readonly #ready = new Map<string, Settled>();
+  readonly #wanted: (id: string) => DesiredNetwork | undefined;
 
-  /** `whyNot`: why the network of an id is not there yet. */
-  constructor(clock: Clock, whyNot: (id: string) => ShoalError) {
+  /** `wanted`: a network as it is to be now; `whyNot`: why the network of an id is not there yet. */
+  constructor(
+    clock: Clock,
+    wanted: (id: string) => DesiredNetwork | undefined,
+    whyNot: (id: string) => ShoalError,
+  ) {
     this.#clock = clock;
+    this.#wanted = wanted;
     this.#whyNot = whyNot;
   }
 
   /** The network, once it is there. Errors: those of `whyNot`. */
   wait(id: string): Promise<ReadyNetwork> {
-    const ready = this.#ready.get(id);
+    const ready = this.#asWanted(id);
     if (ready !== undefined) return Promise.resolve(ready);
     return new Promise((resolve, reject) => {
       const set = this.#waiting.get(id) ?? new Set();
@@ -59,14 +70,14 @@ export class ReadyNetworks {
       const nameservers = network.gateways
         .filter((one) => !isIpv6(one))
         .map((one) => one.replace(/\/\d+$/, ''));
-      this.#ready.set(network.id, { name, nameservers });
+      this.#ready.set(network.id, { name, nameservers, gateways: network.gateways });
     }
     for (const id of this.#ready.keys()) {
       if (desired.networks.some((network) => network.id === id)) continue;
       this.#ready.delete(id);
     }
     for (const [id, set] of this.#waiting) {
-      const ready = this.#ready.get(id);
+      const ready = this.#asWanted(id);
       if (ready === undefined) continue;
       this.#waiting.delete(id);
       for (const { resolve, timer } of set) {
@@ -74,6 +85,18 @@ export class ReadyNetworks {
         resolve(ready);
       }
     }
+  }
+
+  /**
+   * The network, if it is there as it is to be now: one that went and came again has other addresses of this node, and a
+   * container with the former ones would ask for names where nobody answers, for as long as it lives.
+   */
+  #asWanted(id: string): ReadyNetwork | undefined {
+    const ready = this.#ready.get(id);
+    const wanted = this.#wanted(id);
+    if (ready === undefined || wanted === undefined) return undefined;
+    const { gateways, ...network } = ready;
+    return gateways.join() === wanted.gateways.join() ? network : undefined;
   }
 
   /** Nobody waits any more. */

@@ -4,12 +4,13 @@
  * seeds, are for whoever looks for faults (docs/networks.md says what is open).
  */
 import assert from 'node:assert/strict';
+import { messageOf } from '../../proto/errors.ts';
 import { formCluster, isReady, nodesSeenBy, runningTasks, tasksOf } from './cluster.ts';
 import { hostState, planOn, staleness } from './host-state.ts';
 import { Lab, type LabHost, labMissing, waitFor } from './lab.ts';
 import { NetworkChaos } from './network-chaos.ts';
 import { networkEvidence } from './network-evidence.ts';
-import { askFrom, virtualAddressQuestions } from './virtual-addresses.ts';
+import { askFrom, lookFrom, virtualAddressQuestions } from './virtual-addresses.ts';
 
 const hostCount = 4;
 const managers = 3;
@@ -121,6 +122,8 @@ describe('lab: networks under faults', () => {
       for (const to of [address, service]) {
         await waitFor(`${service} by ${to} on ${host.name}, ${story()}`, healMs, async () => {
           return (await askFrom(question, to)) === service;
+        }).catch(async (error: unknown) => {
+          throw new Error(`${messageOf(error)}\n${await lookFrom(question)}`);
         });
       }
     }

@@ -64,3 +64,22 @@ export async function askFrom(
   const { stdout } = await host.engine('exec', containerId, 'sh', '-c', script);
   return stdout.trim().split('\n').at(-1)?.trim();
 }
+
+/** What there is to see of the way from there, for who reads why nobody answered. Never rejects. */
+export async function lookFrom({ host, containerId, service }: VirtualAddressQuestion): Promise<string> {
+  const inside = (script: string) => host.engine('exec', containerId, 'sh', '-c', script);
+  const outside = (...command: string[]) => host.exec(...command);
+  const looks = [
+    () => inside(`cat /etc/resolv.conf; nslookup ${service} 2>&1`),
+    () => inside('ip -4 address; ip -6 address; ip -6 route; ip -6 neigh'),
+    () => outside('ss', '-lnu', 'sport', '=', ':53'),
+    () => outside('ip', '-6', 'address'),
+    () => outside('ip', '-6', 'route', 'show', 'table', 'all'),
+    () => outside('ip', '-6', 'neigh'),
+    () => outside('conntrack', '-L', '-p', 'udp', '--dport', '53'),
+  ];
+  const outcomes = await Promise.allSettled(looks.map((look) => look()));
+  return outcomes
+    .map((one) => (one.status === 'fulfilled' ? one.value.stdout : String(one.reason)).trim())
+    .join('\n--\n');
+}
