@@ -346,7 +346,8 @@ describe('lab: services are reached', () => {
     await first.shoal('service', 'rm', 'shared');
   });
 
-  it(`by connections that are idle for ${idleMinutes || 20} minutes, through a virtual address and a published port`, async () => {
+  it(`by connections that are idle for ${idleMinutes || 20} minutes, through a virtual address and a published port`, async function () {
+    if (idleMinutes > 0) this.timeout(idleMinutes * 120_000);
     const probe = await enterTask(third, 'probe');
     const held = await Promise.all([
       hold(lab, probe, virtual.ipv4),
